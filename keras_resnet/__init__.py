@@ -1,0 +1,37 @@
+"""ResNet v1 for Keras 3, from the paper to the chip on your desk."""
+
+from keras_resnet.models import (
+    ResNet,
+    ResNet8,
+    ResNet14,
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet44,
+    ResNet50,
+    ResNet56,
+    ResNet101,
+    ResNet110,
+    ResNet152,
+    list_models,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ResNet",
+    "ResNet8",
+    "ResNet14",
+    "ResNet18",
+    "ResNet20",
+    "ResNet32",
+    "ResNet34",
+    "ResNet44",
+    "ResNet50",
+    "ResNet56",
+    "ResNet101",
+    "ResNet110",
+    "ResNet152",
+    "list_models",
+]

@@ -1,0 +1,347 @@
+"""ResNet v1: one table of variants, the blocks, the entry points.
+
+Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition",
+arXiv 1512.03385. Table 1 gives the ImageNet networks, section 4.2 the CIFAR
+ones. Every model is a flat functional Keras graph of standard layers, so that
+each of them can be trained, quantized and converted layer by layer.
+
+Layer names follow `keras.applications.resnet` and are part of the weight-file
+format: once released they never change.
+"""
+
+import dataclasses
+
+import keras
+from keras import layers
+
+from keras_resnet import weights as weights_lib
+
+# A block is the kernel sizes of its convolutions (paper, figure 5).
+BASIC = (3, 3)
+BOTTLENECK = (1, 3, 1)
+# A bottleneck's last convolution is this much wider than its first two.
+EXPANSION = 4
+
+# torch and Caffe use these; the defaults of Keras are 1e-3 and 0.99.
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the networks for one kind of image share.
+
+    Attributes:
+        filters: channels of the stem and of the first stage; every later stage
+            doubles them and halves the map.
+        image_size: default height and width, in pixels.
+        classes: default number of classes.
+        pooled_stem: 7x7 stride-2 convolution and 3x3 stride-2 max pooling
+            (ImageNet), or one 3x3 convolution (CIFAR).
+    """
+
+    filters: int
+    image_size: int
+    classes: int
+    pooled_stem: bool
+
+
+IMAGENET = Family(filters=64, image_size=224, classes=1000, pooled_stem=True)
+CIFAR = Family(filters=16, image_size=32, classes=10, pooled_stem=False)
+
+# name: (family, block, number of blocks in each stage)
+VARIANTS = {
+    "resnet18": (IMAGENET, BASIC, (2, 2, 2, 2)),
+    "resnet34": (IMAGENET, BASIC, (3, 4, 6, 3)),
+    "resnet50": (IMAGENET, BOTTLENECK, (3, 4, 6, 3)),
+    "resnet101": (IMAGENET, BOTTLENECK, (3, 4, 23, 3)),
+    "resnet152": (IMAGENET, BOTTLENECK, (3, 8, 36, 3)),
+    "resnet8": (CIFAR, BASIC, (1, 1, 1)),
+    "resnet14": (CIFAR, BASIC, (2, 2, 2)),
+    "resnet20": (CIFAR, BASIC, (3, 3, 3)),
+    "resnet32": (CIFAR, BASIC, (5, 5, 5)),
+    "resnet44": (CIFAR, BASIC, (7, 7, 7)),
+    "resnet56": (CIFAR, BASIC, (9, 9, 9)),
+    "resnet110": (CIFAR, BASIC, (18, 18, 18)),
+}
+
+
+def list_models():
+    """Returns the names of the models of the zoo, smallest family last."""
+    return list(VARIANTS)
+
+
+def ResNet(
+    family,
+    block,
+    counts,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=None,
+    classifier_activation="softmax",
+    name="resnet",
+    *,
+    shortcut="B",
+    stride_on="1x1",
+    residual=True,
+    width=1,
+    dropout=0.0,
+):
+    """Builds a ResNet v1; the entry points (`ResNet50`, ...) call it.
+
+    Args:
+        family: `IMAGENET` or `CIFAR`.
+        block: `BASIC` or `BOTTLENECK`.
+        counts: number of blocks in each stage.
+        include_top: whether to end with the classifier.
+        weights: `None` (random initialization) or the path of a local
+            `.keras` or `.weights.h5` file of the same architecture.
+        input_tensor: Keras tensor to use as the image input.
+        input_shape: shape without the batch: (height, width, channels), or
+            channels first where `keras.image_data_format()` says so. At least
+            32 pixels; `None` is allowed for height and width without top.
+        pooling: `None`, "avg" or "max": what follows the last feature map
+            when there is no top.
+        classes: number of classes.
+        classifier_activation: activation of the classifier; `None` returns
+            logits.
+        name: name of the model.
+        shortcut: what a block does where the shapes change (paper, section
+            3.3): "A" subsamples and pads channels with zeros, "B" projects,
+            "C" projects in every block.
+        stride_on: which convolution of a bottleneck has the stride: "1x1" (v1,
+            as published) or "3x3" (v1.5, as torchvision and timm). Basic
+            blocks have it on their first convolution.
+        residual: `False` leaves every shortcut out: the paper's plain network.
+        width: factor on the width of the blocks (Wide ResNet, arXiv
+            1605.07146; a bottleneck's output keeps its width).
+        dropout: rate before the classifier.
+
+    Returns:
+        A `keras.Model` from images, float (batch, height, width, channels)
+        already preprocessed, to class scores (batch, classes), or to features
+        without top.
+
+    Raises:
+        ValueError: an argument is out of its range, or `weights` cannot be
+            loaded; the message ends with what was received.
+    """
+    _check_one_of("shortcut", shortcut, ("A", "B", "C"))
+    _check_one_of("stride_on", stride_on, ("1x1", "3x3"))
+    _check_one_of("pooling", pooling, (None, "avg", "max"))
+    if width < 1:
+        raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    classes = family.classes if classes is None else classes
+
+    inputs = _image_input(family, include_top, input_tensor, input_shape)
+    x = _stem(inputs, family)
+    for stage, count in enumerate(counts):
+        for index in range(count):
+            x = _block(
+                x,
+                kernels=block,
+                filters=family.filters * 2**stage,
+                stride=2 if stage and not index else 1,
+                shortcut=shortcut if residual else None,
+                stride_on=stride_on,
+                width=width,
+                name=f"conv{stage + 2}_block{index + 1}",
+            )
+    x = _head(x, include_top, pooling, classes, classifier_activation, dropout)
+
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name)
+    if weights is not None:
+        weights_lib.load(model, weights)
+    return model
+
+
+def _check_one_of(argument, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"`{argument}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {argument}={value!r}"
+        )
+
+
+def _channel_axis():
+    return -1 if keras.config.image_data_format() == "channels_last" else 1
+
+
+def _image_input(family, include_top, input_tensor, input_shape):
+    if input_tensor is not None:
+        if not keras.utils.is_keras_tensor(input_tensor):
+            raise ValueError(
+                "`input_tensor` must be a Keras tensor, as `keras.Input` returns. "
+                f"Received: {type(input_tensor).__name__}"
+            )
+        return input_tensor
+    channels_last = _channel_axis() == -1
+    if input_shape is None:
+        size = family.image_size if include_top else None
+        input_shape = (size, size, 3) if channels_last else (3, size, size)
+    spatial = input_shape[:2] if channels_last else input_shape[1:]
+    if len(input_shape) != 3 or not all(
+        (side is None and not include_top) or (side is not None and side >= 32)
+        for side in spatial
+    ):
+        raise ValueError(
+            "`input_shape` must be three numbers without the batch, height and "
+            "width at least 32 (or None with include_top=False). "
+            f"Received: input_shape={tuple(input_shape)}"
+        )
+    return keras.Input(input_shape)
+
+
+def _conv_bn(x, filters, kernel, stride, name):
+    """Convolution and batch normalization, `name`_conv and `name`_bn."""
+    padding = "same"
+    if stride > 1 and kernel > 1:
+        # "same" would pad (0, 1) on even sizes: one pixel off the published
+        # weights, which pad symmetrically.
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    x = layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer="he_uniform",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(
+        axis=_channel_axis(),
+        momentum=BN_MOMENTUM,
+        epsilon=BN_EPSILON,
+        name=f"{name}_bn",
+    )(x)
+
+
+def _stem(x, family):
+    if not family.pooled_stem:
+        x = _conv_bn(x, family.filters, kernel=3, stride=1, name="conv1")
+        return layers.Activation("relu", name="conv1_relu")(x)
+    x = _conv_bn(x, family.filters, kernel=7, stride=2, name="conv1")
+    x = layers.Activation("relu", name="conv1_relu")(x)
+    # Zeros pad like minus infinity here: nothing after a ReLU is below them.
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    return layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
+
+
+def _block(x, kernels, filters, stride, shortcut, stride_on, width, name):
+    widths = [filters * width] * len(kernels)
+    strided = 0
+    if kernels == BOTTLENECK:
+        widths[-1] = filters * EXPANSION
+        strided = 0 if stride_on == "1x1" else 1
+
+    branch = x
+    if shortcut is not None:
+        branch = _shortcut(x, widths[-1], stride, shortcut, name)
+    last = len(kernels)
+    for i, (kernel, channels) in enumerate(zip(kernels, widths, strict=True), 1):
+        conv_stride = stride if i - 1 == strided else 1
+        x = _conv_bn(x, channels, kernel, conv_stride, name=f"{name}_{i}")
+        if i < last:
+            x = layers.Activation("relu", name=f"{name}_{i}_relu")(x)
+    if shortcut is not None:
+        x = layers.Add(name=f"{name}_add")([branch, x])
+    return layers.Activation("relu", name=f"{name}_out")(x)
+
+
+def _shortcut(x, filters, stride, shortcut, name):
+    missing = filters - x.shape[_channel_axis()]
+    if shortcut == "C" or (shortcut == "B" and (stride > 1 or missing)):
+        return _conv_bn(x, filters, kernel=1, stride=stride, name=f"{name}_0")
+    if stride > 1:
+        x = layers.MaxPooling2D(1, strides=stride, name=f"{name}_0_pool")(x)
+    if missing:
+        # Pads the channels, with the one padding layer that tf_keras and TFLite
+        # carry too: given the other data format, it takes them for a side.
+        channels = (missing // 2, missing - missing // 2)
+        channels_last = _channel_axis() == -1
+        x = layers.ZeroPadding2D(
+            ((0, 0), channels) if channels_last else (channels, (0, 0)),
+            data_format="channels_first" if channels_last else "channels_last",
+            name=f"{name}_0_pad",
+        )(x)
+    return x
+
+
+def _head(x, include_top, pooling, classes, classifier_activation, dropout):
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        if dropout:
+            x = layers.Dropout(dropout, name="dropout")(x)
+        return layers.Dense(
+            classes,
+            activation=classifier_activation,
+            kernel_initializer="he_uniform",
+            # Softmax in half precision loses the loss's digits.
+            dtype=keras.config.dtype_policy().variable_dtype,
+            name="predictions",
+        )(x)
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(name="max_pool")(x)
+    return x
+
+
+def _entry_point(variant, public_name):
+    family, block, counts = VARIANTS[variant]
+
+    def build(
+        include_top=True,
+        weights=None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=family.classes,
+        classifier_activation="softmax",
+        name=variant,
+        **architecture,
+    ):
+        return ResNet(
+            family,
+            block,
+            counts,
+            include_top,
+            weights,
+            input_tensor,
+            input_shape,
+            pooling,
+            classes,
+            classifier_activation,
+            name,
+            **architecture,
+        )
+
+    build.__name__ = build.__qualname__ = public_name
+    build.__doc__ = (
+        f"Builds {public_name} for {family.image_size}x{family.image_size} images "
+        f"and {family.classes} classes.\n\n"
+        "The signature is that of `keras.applications.ResNet50`; `architecture` "
+        "takes\n`shortcut`, `stride_on`, `residual`, `width` and `dropout`. "
+        "See `keras_resnet.ResNet`\nfor every argument, the result and the errors."
+    )
+    return build
+
+
+ResNet18 = _entry_point("resnet18", "ResNet18")
+ResNet34 = _entry_point("resnet34", "ResNet34")
+ResNet50 = _entry_point("resnet50", "ResNet50")
+ResNet101 = _entry_point("resnet101", "ResNet101")
+ResNet152 = _entry_point("resnet152", "ResNet152")
+ResNet8 = _entry_point("resnet8", "ResNet8")
+ResNet14 = _entry_point("resnet14", "ResNet14")
+ResNet20 = _entry_point("resnet20", "ResNet20")
+ResNet32 = _entry_point("resnet32", "ResNet32")
+ResNet44 = _entry_point("resnet44", "ResNet44")
+ResNet56 = _entry_point("resnet56", "ResNet56")
+ResNet110 = _entry_point("resnet110", "ResNet110")

@@ -1,0 +1,48 @@
+"""Packaging of the zoo; `training/` and `edge/` run from a checkout."""
+
+from setuptools import setup
+
+# The ranges below are the versions that were tested together: see the version
+# matrix in BUILD_NOTES.md before widening one.
+TRAIN = [
+    "absl-py>=1.4",
+    "tensorflow>=2.21,<2.22",
+    "tf_keras>=2.21,<2.22",  # tensorflow-model-optimization runs on it
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tensorflow-datasets>=4.9.10,<4.10",
+    "importlib_resources",  # tensorflow-datasets imports it undeclared
+    "tensorboard>=2.20,<2.22",
+    "scikit-learn>=1.5,<2",  # the embedded dataset `digits`
+    "matplotlib>=3.8,<4",
+]
+EDGE = [
+    "absl-py>=1.4",
+    "ai-edge-litert>=2.1,<3",
+    "flatbuffers>=24.3",
+    "Pillow>=10",
+]
+DEV = [
+    "pytest>=8,<10",
+    "ruff>=0.14,<0.18",
+]
+
+setup(
+    name="keras-resnet-zoo",
+    version="0.1.0",
+    description=(
+        "ResNet v1 for Keras 3: from the paper to Coral Edge TPU and ARM devices"
+    ),
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["keras_resnet"],
+    install_requires=["keras>=3.10", "numpy", "h5py"],
+    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV},
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
