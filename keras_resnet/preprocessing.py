@@ -1,0 +1,89 @@
+"""From pixels to model input, as data and as one pure function."""
+
+import dataclasses
+
+import numpy as np
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a raw RGB image becomes a model's input.
+
+    The image is resized so that its shorter side is `resize_size` (the longer
+    one in proportion, rounded down), then its centre is cut out, then pixels
+    are normalized: (pixel - mean) / std.
+
+    Attributes:
+        input_size: (height, width) of the model's input, in pixels.
+        mean_rgb_255: mean of each channel, on the scale 0..255, in RGB order.
+        std_rgb_255: standard deviation of each channel, likewise.
+        channel_order: "rgb" or "bgr": the order in which the model takes them.
+        crop_fraction: side of the crop relative to the shorter side of the
+            resized image (timm's `crop_pct`).
+        interpolation: one of `INTERPOLATIONS`, antialiased as PIL does.
+    """
+
+    input_size: tuple[int, int]
+    mean_rgb_255: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std_rgb_255: tuple[float, float, float] = (64.0, 64.0, 64.0)
+    channel_order: str = "rgb"
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        """Turns lists (from JSON) into tuples, so that equality works."""
+        for field in ("input_size", "mean_rgb_255", "std_rgb_255"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+
+    @property
+    def resize_size(self):
+        """Shorter side of the resized image, in pixels."""
+        return int(max(self.input_size) / self.crop_fraction)
+
+    @property
+    def uniform(self):
+        """Whether one 8-bit scale and zero point express the normalization.
+
+        Then the quantized input of a model is the raw pixel itself, and zero
+        padding after the normalization stays exact.
+        """
+        mean, std = self.mean_rgb_255, self.std_rgb_255
+        return (
+            self.channel_order == "rgb"
+            and len(set(mean)) == len(set(std)) == 1
+            and mean[0] == int(mean[0])
+        )
+
+    def normalize(self, images):
+        """Normalizes raw pixels.
+
+        Args:
+            images: array (..., height, width, 3), RGB, 0..255, any dtype. Not
+                changed.
+
+        Returns:
+            float32 array of the same shape, channels in the model's order.
+        """
+        images = np.asarray(images, np.float32)
+        images = (images - np.float32(self.mean_rgb_255)) / np.float32(self.std_rgb_255)
+        return images if self.channel_order == "rgb" else images[..., ::-1]
+
+
+# How the usual families of weights want their pixels: the names and numbers of
+# `mode` in keras.applications' preprocess_input, raw pixels, and ours. Ours is
+# the same for all channels and its mean a whole number: see `uniform`.
+NORMALIZATIONS = {
+    "zoo": dict(mean_rgb_255=(128.0,) * 3, std_rgb_255=(64.0,) * 3),
+    "raw": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(1.0,) * 3),
+    "tf": dict(mean_rgb_255=(127.5,) * 3, std_rgb_255=(127.5,) * 3),
+    "torch": dict(
+        mean_rgb_255=(123.675, 116.28, 103.53), std_rgb_255=(58.395, 57.12, 57.375)
+    ),
+    "caffe": dict(
+        mean_rgb_255=(123.68, 116.779, 103.939),
+        std_rgb_255=(1.0,) * 3,
+        channel_order="bgr",
+    ),
+}
