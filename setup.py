@@ -11,6 +11,7 @@ TRAIN = [
     "tensorflow-model-optimization>=0.8.1,<0.9",
     "tensorflow-datasets>=4.9.10,<4.10",
     "importlib_resources",  # tensorflow-datasets imports it undeclared
+    "setuptools",  # tensorflow-model-optimization imports distutils
     "tensorboard>=2.20,<2.22",
     "scikit-learn>=1.5,<2",  # the embedded dataset `digits`
     "matplotlib>=3.8,<4",

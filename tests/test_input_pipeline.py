@@ -1,0 +1,280 @@
+"""Datasets in, batches out: the same ones every time."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import input_pipeline
+from command_line import UserError
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+
+SMALL = Preprocessing((32, 32))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return input_pipeline.load("digits")
+
+
+def batches(dataset, epochs=2, first_epoch=0, seed=0, batch_size=100, name="pad_crop"):
+    return list(
+        input_pipeline.train_batches(
+            dataset, SMALL, name, batch_size, seed, epochs, first_epoch
+        ).as_numpy_iterator()
+    )
+
+
+def equal(some, others):
+    return all(
+        np.array_equal(a, b)
+        for one, other in zip(some, others, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_digits_are_split_once_and_for_all(digits):
+    assert digits.labels == tuple("0123456789")
+    assert (digits.train.examples, digits.held_out.examples) == (1437, 360)
+    from sklearn.datasets import load_digits
+
+    seen = [
+        (tf.io.decode_png(encoded).numpy().tobytes(), int(label))
+        for split in (digits.train, digits.held_out)
+        for encoded, label in split.read()
+    ]
+    images, labels = load_digits(return_X_y=True)
+    scanned = [
+        (np.round(image * 255 / 16).astype(np.uint8).tobytes(), int(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
+    assert collections.Counter(seen) == collections.Counter(scanned)
+
+
+def test_equal_seeds_give_equal_batches(digits):
+    first = batches(digits)
+    assert equal(first, batches(digits))
+    assert not equal(first, batches(digits, seed=1))
+
+
+def test_the_global_seed_does_not_change_the_batches(digits):
+    before = batches(digits)
+    try:
+        tf.random.set_seed(7)
+        assert equal(before, batches(digits))
+    finally:
+        tf.random.set_seed(None)
+
+
+def test_a_resumed_epoch_sees_what_an_unbroken_one_would(digits):
+    steps = input_pipeline.steps_per_epoch(digits, 100)
+    unbroken = batches(digits, epochs=3)
+    assert steps == 14 and len(unbroken) == 3 * steps
+    assert equal(unbroken[2 * steps :], batches(digits, epochs=3, first_epoch=2))
+
+
+def test_epochs_differ_in_order_and_augmentation(digits):
+    both = batches(digits, epochs=2)
+    assert not equal(both[:14], both[14:])
+    labels = [np.concatenate([b[1] for b in half]) for half in (both[:14], both[14:])]
+    assert not np.array_equal(*labels)
+
+
+def test_an_epoch_sees_no_example_twice(digits):
+    """Without augmentation: a padding of zero shifts nothing."""
+    plain = Preprocessing((8, 8))
+    seen = [
+        image.tobytes()
+        for images, _ in input_pipeline.train_batches(
+            digits, plain, "pad_crop_flip", 1437, 0, 1
+        ).as_numpy_iterator()
+        for image in images
+    ]
+    assert len(seen) == 1437
+
+
+def test_eval_sees_every_example_once(digits):
+    found = list(
+        input_pipeline.evaluation_batches(
+            digits.held_out, SMALL, 100
+        ).as_numpy_iterator()
+    )
+    assert [len(labels) for _, labels in found] == [100, 100, 100, 100]
+    expected = [int(label) for _, label in digits.held_out.read()]
+    assert np.concatenate([y for _, y in found]).tolist() == expected + 40 * [-1]
+
+
+@pytest.mark.parametrize("mode", NORMALIZATIONS)
+def test_batches_are_normalized_as_the_preprocessing_says(digits, mode):
+    preprocessing = Preprocessing((32, 32), **NORMALIZATIONS[mode])
+    pixels = [
+        i for i, _ in input_pipeline.images(digits.held_out, preprocessing).take(5)
+    ]
+    batch, _ = next(
+        iter(input_pipeline.evaluation_batches(digits.held_out, preprocessing, 5))
+    )
+    np.testing.assert_allclose(
+        batch, preprocessing.normalize(np.stack(pixels)), rtol=1e-6, atol=1e-6
+    )
+
+
+def as_pil_does(image, preprocessing):
+    """The definition in `Preprocessing`, written with PIL."""
+    width, height = image.size
+    size, shorter = preprocessing.resize_size, min(width, height)
+    method = getattr(Image.Resampling, preprocessing.interpolation.upper())
+    image = image.resize((width * size // shorter, height * size // shorter), method)
+    crop_height, crop_width = preprocessing.input_size
+    left = int(round((image.width - crop_width) / 2))
+    top = int(round((image.height - crop_height) / 2))
+    return np.asarray(image.crop((left, top, left + crop_width, top + crop_height)))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_evaluation_resizes_and_crops_as_pil_does(shared_data, interpolation):
+    preprocessing = Preprocessing(
+        (224, 224), crop_fraction=0.875, interpolation=interpolation
+    )
+    paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))[:8]
+    for path in paths:
+        image = Image.open(path).convert("RGB")
+        ours = input_pipeline.resize_and_crop(np.asarray(image), preprocessing)
+        theirs = as_pil_does(image, preprocessing)
+        difference = np.abs(ours.numpy().astype(int) - theirs)
+        assert difference.mean() < 0.25
+        # PIL rounds and clips after each of its two passes. Where the kernel is
+        # never negative that moves a pixel by one level at most.
+        assert interpolation != "bilinear" or difference.max() <= 1
+
+
+@pytest.mark.parametrize("name", input_pipeline.AUGMENTATIONS)
+def test_augmentation_is_a_pure_function_of_its_seed(name):
+    augment, _ = input_pipeline.AUGMENTATIONS[name]
+    image = tf.random.stateless_uniform((32, 32, 3), (0, 0), 0, 256, tf.int32)
+    image = tf.cast(image, tf.uint8)
+    seeds = [tf.constant([3, n], tf.int64) for n in range(8)]
+    eager = [augment(image, 32, seed).numpy() for seed in seeds]
+    in_graph = tf.data.Dataset.from_tensor_slices(seeds).map(
+        lambda seed: augment(image, 32, seed)
+    )
+    np.testing.assert_array_equal(eager, list(in_graph.as_numpy_iterator()))
+    assert len({result.tobytes() for result in eager}) > 4
+    assert eager[0].shape == (32, 32, 3) and eager[0].dtype == np.uint8
+
+
+def test_calibration_reads_training_images_chosen_by_seed(digits):
+    chosen = input_pipeline.calibration_images(digits, SMALL, 50, seed=1)
+    assert chosen.shape == (50, 32, 32, 3) and chosen.dtype == np.uint8
+    train = {i.tobytes() for i, _ in _arrays(digits.train)}
+    assert {image.tobytes() for image in chosen} <= train
+    again = input_pipeline.calibration_images(digits, SMALL, 50, seed=1)
+    np.testing.assert_array_equal(chosen, again)
+    other = input_pipeline.calibration_images(digits, SMALL, 50, seed=2)
+    assert not np.array_equal(chosen, other)
+    assert len(input_pipeline.calibration_images(digits, SMALL, 9999)) == 1437
+
+
+def _arrays(split):
+    return input_pipeline.images(split, SMALL).as_numpy_iterator()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Ten pictures of two classes, grey and RGBA among them."""
+    rng = np.random.default_rng(0)
+    for name, modes in (("cat", ("RGB", "L")), ("dog", ("RGB", "RGBA"))):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            pixels = rng.integers(0, 256, (40, 50, 4), np.uint8)
+            mode = modes[index % 2]
+            image = Image.fromarray(pixels).convert(mode)
+            image.save(tmp_path / name / f"{index}.png")
+    return tmp_path
+
+
+def test_a_folder_of_classes_holds_out_a_fifth(photos):
+    dataset = input_pipeline.load("folder", photos)
+    assert dataset.labels == ("cat", "dog")
+    assert (dataset.train.examples, dataset.held_out.examples) == (8, 2)
+    parts = [
+        {i.tobytes() for i, _ in _arrays(s)} for s in (dataset.train, dataset.held_out)
+    ]
+    assert len(parts[0]) == 8 and len(parts[1]) == 2 and not parts[0] & parts[1]
+    images, labels = next(
+        iter(
+            input_pipeline.train_batches(
+                dataset, SMALL, "random_resized_crop_flip", 4, 0, 1
+            )
+        )
+    )
+    assert images.shape == (4, 32, 32, 3) and labels.shape == (4, 2)
+
+
+def test_a_folder_with_splits_keeps_them(photos):
+    (photos / "train").mkdir()
+    (photos / "val").mkdir()
+    for name in ("cat", "dog"):
+        (photos / "val" / name).mkdir()
+        (photos / name / "0.png").rename(photos / "val" / name / "0.png")
+        (photos / name).rename(photos / "train" / name)
+    dataset = input_pipeline.load("folder", photos)
+    assert dataset.labels == ("cat", "dog")
+    assert (dataset.train.examples, dataset.held_out.examples) == (8, 2)
+
+
+def test_bad_folders_are_refused(tmp_path, photos):
+    for data_dir, reason in (
+        (None, "needs --data_dir"),
+        (tmp_path / "none", "no folder"),
+        (photos / "cat" / "0.png", "no folder"),
+        (photos / "cat", "at least two"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            input_pipeline.load("folder", data_dir)
+    for picture in (photos / "dog").iterdir():
+        picture.unlink()
+    (photos / "dog").rmdir()
+    with pytest.raises(UserError, match="at least two.*'cat'"):
+        input_pipeline.load("folder", photos)
+    for picture in (photos / "cat").iterdir():
+        picture.unlink()
+    with pytest.raises(UserError, match="at least two"):
+        input_pipeline.load("folder", photos)
+
+
+def test_unknown_dataset_names_the_nearest():
+    with pytest.raises(UserError, match="cifar10.*Received: 'cifra10'"):
+        input_pipeline.load("cifra10")
+
+
+def test_a_dataset_of_no_images_is_refused(tmp_path):
+    with pytest.raises(UserError, match="text, label"):
+        input_pipeline.load("imdb_reviews", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_dataset_without_network_says_what_to_do(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(input_pipeline.socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(input_pipeline.urllib.request, "getproxies", dict)
+    with pytest.raises(UserError) as caught:
+        input_pipeline.load("mnist", tmp_path / "data")
+    for part in (str(tmp_path / "data"), "tfds build mnist", "--dataset=digits"):
+        assert part in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_prepared_cifar10_is_read_without_the_network(shared_data, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(input_pipeline.socket, "getaddrinfo", no_network)
+    dataset = input_pipeline.load("cifar10", shared_data / "tfds")
+    assert dataset.train.examples == 50_000 and dataset.held_out.examples == 5_000
+    assert dataset.labels[:2] == ("airplane", "automobile")
+    labels = [int(label) for _, label in dataset.held_out.read()]
+    assert collections.Counter(labels) == {label: 500 for label in range(10)}

@@ -1,0 +1,270 @@
+"""One loop for all training: evaluation, resume, files, refusals."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import input_pipeline
+import keras_resnet
+import loop
+import recipes
+from command_line import UserError
+from keras_resnet.preprocessing import Preprocessing
+
+SMALL = Preprocessing((32, 32))
+SETTINGS = loop.Settings(
+    model="resnet8",
+    dataset="digits",
+    data_dir=None,
+    recipe=None,
+    strategy="one_device",
+    cpu_replicas=0,
+    batch_size=479,  # three steps an epoch
+    epochs=3,
+    learning_rate=0.1,
+    image_size=None,
+    precision="float32",
+    weights=None,
+    seed=0,
+)
+
+
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    return directory, loop.train(SETTINGS, directory)
+
+
+def history(directory):
+    with open(directory / "history.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_its_files(finished):
+    directory, metrics = finished
+    assert metrics == json.loads((directory / "metrics.json").read_text())
+    assert set(metrics) == {
+        "top1",
+        "top5",
+        "loss",
+        "examples_per_second",
+        "epochs",
+        "examples_evaluated",
+    }
+    assert metrics["examples_evaluated"] == 360 and metrics["epochs"] == 3
+    rows = history(directory)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["val_top1"]) == metrics["top1"]
+    config = json.loads((directory / "config.json").read_text())
+    assert config["settings"]["recipe"] == "digits"
+    assert config["recipe"]["batch_size"] == 479
+    assert config["versions"]["keras"] == keras.__version__
+    assert (directory / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((directory / "tensorboard").rglob("events.*"))
+
+
+def test_the_metrics_are_those_of_the_saved_model(finished):
+    directory, metrics = finished
+    model = keras.saving.load_model(directory / "model.keras")
+    images, labels = zip(
+        *input_pipeline.images(
+            input_pipeline.load("digits").held_out, SMALL
+        ).as_numpy_iterator(),
+        strict=True,
+    )
+    scores = model.predict(SMALL.normalize(np.stack(images)), verbose=0)
+    assert np.mean(scores.argmax(-1) == labels) == pytest.approx(metrics["top1"])
+    in_top5 = [label in row.argsort()[-5:] for row, label in zip(scores, labels)]  # noqa: B905
+    assert np.mean(in_top5) == pytest.approx(metrics["top5"])
+    loss = -np.log(scores[np.arange(len(labels)), labels]).mean()
+    assert loss == pytest.approx(metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16"])
+def test_mixed_precision_saves_a_float32_model(tmp_path, precision):
+    settings = dataclasses.replace(SETTINGS, precision=precision, epochs=1)
+    try:
+        loop.train(settings, tmp_path / "run")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"]["precision"] == precision
+
+
+def test_a_complete_run_says_so_and_changes_nothing(finished, capsys):
+    directory, metrics = finished
+    before = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
+    assert loop.train(SETTINGS, directory) == metrics
+    assert "is complete" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+def test_a_broken_run_ends_with_the_same_weights_bit_for_bit(
+    strategy, tmp_path, monkeypatch, capsys
+):
+    settings = dataclasses.replace(
+        SETTINGS,
+        strategy=strategy,
+        cpu_replicas=2 if strategy == "mirrored" else 0,
+        batch_size=478,
+    )
+    metrics = loop.train(settings, tmp_path / "unbroken")
+    save = checkpoints.save
+
+    def save_and_break(folder, epoch, *args):
+        save(folder, epoch, *args)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        monkeypatch.setattr(checkpoints, "save", save_and_break)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(settings, tmp_path / "broken")
+        assert not (tmp_path / "broken" / "metrics.json").exists()
+    monkeypatch.setattr(checkpoints, "save", save)
+    resumed = loop.train(settings, tmp_path / "broken")
+    assert "continuing after epoch 2 of 3" in capsys.readouterr().out
+
+    timing = "examples_per_second"
+    assert {**resumed, timing: 0} == {**metrics, timing: 0}
+    for row, unbroken in zip(
+        history(tmp_path / "broken"), history(tmp_path / "unbroken"), strict=True
+    ):
+        assert {**row, timing: 0} == {**unbroken, timing: 0}
+    last = "checkpoints/epoch-00003.npz"  # weights and optimizer
+    with (
+        np.load(tmp_path / "unbroken" / last) as one,
+        np.load(tmp_path / "broken" / last) as other,
+    ):
+        assert one.files == other.files
+        for name in one.files:
+            if name != "history":
+                np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_other_flags_in_the_same_folder_are_refused(finished):
+    directory, _ = finished
+    for change, named in (
+        (dict(epochs=4), "epochs=3 there, 4 received"),
+        (dict(seed=1), "seed=0 there, 1 received"),
+        (dict(image_size=48), "image_size"),
+    ):
+        with pytest.raises(UserError, match=named):
+            loop.train(dataclasses.replace(SETTINGS, **change), directory)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds files but no run"):
+        loop.train(SETTINGS, tmp_path)
+    with pytest.raises(UserError, match="no folder"):
+        loop.train(SETTINGS, tmp_path / "thesis.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"settings": {}}', "{"])
+def test_a_damaged_config_is_refused(finished, tmp_path, damage):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(damage)
+    with pytest.raises(UserError, match="config.json is damaged"):
+        loop.train(SETTINGS, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(model="resnet51"), "resnet50"),
+        (dict(recipe="cifr"), "cifar"),
+        (dict(weights="none.keras"), "no such file"),
+        (dict(batch_size=2000), "at most the 1437"),
+        (dict(dataset="mnits"), "mnist"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(
+    tmp_path, change, message
+):
+    with pytest.raises(UserError, match=message):
+        loop.train(dataclasses.replace(SETTINGS, **change), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_diverging_loss_stops_the_run(tmp_path):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(UserError, match="lower --learning_rate"):
+        loop.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_keras_files_that_are_none_are_refused(tmp_path):
+    (tmp_path / "text.keras").write_text("no archive")
+    for name in ("text.keras", "none.keras"):
+        with pytest.raises(UserError, match=name):
+            loop.load_keras_file(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return input_pipeline.load("digits")
+
+
+def small_model():
+    """Without batch normalization, whose statistics are each replica's own."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+
+
+def test_eval_under_mirrored_counts_every_example_once(digits):
+    """With a remainder of one example: one replica gets nothing."""
+    strategy = two_replicas()
+    with strategy.scope():
+        model = keras_resnet.ResNet8()
+    part = input_pipeline.Split(61, lambda: digits.held_out.read().take(61))
+    batches = input_pipeline.evaluation_batches(part, SMALL, 20)
+    result = loop.evaluator(model, strategy)(batches, 61)
+    images, labels = (np.concatenate(x) for x in zip(*batches.as_numpy_iterator()))  # noqa: B905
+    images, labels = images[:61], labels[:61]  # the rest fills the last batch
+    scores = model.predict(images, verbose=0)
+    assert result["top1"] == pytest.approx(np.mean(scores.argmax(-1) == labels))
+    right = scores[np.arange(61), labels]
+    assert result["loss"] == pytest.approx(-np.log(right).mean(), rel=1e-5)
+
+
+def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
+    strategy = tf.distribute.get_strategy()
+    batches = input_pipeline.evaluation_batches(digits.held_out, SMALL, 100).take(2)
+    with pytest.raises(RuntimeError, match="200 of 360"):
+        loop.evaluator(small_model(), strategy)(batches, 360)
+
+
+def test_two_replicas_on_one_batch_equal_one_replica(digits, tmp_path):
+    recipe = dataclasses.replace(recipes.RECIPES["digits"], batch_size=718, epochs=1)
+    start = small_model().get_weights()
+    ends = []
+    for index, strategy in enumerate(
+        (tf.distribute.OneDeviceStrategy("/cpu:0"), two_replicas())
+    ):
+        with strategy.scope():
+            model = small_model()
+            model.set_weights(start)
+        loop.fit(
+            keras, model, digits, SMALL, recipe, strategy, 0, tmp_path / str(index)
+        )
+        ends.append(model.get_weights())
+    for one, two, old in zip(*ends, start, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+        assert not np.array_equal(one, old)

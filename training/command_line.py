@@ -1,0 +1,104 @@
+"""What the command lines share: one-line errors, exit codes, a quiet start."""
+
+import contextlib
+import difflib
+import os
+import sys
+import tempfile
+
+from absl import flags
+
+
+class UserError(Exception):
+    """Something that the user can correct; its message says how."""
+
+
+def unknown(kind, received, choices):
+    """Returns a `UserError` about a name that is none of `choices`."""
+    choices = sorted(choices)
+    near = difflib.get_close_matches(received, choices, n=3, cutoff=0.5)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        shown = choices if len(choices) <= 20 else choices[:20] + ["..."]
+        hint = f"choose one of {', '.join(shown)}."
+    return UserError(f"unknown {kind}: {hint} Received: {received!r}")
+
+
+def run(main):
+    """Parses the flags, calls `main()` and exits as all our commands do.
+
+    Exit codes: 0 done, 2 the user can correct it (one line on stderr), 130
+    interrupted. Anything else is a bug of ours and shows its traceback.
+    """
+    try:
+        _parse_flags(sys.argv)
+        main()
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse_flags(argv):
+    if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
+        print(sys.modules["__main__"].__doc__.strip())
+        print(flags.FLAGS.main_module_help())
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    if rest:
+        raise UserError(f"takes flags only (--name=value). Received: {rest[0]!r}")
+
+
+@contextlib.contextmanager
+def hidden_output(*descriptors):
+    """Hides what is printed inside the block, C++ libraries included.
+
+    Args:
+        *descriptors: 1 for standard output, 2 for standard error.
+
+    Raises:
+        Exception: what the block raises, after printing what was hidden,
+            unless it is a `UserError`.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as hidden:
+        saved = {number: os.dup(number) for number in descriptors}
+        try:
+            for number in descriptors:
+                os.dup2(hidden.fileno(), number)
+            yield
+        except UserError:
+            raise
+        except BaseException:
+            hidden.seek(0)
+            os.write(saved[descriptors[-1]], hidden.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def import_tensorflow():
+    """Imports TensorFlow and Keras without their start-up messages on stderr.
+
+    They print notes on oneDNN and CUDA before any log level is read. Whoever sets
+    TF_CPP_MIN_LOG_LEVEL=0 wants to see them.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
+        return
+    with hidden_output(2):
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()

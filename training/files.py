@@ -1,0 +1,50 @@
+"""Writes files whole or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`; renames it to `path` at the end.
+
+    A reader sees the old file or the new one, never a part, whatever happens
+    in between. The temporary name ends like `path`, as Keras and matplotlib
+    choose their format by it.
+
+    Args:
+        path: the file to write. Its folder is created.
+
+    Raises:
+        Exception: what the block raises; `path` is then as it was.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = os.path.join(folder, path.name)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def write_text(path, text):
+    """Writes a UTF-8 text file."""
+    with replacing(path) as temporary:
+        pathlib.Path(temporary).write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    """Writes a JSON file, indented."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Returns what a JSON file holds, or None where there is no such file."""
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None

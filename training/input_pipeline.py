@@ -1,0 +1,486 @@
+"""A dataset name -> `tf.data` batches.
+
+Every source becomes the same thing, a `Split` of encoded images and labels in
+a fixed order; one path decodes, augments and batches it. What is random in an
+example depends on (seed, epoch, example) only.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import re
+import socket
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from command_line import UserError, unknown
+
+# Decoded training images are kept in memory up to this size, in bytes.
+CACHE_BYTES = 1 << 30
+# Examples among which streamed ones are shuffled.
+SHUFFLE_BUFFER = 8192
+HELD_OUT = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A part of a dataset.
+
+    Attributes:
+        examples: their number.
+        read: returns a `tf.data.Dataset` of (encoded image: string, label:
+            int64), every example once, always in the same order.
+    """
+
+    examples: int
+    read: Callable[[], tf.data.Dataset]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """An image-classification dataset.
+
+    Attributes:
+        name: as given to `load`.
+        labels: the names of the classes, in the order of their indices.
+        train: the `Split` to train on.
+        held_out: the `Split` to evaluate on.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    train: Split
+    held_out: Split
+
+
+# --- Sources ----------------------------------------------------------------
+
+
+def load(name, data_dir=None):
+    """Opens a dataset.
+
+    Args:
+        name: "digits" (embedded), "folder" (images in class-named folders) or
+            the name of a tensorflow-datasets dataset.
+        data_dir: for "folder", DIR/CLASS/IMAGE (a fixed fifth is held out) or
+            DIR/{train,val}/CLASS/IMAGE; for tensorflow-datasets, where it
+            keeps its prepared datasets (default: ~/tensorflow_datasets).
+
+    Returns:
+        A `Dataset`. Held out is the split "validation" where the dataset has
+        one, else "test", else the last fifth of "train".
+
+    Raises:
+        UserError: there is no such dataset, it is no image classification, or
+            it is not on disk and cannot be downloaded.
+    """
+    if name == "digits":
+        return _digits()
+    if name == "folder":
+        return _folder(data_dir)
+    return _tfds(name, data_dir)
+
+
+def _digits():
+    """scikit-learn's digits: 1,797 scans of 8x8 pixels, 16 greys."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    train, held_out = train_test_split(
+        np.arange(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=0
+    )
+
+    def split(indices):
+        def read():
+            arrays = images[indices], labels[indices].astype(np.int64)
+            dataset = tf.data.Dataset.from_tensor_slices(arrays)
+            return dataset.map(lambda image, label: (tf.io.encode_png(image), label))
+
+        return Split(len(indices), read)
+
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset("digits", names, split(train), split(held_out))
+
+
+def _folder(data_dir):
+    import tensorflow_datasets as tfds
+
+    if not data_dir:
+        raise UserError(
+            "--dataset=folder needs --data_dir=DIR with class-named folders"
+        )
+    root = pathlib.Path(data_dir)
+    if not root.is_dir():
+        raise UserError(f"--data_dir is no folder. Received: {data_dir!r}")
+
+    if (root / "train").is_dir():
+        builder = tfds.ImageFolder(str(root))
+        train = _tfds_split(builder, "train")
+        held_out = next(
+            (s for s in ("val", "validation", "test") if (root / s).is_dir()), None
+        )
+        if held_out is None:
+            raise UserError(
+                f"{root} has a folder 'train' but none named 'val', 'validation' or "
+                "'test' to evaluate on"
+            )
+        held_out = _tfds_split(builder, held_out)
+    else:
+        # ImageFolder wants ROOT/SPLIT/CLASS/IMAGE: it gets a root with a link.
+        linked = tempfile.TemporaryDirectory(prefix="keras_resnet-")
+        (pathlib.Path(linked.name) / "all").symlink_to(root.resolve())
+        builder = tfds.ImageFolder(linked.name)
+        builder.keep_linked_root = linked  # removed with the builder
+        train, held_out = _hold_out(_tfds_split(builder, "all"))
+
+    labels = tuple(builder.info.features["label"].names)
+    if len(labels) < 2:
+        raise UserError(
+            f"{root} must have at least two folders with images (.jpg, .jpeg, .png), "
+            f"one for each class. Received: {len(labels)}"
+            + (f" ({labels[0]!r})" if labels else "")
+        )
+    for split, part in ((train, "train"), (held_out, "held-out")):
+        if not split.examples:
+            raise UserError(
+                f"{root} has no {part} images (.jpg, .jpeg, .png) in class folders"
+            )
+    return Dataset("folder", labels, train, held_out)
+
+
+def _tfds(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    base_name = re.split("[:/]", name)[0]  # NAME/CONFIG:VERSION
+    known = tfds.list_builders(with_community_datasets=False)
+    if base_name not in known:
+        raise unknown("dataset", name, ["digits", "folder", *known])
+    data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    try:
+        # Reads what lies on disk alone. `tfds.builder` would insist on the
+        # version that its own code would prepare.
+        builder = tfds.core.read_only_builder.builder_from_files(
+            name, data_dir=data_dir
+        )
+        prepared = True
+    except tfds.core.DatasetNotFoundError:
+        prepared = False
+        try:
+            builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        except Exception as error:  # unknown version or config, missing package
+            raise UserError(f"--dataset={name}: {error}") from error
+
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if (
+        not keys
+        or len(keys) != 2
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(
+            "--dataset must be an image-classification dataset (an image and a class "
+            f"label). Received: {name!r}, which has {', '.join(features)}"
+        )
+    if not prepared:
+        _download(builder, data_dir)
+    labels = tuple(features[keys[1]].names)
+    train = _tfds_split(builder, "train")
+    for split in ("validation", "test"):
+        if split in builder.info.splits:
+            return Dataset(name, labels, train, _tfds_split(builder, split))
+    return Dataset(name, labels, *_hold_out(train))
+
+
+def _download(builder, data_dir):
+    import tensorflow_datasets as tfds
+
+    def refuse(reason):
+        return UserError(
+            f"dataset {builder.name} is not in {data_dir} and cannot be downloaded: "
+            f"{reason}. Prepare it where there is a network (`tfds build "
+            f"{builder.name} --data_dir=DIR`), copy DIR here and pass --data_dir=DIR; "
+            "--dataset=digits needs nothing"
+        )
+
+    # tfds would try for minutes, and leave folders behind.
+    if not urllib.request.getproxies():
+        for host in {urllib.parse.urlparse(url).hostname for url in builder.url_infos}:
+            try:
+                socket.getaddrinfo(host, None)
+            except OSError as error:
+                raise refuse(f"no network ({host} is unknown here)") from error
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    except Exception as error:  # tfds, requests and urllib3 raise many kinds
+        lines = str(error).strip().splitlines()
+        raise refuse(lines[0][:200] if lines else type(error).__name__) from error
+
+
+def _tfds_split(builder, name):
+    import tensorflow_datasets as tfds
+
+    image, label = builder.info.supervised_keys
+    read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+
+    def read():
+        dataset = builder.as_dataset(
+            split=name,
+            shuffle_files=False,
+            read_config=read_config,
+            decoders={image: tfds.decode.SkipDecoding()},
+        )
+        return dataset.map(lambda example: (example[image], example[label]))
+
+    splits = builder.info.splits
+    return Split(splits[name].num_examples if name in splits else 0, read)
+
+
+def _hold_out(split):
+    """Splits off the last fifth."""
+    held_out = math.ceil(split.examples * HELD_OUT)
+    train = split.examples - held_out
+    return (
+        Split(train, lambda: split.read().take(train)),
+        Split(held_out, lambda: split.read().skip(train)),
+    )
+
+
+# --- Images -----------------------------------------------------------------
+
+
+def decode(encoded):
+    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), RGB."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image.set_shape((None, None, 3))
+    return image
+
+
+def resize_and_crop(image, preprocessing):
+    """Resizes and crops as `preprocessing` says, as PIL would.
+
+    Args:
+        image: uint8 (height, width, 3).
+        preprocessing: a `keras_resnet.preprocessing.Preprocessing`.
+
+    Returns:
+        uint8 (*preprocessing.input_size, 3).
+    """
+    height, width = preprocessing.input_size
+    size = preprocessing.resize_size
+    shape = tf.shape(image)[:2]
+    shorter = tf.reduce_min(shape)
+    # The longer side in whole numbers, rounded down like PIL's users do.
+    resized = shape * size // shorter
+    # PIL antialiases when it shrinks and rounds to whole levels.
+    method = _METHODS[preprocessing.interpolation]
+    image = tf.cond(
+        tf.reduce_all(resized == shape),
+        lambda: image,
+        lambda: _to_uint8(tf.image.resize(image, resized, method, antialias=True)),
+    )
+    margins = tf.cast(resized - [height, width], tf.float32)
+    top, left = tf.unstack(tf.cast(tf.round(margins / 2), tf.int32))
+    return tf.image.crop_to_bounding_box(image, top, left, height, width)
+
+
+def _to_uint8(image):
+    return tf.saturate_cast(tf.round(image), tf.uint8)
+
+
+_METHODS = {
+    "nearest": tf.image.ResizeMethod.NEAREST_NEIGHBOR,
+    "bilinear": tf.image.ResizeMethod.BILINEAR,
+    "bicubic": tf.image.ResizeMethod.BICUBIC,
+    "lanczos": tf.image.ResizeMethod.LANCZOS3,
+}
+
+
+def _pad_crop(image, size, seed, flip=False):
+    """Shifts by up to an eighth, filling with black; flips if asked."""
+    padding = size // 8  # 4 of 32 pixels: the paper, section 4.2
+    image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
+    if flip:
+        image = tf.image.stateless_random_flip_left_right(image, seed + 1)
+    return image
+
+
+def _random_resized_crop_flip(image, size, seed):
+    """Cuts out 8% to 100% of the image, stretched by up to 4/3, and flips it.
+
+    Szegedy et al., "Going deeper with convolutions", section 6.
+    """
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros((0, 0, 4)),
+        seed,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(0.08, 1.0),
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    image = tf.slice(image, begin, extent)
+    image = tf.image.resize(image, (size, size), antialias=True)
+    image = tf.image.stateless_random_flip_left_right(image, seed + 1)
+    return _to_uint8(image)
+
+
+# name: (function of (uint8 image, size, seed), whether it takes images that are
+# already resized: those are decoded and resized once, not in every epoch).
+AUGMENTATIONS = {
+    "pad_crop": (_pad_crop, True),
+    "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
+    "random_resized_crop_flip": (_random_resized_crop_flip, False),
+}
+
+
+# --- Batches ----------------------------------------------------------------
+
+
+def train_batches(
+    dataset, preprocessing, augmentation, batch_size, seed, epochs, first_epoch=0
+):
+    """Returns the batches of a whole training run.
+
+    Args:
+        dataset: a `Dataset`.
+        preprocessing: a `Preprocessing`.
+        augmentation: a name of `AUGMENTATIONS`.
+        batch_size: examples in a batch. An epoch's remainder is left out; as
+            every epoch is shuffled anew, it is another one each time.
+        seed: int. Equal seeds give equal batches.
+        epochs: number of the last epoch, plus 1.
+        first_epoch: number of the first epoch: batches are then those that an
+            unbroken run would see from there on.
+
+    Returns:
+        `tf.data.Dataset` of (float32 (batch, height, width, 3), one-hot float32
+        (batch, classes)), with `steps_per_epoch(...)` batches for each epoch.
+    """
+    augment, takes_resized = AUGMENTATIONS[augmentation]
+    size = preprocessing.input_size[0]
+    examples = dataset.train.examples
+    used = examples // batch_size * batch_size
+    in_memory = takes_resized and examples * size * size * 3 <= CACHE_BYTES
+
+    source = dataset.train.read().enumerate()
+    if takes_resized:
+        source = _parallel_map(
+            source,
+            lambda index, x: (
+                index,
+                (resize_and_crop(decode(x[0]), preprocessing), x[1]),
+            ),
+        )
+    if in_memory:
+        source = source.cache()
+
+    def one_epoch(epoch):
+        def augmented(index, example):
+            image, label = example
+            image = image if takes_resized else decode(image)
+            example_seed = tf.stack(
+                [tf.constant(seed, tf.int64), epoch * examples + index]
+            )
+            return augment(image, size, example_seed), label
+
+        # Without this the order would depend on tf.random.set_seed too (and a
+        # seed that is a tensor would be refused beside it).
+        tf.compat.v1.get_default_graph().seed = None
+        shuffled = source.shuffle(
+            examples if in_memory else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
+        )
+        return _parallel_map(shuffled.take(used), augmented)
+
+    def to_model(images, labels):
+        return _normalize(images, preprocessing), tf.one_hot(
+            labels, len(dataset.labels)
+        )
+
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    batches = batches.batch(batch_size, drop_remainder=True)
+    return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
+
+
+def steps_per_epoch(dataset, batch_size):
+    """Returns the number of whole batches in the training split."""
+    return dataset.train.examples // batch_size
+
+
+def evaluation_batches(split, preprocessing, batch_size):
+    """Returns every example of a split once, in batches of equal size.
+
+    The last batch is filled up with black images of label -1: replicas share
+    batches, and TensorFlow cannot normalize the empty share of a small remainder.
+
+    Returns:
+        `tf.data.Dataset` of (float32 (batch, height, width, 3), int64 (batch,)).
+    """
+    black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
+    filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
+    filling = filling.repeat(-split.examples % batch_size)
+    batches = images(split, preprocessing).concatenate(filling).batch(batch_size)
+    return _parallel_map(
+        batches, lambda pixels, labels: (_normalize(pixels, preprocessing), labels)
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def images(split, preprocessing):
+    """Returns raw pixels as the device sees them, every example once.
+
+    Returns:
+        `tf.data.Dataset` of (uint8 (height, width, 3), int64 label).
+    """
+    return _parallel_map(
+        split.read(),
+        lambda encoded, label: (resize_and_crop(decode(encoded), preprocessing), label),
+    )
+
+
+def calibration_images(dataset, preprocessing, examples, seed=0):
+    """Returns images of the training split to calibrate quantization with.
+
+    Args:
+        dataset: a `Dataset`.
+        preprocessing: a `Preprocessing`.
+        examples: how many, at most.
+        seed: chooses them.
+
+    Returns:
+        uint8 (number, height, width, 3).
+    """
+    count = min(examples, dataset.train.examples)
+    chosen = np.random.default_rng(seed).permutation(dataset.train.examples)[:count]
+    wanted = np.zeros(dataset.train.examples, bool)
+    wanted[chosen] = True
+
+    def read():
+        numbered = dataset.train.read().enumerate()
+        numbered = numbered.filter(lambda index, _: tf.gather(wanted, index))
+        return numbered.map(lambda _, example: example)
+
+    split = Split(count, read)
+    return np.stack(
+        [image for image, _ in images(split, preprocessing).as_numpy_iterator()]
+    )
+
+
+def _normalize(pixels, preprocessing):
+    """As `Preprocessing.normalize`, in tf.data (a test holds them equal)."""
+    pixels = tf.cast(pixels, tf.float32)
+    pixels = (pixels - preprocessing.mean_rgb_255) / preprocessing.std_rgb_255
+    return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
+
+
+def _parallel_map(dataset, function):
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,0 +1,497 @@
+"""Compile, fit, evaluate, checkpoint, resume, report: one loop for all training.
+
+`fit` takes the Keras to use as an argument: Keras 3 for a float model, tf_keras
+for a quantization-aware one. Data, schedule, metrics and files are the same.
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import pathlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import checkpoints
+import files
+import input_pipeline
+import keras_resnet
+import recipes
+import strategies
+from command_line import UserError, unknown
+from keras_resnet.preprocessing import Preprocessing
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "learning_rate",
+    "examples_per_second",
+)
+
+
+CONFIG_SECTIONS = {"settings", "recipe", "preprocessing", "labels", "versions"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the flags of `train.py` say; `None` means that the recipe decides."""
+
+    model: str
+    dataset: str
+    data_dir: str | None
+    recipe: str | None
+    strategy: str
+    cpu_replicas: int
+    batch_size: int | None
+    epochs: int | None
+    learning_rate: float | None
+    image_size: int | None
+    precision: str
+    weights: str | None
+    seed: int
+
+
+def train(settings, directory):
+    """Trains a model of the zoo and writes the files of the run.
+
+    Args:
+        settings: a `Settings`.
+        directory: the run's folder, new or of a run with equal settings: that
+            one is continued.
+
+    Returns:
+        The metrics, as in `metrics.json`.
+
+    Raises:
+        UserError: a setting is wrong, or the folder holds another run.
+    """
+    directory = pathlib.Path(directory)
+    if settings.model not in keras_resnet.list_models():
+        raise unknown("model", settings.model, keras_resnet.list_models())
+    name = settings.recipe or recipes.default_name(settings.dataset)
+    if name not in recipes.RECIPES:
+        raise unknown("recipe", name, recipes.RECIPES)
+    recipe = _overridden(recipes.RECIPES[name], settings)
+    settings = dataclasses.replace(
+        settings, recipe=name, data_dir=_absolute(settings.data_dir)
+    )
+    strategy = strategies.create(settings.strategy, settings.cpu_replicas)
+    dataset = input_pipeline.load(settings.dataset, settings.data_dir)
+    preprocessing = Preprocessing(
+        (recipe.image_size, recipe.image_size), crop_fraction=recipe.crop_fraction
+    )
+    check_batch_size(recipe.batch_size, dataset, strategy)
+
+    def build(precision):
+        keras.config.set_dtype_policy(precision)
+        shape = (recipe.image_size, recipe.image_size, 3)
+        builder = getattr(keras_resnet, settings.model.replace("resnet", "ResNet"))
+        try:
+            return builder(
+                weights=settings.weights, input_shape=shape, classes=len(dataset.labels)
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    keras.utils.set_random_seed(settings.seed)
+    with strategy.scope():
+        model = build(settings.precision)
+    finished = claim(directory, settings, recipe, preprocessing, dataset.labels)
+    if finished:
+        return finished
+    metrics = fit(
+        keras, model, dataset, preprocessing, recipe, strategy, settings.seed, directory
+    )
+    # The file holds a float32 model, whatever it was trained in and on.
+    saved = build("float32")
+    saved.set_weights(model.get_weights())
+    with files.replacing(directory / "model.keras") as temporary:
+        saved.save(temporary)
+    files.write_json(directory / "metrics.json", metrics)
+    return metrics
+
+
+def _overridden(recipe, settings):
+    """Returns the recipe with what the flags change."""
+    batch_size = settings.batch_size or recipe.batch_size
+    rate = settings.learning_rate
+    if rate is None:
+        rate = recipe.learning_rate * batch_size / recipe.batch_size
+    return dataclasses.replace(
+        recipe,
+        batch_size=batch_size,
+        learning_rate=rate,
+        epochs=settings.epochs or recipe.epochs,
+        image_size=settings.image_size or recipe.image_size,
+    )
+
+
+def _absolute(path):
+    return str(pathlib.Path(path).expanduser().resolve()) if path else None
+
+
+def check_batch_size(batch_size, dataset, strategy):
+    """Raises `UserError` where batches cannot be cut or shared evenly."""
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        nearest = max(1, round(batch_size / replicas)) * replicas
+        raise UserError(
+            f"--batch_size must be a multiple of the {replicas} replicas: try "
+            f"{nearest}. Received: {batch_size}"
+        )
+    if batch_size > dataset.train.examples:
+        raise UserError(
+            f"--batch_size must be at most the {dataset.train.examples} training "
+            f"images. Received: {batch_size}"
+        )
+
+
+# --- The folder of a run ------------------------------------------------------
+
+
+def claim(directory, settings, recipe, preprocessing, labels):
+    """Writes `config.json`, or checks that the one there is the same.
+
+    Args:
+        directory: folder of the run, a `pathlib.Path`.
+        settings: dataclass of what the user chose.
+        recipe: the `Recipe` that follows from it.
+        preprocessing: the model's `Preprocessing`.
+        labels: names of the classes.
+
+    Returns:
+        The metrics of the run if it is complete, else None.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or other files.
+    """
+    config = {
+        "settings": dataclasses.asdict(settings),
+        "recipe": dataclasses.asdict(recipe),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "labels": labels,
+        "versions": versions(),
+    }
+    config = json.loads(json.dumps(config))  # tuples become lists, as on disk
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
+    if not (directory / "config.json").exists():
+        if directory.is_dir() and any(directory.iterdir()):
+            raise UserError(
+                f"{directory} holds files but no run (no config.json). Choose another "
+                "--model_dir"
+            )
+        files.write_json(directory / "config.json", config)
+        return None
+
+    there = read_config(directory)
+    differences = [
+        f"{key}={_shown(there[section].get(key))} there, {_shown(value)} received"
+        for section in ("settings", "recipe", "preprocessing")
+        for key, value in config[section].items()
+        if there[section].get(key) != value
+    ]
+    if there["labels"] != config["labels"]:
+        differences.append("the dataset's labels differ")
+    if differences:
+        raise UserError(
+            f"{directory} holds another run: {'; '.join(differences)}. Use its flags "
+            "to continue it, or another --model_dir"
+        )
+    metrics = files.read_json(directory / "metrics.json")
+    if metrics:
+        print(f"{directory} is complete; nothing to do")
+    return metrics
+
+
+def _shown(value):
+    return "(default)" if value is None else value
+
+
+def read_config(directory):
+    """Returns the `config.json` of a run.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    try:
+        config = files.read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if config is None:
+        raise UserError(f"{path} is missing: {str(directory)!r} holds no run")
+    if not isinstance(config, dict) or not CONFIG_SECTIONS <= config.keys():
+        raise UserError(f"{path} is damaged: it lacks some of {CONFIG_SECTIONS}")
+    return config
+
+
+def load_model(directory, config):
+    """Loads the model that a run of train.py has made.
+
+    Args:
+        directory: folder of the run.
+        config: its `read_config`.
+
+    Returns:
+        (`keras.Model`, its `Preprocessing`).
+
+    Raises:
+        UserError: there is no model.keras, or it is damaged.
+    """
+    model = load_keras_file(pathlib.Path(directory) / "model.keras")
+    return model, Preprocessing(**config["preprocessing"])
+
+
+def load_keras_file(path):
+    """Loads a .keras file without running code from it.
+
+    Raises:
+        UserError: it is missing, damaged or no .keras file.
+    """
+    if not path.is_file():
+        raise UserError(f"no such model file (train it first?): {str(path)!r}")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile, h5py and Keras raise many kinds
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
+
+
+def versions():
+    """Returns the versions of what a result depends on."""
+    names = (
+        "tensorflow",
+        "keras",
+        "tf_keras",
+        "tensorflow-model-optimization",
+        "numpy",
+    )
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"keras-resnet-zoo": keras_resnet.__version__, **found}
+
+
+# --- The loop -------------------------------------------------------------------
+
+
+def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
+    """Trains a model and writes history, curves, TensorBoard and checkpoints.
+
+    Args:
+        api: `keras` or `tf_keras`, whichever `model` belongs to.
+        model: a model with softmax output, built in the scope of `strategy`.
+        dataset: an `input_pipeline.Dataset`.
+        preprocessing: what `model` expects.
+        recipe: a `recipes.Recipe`.
+        strategy: a `tf.distribute.Strategy`.
+        seed: of the order of the examples and their augmentation.
+        directory: the run's folder; continues from its newest checkpoint.
+
+    Returns:
+        The metrics, as in `metrics.json`.
+
+    Raises:
+        UserError: the loss is not finite any more.
+    """
+    steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
+    rates = [
+        recipes.learning_rate(
+            step,
+            recipe.learning_rate,
+            int(recipe.warmup_epochs * steps),
+            recipe.epochs * steps,
+        )
+        for step in range(recipe.epochs * steps)
+    ]
+    with strategy.scope():
+        optimizer = api.optimizers.SGD(
+            _schedule(api, rates),
+            momentum=recipe.momentum,
+            nesterov=True,
+            weight_decay=recipe.weight_decay or None,
+        )
+        optimizer.exclude_from_weight_decay(
+            var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
+        )
+        model.compile(
+            optimizer,
+            api.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            metrics=[api.metrics.CategoricalAccuracy(name="top1")],
+        )
+        optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *optimizer.variables]
+    first_epoch, history = checkpoints.restore(directory / "checkpoints", variables)
+    history = history or []
+    if 0 < first_epoch < recipe.epochs:
+        print(f"continuing after epoch {first_epoch} of {recipe.epochs}")
+
+    held_out = input_pipeline.evaluation_batches(
+        dataset.held_out, preprocessing, recipe.batch_size
+    )
+    evaluate = evaluator(model, strategy)
+    started = None
+
+    def begin(epoch, logs):
+        nonlocal started
+        started = time.perf_counter()
+
+    def end(epoch, logs):
+        seconds = time.perf_counter() - started
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"the loss is {logs['loss']} after epoch {epoch + 1}: try a lower "
+                f"--learning_rate (received {recipe.learning_rate:g}). "
+                f"{directory / 'checkpoints'} holds the epochs before"
+            )
+        _synchronize(model)
+        result = evaluate(held_out, dataset.held_out.examples)
+        logs.update({f"val_{key}": result[key] for key in ("loss", "top1", "top5")})
+        logs["learning_rate"] = rates[(epoch + 1) * steps - 1]
+        logs["examples_per_second"] = steps * recipe.batch_size / seconds
+        history.append({key: logs.get(key, epoch + 1) for key in HISTORY})
+        _write_history(directory, history)
+        checkpoints.save(directory / "checkpoints", epoch + 1, variables, history)
+
+    if first_epoch < recipe.epochs:
+        model.fit(
+            input_pipeline.train_batches(
+                dataset,
+                preprocessing,
+                recipe.augmentation,
+                recipe.batch_size,
+                seed,
+                recipe.epochs,
+                first_epoch,
+            ),
+            steps_per_epoch=steps,
+            epochs=recipe.epochs,
+            initial_epoch=first_epoch,
+            callbacks=[
+                api.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end),
+                api.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
+            ],
+        )
+    _write_history(directory, history)
+    _draw_curves(directory / "curves.png", history)
+    last = history[-1]
+    return {
+        "top1": last["val_top1"],
+        "top5": last["val_top5"],
+        "loss": last["val_loss"],
+        "examples_per_second": float(
+            np.median([row["examples_per_second"] for row in history])
+        ),
+        "epochs": recipe.epochs,
+        "examples_evaluated": dataset.held_out.examples,
+    }
+
+
+def _synchronize(model):
+    """Gives all replicas the same batch statistics and quantization ranges.
+
+    While it trains, each replica keeps its own; a file holds one value. What is
+    evaluated must be what is saved, and a resumed run must not differ.
+    """
+    for variable in model.non_trainable_variables:
+        variable.assign(variable.numpy())
+
+
+def _schedule(api, rates):
+    """Returns a schedule that reads a table: no work on the host in a step."""
+
+    class Table(api.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            # Keras asks once more after the last step.
+            step = tf.minimum(tf.cast(step, tf.int32), len(rates) - 1)
+            return tf.gather(tf.constant(rates, tf.float32), step)
+
+        def get_config(self):
+            return {"rates": rates}
+
+    return Table()
+
+
+def evaluator(model, strategy):
+    """Returns a function that evaluates the model.
+
+    Keras' own `evaluate` averages over batches and replicas of unequal size;
+    here every example counts once.
+
+    Args:
+        model: a Keras 3 or tf_keras model with softmax output.
+        strategy: the strategy in whose scope it was built.
+
+    Returns:
+        function of (batches of `input_pipeline.evaluation_batches`, examples) ->
+        {"loss", "top1", "top5"}: mean cross entropy and shares of 1. It raises
+        `RuntimeError` when the batches do not hold exactly `examples` examples.
+    """
+
+    @tf.function
+    def sums(images, labels):
+        scores = tf.cast(model(images, training=False), tf.float32)
+        counts = labels >= 0  # the last batch is filled up
+        top1 = tf.equal(tf.argmax(scores, axis=-1), labels)
+        top5 = tf.math.in_top_k(labels, scores, min(5, scores.shape[-1]))
+        right = tf.gather(scores, tf.maximum(labels, 0), batch_dims=1)
+        loss = -tf.math.log(tf.maximum(right, 1e-7))
+        return tf.stack(
+            [
+                tf.reduce_sum(tf.where(counts, tf.cast(value, tf.float32), 0.0))
+                for value in (counts, loss, top1, top5)
+            ]
+        )
+
+    def evaluate(batches, examples):
+        totals = np.zeros(4)
+        for batch in strategy.experimental_distribute_dataset(batches):
+            per_replica = strategy.run(sums, args=batch)
+            totals += strategy.reduce("SUM", per_replica, axis=None).numpy()
+        if totals[0] != examples:
+            raise RuntimeError(f"evaluated {totals[0]:.0f} of {examples} examples")
+        return dict(zip(("loss", "top1", "top5"), totals[1:] / examples, strict=True))
+
+    return evaluate
+
+
+# --- The report -----------------------------------------------------------------
+
+
+def _write_history(directory, history):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(directory / "history.csv", text.getvalue())
+
+
+def _draw_curves(path, history):
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    error, loss = figure.subplots(1, 2)
+    for axes, title, of in (
+        (error, "top-1 error, %", lambda row, split: 100 * (1 - row[split + "top1"])),
+        (loss, "cross entropy", lambda row, split: row[split + "loss"]),
+    ):
+        for split, label in (("", "training"), ("val_", "held out")):
+            values = [of(row, split) for row in history]
+            axes.plot(
+                epochs, values, label=label, marker="." if len(epochs) < 30 else ""
+            )
+        axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,64 @@
+r"""Trains a ResNet.
+
+Examples:
+  python training/train.py --strategy=mirrored
+      ResNet-20 on the embedded digits; no download, no GPU, a minute.
+  python training/train.py --model=resnet8 --dataset=cifar10 --epochs=30 \
+      --strategy=mirrored --cpu_replicas=2
+      Two replicas on two halves of the CPU.
+  python training/train.py --model=resnet18 --dataset=folder --data_dir=photos
+      Your own images, in photos/CLASS/IMAGE.
+
+Started again with the same flags, it continues after the last finished epoch.
+"""
+
+from absl import flags
+
+import command_line
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", "resnet20", "A model of the zoo.")
+flags.DEFINE_string(
+    "dataset", "digits", "digits, folder or a tensorflow-datasets dataset."
+)
+flags.DEFINE_string("data_dir", None, "Where the dataset lies.")
+flags.DEFINE_string(
+    "recipe", None, "Hyperparameters (training/recipes.py); default: by dataset."
+)
+flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
+flags.DEFINE_integer(
+    "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+)
+flags.DEFINE_integer("batch_size", None, "Over all replicas.", lower_bound=1)
+flags.DEFINE_integer("epochs", None, "Default: the recipe's.", lower_bound=1)
+flags.DEFINE_float(
+    "learning_rate", None, "Highest; default: the recipe's, times batch over its batch."
+)
+flags.DEFINE_integer("image_size", None, "In pixels, at least 32.", lower_bound=32)
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy."
+)
+flags.DEFINE_string("weights", None, "A .keras or .weights.h5 file to start from.")
+flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0)
+flags.DEFINE_string("model_dir", None, "Default: runs/<model>-<dataset>.")
+
+
+def main():
+    """Trains as the flags say."""
+    command_line.import_tensorflow()
+    import loop
+
+    names = [field.name for field in loop.dataclasses.fields(loop.Settings)]
+    settings = loop.Settings(**{name: FLAGS[name].value for name in names})
+    directory = FLAGS.model_dir or f"runs/{FLAGS.model}-{FLAGS.dataset}"
+    metrics = loop.train(settings, directory)
+    print(
+        f"held-out top-1 {metrics['top1']:.2%} on {metrics['examples_evaluated']} "
+        f"images after {metrics['epochs']} epochs, "
+        f"{metrics['examples_per_second']:.0f} examples/s; files in {directory}"
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)
