@@ -1,0 +1,148 @@
+"""Keras 3 models in tf_keras, and quantization-aware."""
+
+import keras
+import numpy as np
+import pytest
+
+import input_pipeline
+import keras_resnet
+import quantization
+from command_line import UserError
+from keras_resnet.preprocessing import Preprocessing
+
+
+def randomize(model, seed=0):
+    """Gives every variable a value that matters."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        shape = variable.shape
+        if len(shape) > 1:
+            value = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+        else:
+            value = rng.uniform(0.5, 1.5, shape)
+        variable.assign(value)
+    return model
+
+
+def every_layer():
+    """The layers of the common CNNs, one of them called twice."""
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3), name="image")
+    shared = layers.Conv2D(8, 3, padding="same", activation="relu6")
+    x = shared(layers.Conv2D(8, 3, strides=2, padding="same")(inputs))
+    x = layers.Add()([x, shared(x)])
+    x = layers.SeparableConv2D(8, 3, padding="same")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
+    x = layers.ReLU(max_value=6.0, negative_slope=0.1)(x)
+    x = layers.Concatenate()([layers.MaxPooling2D(2)(x), layers.AveragePooling2D(2)(x)])
+    x = layers.Dropout(0.3)(layers.Cropping2D(1)(layers.ZeroPadding2D(2)(x)))
+    x = layers.Dense(7, activation="softmax")(layers.Flatten()(x))
+    return keras.Model(inputs, x, name="every_layer")
+
+
+MODELS = {
+    "resnet8": lambda: keras_resnet.ResNet8(),
+    "resnet20-A": lambda: keras_resnet.ResNet20(shortcut="A"),
+    "resnet50": lambda: keras_resnet.ResNet50(input_shape=(64, 64, 3)),
+    "applications-resnet50": lambda: keras.applications.ResNet50(
+        weights=None, input_shape=(64, 64, 3), classes=10
+    ),
+    "applications-mobilenet_v2": lambda: keras.applications.MobileNetV2(
+        weights=None, input_shape=(64, 64, 3), classes=10
+    ),
+    "every-layer": every_layer,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_twin_gives_equal_scores(name):
+    model = randomize(MODELS[name]())
+    twin = quantization.twin(model)
+    images = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:]))
+    expected = model(images.astype("float32"), training=False).numpy()
+    actual = twin(images.astype("float32"), training=False).numpy()
+    assert expected.std() > 1e-4  # no constant output
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert [v.shape for v in twin.trainable_variables] == [
+        v.shape for v in model.trainable_variables
+    ]
+
+
+def refused(outputs, inputs):
+    model = keras.Model(inputs, outputs, name="model")
+    with pytest.raises(UserError) as caught:
+        quantization.quantize(
+            model, Preprocessing((32, 32)), np.zeros((2, 32, 32, 3), np.uint8)
+        )
+    return str(caught.value)
+
+
+def test_what_cannot_be_quantized_is_named():
+    inputs = keras.Input((32, 32, 3))
+    layers = keras.layers
+    assert "add" in refused(inputs + 1.0, inputs)
+    assert "'mine'" in refused(layers.Lambda(abs, name="mine")(inputs), inputs)
+    nested = keras.Model(inputs, layers.ReLU()(inputs), name="nested")
+    assert "'nested'" in refused(nested(inputs), inputs)
+    assert "rescaling" in refused(layers.Rescaling(0.1)(inputs), inputs).lower()
+    assert "'soft'" in refused(
+        layers.Activation(layers.ReLU(6.0), name="soft")(inputs), inputs
+    )
+    sequence = keras.Sequential([layers.ReLU()])
+    with pytest.raises(UserError, match="functional"):
+        quantization.twin(sequence)
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    digits = input_pipeline.load("digits")
+    return input_pipeline.calibration_images(digits, Preprocessing((32, 32)), 128)
+
+
+@pytest.fixture(scope="module")
+def aware(calibration):
+    model = keras_resnet.ResNet8()
+    preprocessing = Preprocessing((32, 32))
+    for _ in range(5):  # statistics that fit the images
+        model(preprocessing.normalize(calibration), training=True)
+    return model, quantization.quantize(model, preprocessing, calibration)
+
+
+def test_a_calibrated_model_starts_close_to_the_float_one(aware, calibration):
+    model, quantized = aware
+    images = Preprocessing((32, 32)).normalize(calibration)
+    expected, actual = model(images).numpy(), quantized(images, training=False).numpy()
+    assert 0 < np.abs(actual - expected).max() < 0.05
+    assert np.abs(actual - expected).mean() < 0.005
+
+
+def test_the_input_range_is_that_of_the_pixels(aware):
+    _, quantized = aware
+    (layer,) = (x for x in quantized.layers if "QuantizeLayer" in type(x).__name__)
+    minimum, maximum = layer.quantizer_vars["min_var"], layer.quantizer_vars["max_var"]
+    assert (minimum.numpy(), maximum.numpy()) == (-2.0, (255 - 128) / 64)
+
+
+def test_every_range_was_calibrated(aware):
+    """None is left at the (-6, 6) that tensorflow-model-optimization starts with."""
+    _, quantized = aware
+    ranges = {v.name: v.numpy() for v in quantized.variables if "_max" in v.name}
+    assert len(ranges) > 15
+    for name, value in ranges.items():
+        assert np.all(value != 6.0) and np.all(value > 0), name
+
+
+@pytest.mark.parametrize("name", ["applications-resnet50", "applications-mobilenet_v2"])
+def test_models_of_keras_applications_are_quantized(name, calibration):
+    model = MODELS[name]()
+    images = np.repeat(np.repeat(calibration[:16], 2, axis=1), 2, axis=2)
+    preprocessing = Preprocessing((64, 64))
+    for _ in range(3):
+        model(preprocessing.normalize(images), training=True)
+    quantized = quantization.quantize(model, preprocessing, images)
+    expected = model(preprocessing.normalize(images)).numpy()
+    actual = quantized(preprocessing.normalize(images), training=False).numpy()
+    assert np.abs(actual - expected).mean() < 0.02
+    assert [v.shape for v in quantized.trainable_variables] == [
+        v.shape for v in model.trainable_variables
+    ]

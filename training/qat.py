@@ -1,0 +1,109 @@
+"""Fine-tunes a trained model quantization-aware (QAT), for int8.
+
+Example:
+  python training/qat.py --model_dir=runs/resnet20-digits --strategy=mirrored
+
+Takes the data, the recipe and the model of a run of train.py and writes
+MODEL_DIR/qat. edge/export.py --model_dir=MODEL_DIR makes the .tflite from it.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+
+from absl import flags
+
+import command_line
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
+flags.DEFINE_integer(
+    "epochs", None, "Default: a tenth of the training's.", lower_bound=1
+)
+flags.DEFINE_float(
+    "learning_rate", None, "Highest; default: a hundredth of the training's."
+)
+flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
+flags.DEFINE_integer(
+    "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the result of the fine-tuning, beside its recipe."""
+
+    model_sha256: str
+    strategy: str
+    cpu_replicas: int
+
+
+def main():
+    """Fine-tunes as the flags say."""
+    command_line.import_tensorflow()
+
+    import files
+    import input_pipeline
+    import loop
+    import quantization
+    import strategies
+    from keras_resnet.deploy import fold_normalization
+
+    run = pathlib.Path(FLAGS.model_dir)
+    directory = run / "qat"
+    config = loop.read_config(run)
+    strategy = strategies.create(FLAGS.strategy, FLAGS.cpu_replicas)
+    model, preprocessing = fold_normalization(*loop.load_model(run, config))
+    dataset = input_pipeline.load(
+        config["settings"]["dataset"], config["settings"]["data_dir"]
+    )
+    recipe = _recipe(config)
+    loop.check_batch_size(recipe.batch_size, dataset, strategy)
+    settings = Settings(
+        model_sha256=hashlib.sha256((run / "model.keras").read_bytes()).hexdigest(),
+        strategy=FLAGS.strategy,
+        cpu_replicas=FLAGS.cpu_replicas,
+    )
+    metrics = loop.claim(directory, settings, recipe, preprocessing, dataset.labels)
+    if not metrics:
+        calibration = input_pipeline.calibration_images(
+            dataset, preprocessing, quantization.CALIBRATION_EXAMPLES
+        )
+        with strategy.scope():
+            aware = quantization.quantize(model, preprocessing, calibration)
+        metrics = loop.fit(
+            quantization.tf_keras(),
+            aware,
+            dataset,
+            preprocessing,
+            recipe,
+            strategy,
+            config["settings"]["seed"],
+            directory,
+        )
+        with command_line.hidden_output(1, 2):
+            quantization.save(aware, directory / "saved_model")
+        files.write_json(directory / "metrics.json", metrics)
+    print(
+        f"quantization-aware held-out top-1 {metrics['top1']:.2%} on "
+        f"{metrics['examples_evaluated']} images; files in {directory}"
+    )
+
+
+def _recipe(config):
+    """Returns the training's recipe, shorter and gentler."""
+    import recipes
+
+    trained = recipes.Recipe(**config["recipe"])
+    return dataclasses.replace(
+        trained,
+        epochs=FLAGS.epochs or max(1, trained.epochs // 10),
+        learning_rate=FLAGS.learning_rate or trained.learning_rate / 100,
+        warmup_epochs=0,
+        weight_decay=0.0,
+    )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

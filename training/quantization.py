@@ -1,0 +1,194 @@
+"""Any Keras 3 functional CNN -> the same network, quantization-aware.
+
+tensorflow-model-optimization (tfmot) knows tf_keras models only, so the network
+is built again in tf_keras, layer by layer, with the same weights: the twin. It
+goes through tfmot's default 8-bit scheme (per-channel symmetric weights,
+per-tensor activations).
+
+Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process, so it and tf_keras
+are imported inside the functions here and nowhere else.
+"""
+
+import contextlib
+import inspect
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from command_line import UserError
+
+# The observers of tfmot average over some thousand steps, starting at (-6, 6).
+# The ranges of that many calibration images are a start that fits.
+CALIBRATION_EXAMPLES = 512
+
+
+def tf_keras():
+    """Returns the module `tf_keras`, for `loop.fit`."""
+    import tf_keras
+
+    return tf_keras
+
+
+def twin(model):
+    """Builds the same network, with the same weights, in tf_keras.
+
+    Args:
+        model: functional `keras.Model` of layers that tf_keras carries under
+            the same name.
+
+    Returns:
+        A `tf_keras.Model` with equal layer names and equal outputs.
+
+    Raises:
+        UserError: the model is not functional, or holds an operation, a nested
+            model or a layer that tf_keras does not carry; the message names it.
+    """
+    import tf_keras
+
+    if not isinstance(model, keras.Model) or not hasattr(model, "_run_through_graph"):
+        raise UserError(
+            "quantization-aware training needs a functional Keras model. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')}"
+        )
+    layers = {}
+
+    def same_layer(operation):
+        if operation not in layers:
+            layers[operation] = _same_layer(operation)
+        return layers[operation]
+
+    inputs = [
+        tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
+    ]
+    # Keras' own walk over the graph, with our layers and our tensors in it.
+    outputs = model._run_through_graph(inputs, operation_fn=same_layer)
+    copy = tf_keras.Model(inputs, outputs, name=model.name)
+    for original, layer in layers.items():
+        layer.set_weights(original.get_weights())
+    return copy
+
+
+def _same_layer(layer):
+    import tf_keras
+
+    kind = type(layer).__name__
+    same = getattr(tf_keras.layers, kind, None)
+    if not isinstance(layer, keras.Layer) or same is None or kind == "Lambda":
+        raise UserError(
+            f"cannot quantize layer {layer.name!r} ({kind}): tf_keras has no such "
+            "layer. Use layers of keras.layers that it shares (Add for +, ReLU for "
+            "keras.ops.relu, ...), and no nested model"
+        )
+    accepted = {"name", *inspect.signature(same.__init__).parameters}
+    config = {
+        key: value
+        for key, value in layer.get_config().items()
+        # Weights are copied; regularizers and constraints are the training's.
+        # What is left is the same in both, but for nested objects of Keras 3.
+        if key in accepted
+        and not key.endswith(("_initializer", "_regularizer", "_constraint"))
+    }
+    for key, value in config.items():
+        if isinstance(value, dict):
+            raise UserError(
+                f"cannot quantize layer {layer.name!r} ({kind}): its {key} is an "
+                "object. Use one that has a name"
+            )
+    return same(**config)
+
+
+def quantize(model, preprocessing, calibration):
+    """Makes a model quantization-aware.
+
+    Args:
+        model: functional `keras.Model`.
+        preprocessing: what it expects; must be `uniform` (see
+            `keras_resnet.deploy.fold_normalization`).
+        calibration: uint8 (number, height, width, 3), raw pixels of the training
+            split, for the first ranges of the activations.
+
+    Returns:
+        A `tf_keras.Model` of fake-quantized layers, ready for `loop.fit`. Its
+        input range is that of the pixels, 0..255, so that the quantized input
+        is the raw pixel.
+
+    Raises:
+        UserError: tfmot does not know a layer; the message names it.
+    """
+    import tensorflow_model_optimization as tfmot
+
+    copy = twin(model)
+    try:
+        aware = tfmot.quantization.keras.quantize_model(copy)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"cannot quantize {model.name}: {error}") from error
+    batches = np.array_split(calibration, max(1, len(calibration) // 64))
+    _calibrate(aware, [preprocessing.normalize(batch) for batch in batches])
+    black, white = preprocessing.normalize(np.array([[0] * 3, [255] * 3]))[:, 0]
+    (observer,) = (
+        layer for layer in aware.layers if type(layer).__name__ == "QuantizeLayer"
+    )
+    observer.quantizer_vars["min_var"].assign(black)
+    observer.quantizer_vars["max_var"].assign(white)
+    return aware
+
+
+def _calibrate(aware, batches):
+    """Sets every range to the mean of the ranges that the batches have."""
+    observed = {}
+
+    def observe(quantizer, inputs, training, weights, **kwargs):
+        axes = None
+        if weights["min_var"].shape.rank:  # per channel: the last axis
+            axes = list(range(inputs.shape.rank - 1))
+        _, lows, highs = observed.setdefault(id(weights), (weights, [], []))
+        lows.append(tf.minimum(tf.reduce_min(inputs, axes), 0.0))
+        highs.append(tf.maximum(tf.reduce_max(inputs, axes), 0.0))
+        return inputs
+
+    with _quantizers_replaced(observe):
+        for batch in batches:
+            aware(batch, training=False)
+    for weights, lows, highs in observed.values():
+        low, high = tf.reduce_mean(lows, 0), tf.reduce_mean(highs, 0)
+        if weights["min_var"].shape.rank:  # weights are symmetric: -127..127
+            high = tf.maximum(-low, high)
+            low = -high
+        weights["min_var"].assign(low)
+        weights["max_var"].assign(high)
+
+
+@contextlib.contextmanager
+def _quantizers_replaced(function):
+    from tensorflow_model_optimization.python.core.quantization.keras import quantizers
+
+    with contextlib.ExitStack() as stack:
+        for kind in (
+            quantizers.LastValueQuantizer,
+            quantizers.MovingAverageQuantizer,
+            quantizers.AllValuesQuantizer,
+        ):
+            stack.enter_context(mock.patch.object(kind, "__call__", function))
+        yield
+
+
+def save(aware, path):
+    """Saves a quantization-aware model as a SavedModel for one image.
+
+    Args:
+        aware: the model.
+        path: folder to write. Its signature takes float32 (1, height, width, 3),
+            normalized, and returns scores (1, classes).
+    """
+    shape = (1, *aware.input_shape[1:])
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+    def serve(image):
+        return {"scores": aware(image, training=False)}
+
+    module = tf.Module()
+    module.model = aware
+    tf.saved_model.save(module, path, signatures=serve)
