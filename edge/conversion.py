@@ -1,0 +1,146 @@
+"""A Keras model or a quantization-aware SavedModel -> the bytes of a .tflite.
+
+Every file that comes out has the same interface, whatever is inside: one image,
+raw uint8 RGB, in; one uint8 score for each class, scale 1/256, out.
+"""
+
+import contextlib
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tflite_file
+from command_line import hidden_output
+
+QUANTIZATIONS = ("int8", "dynamic", "float16", "none")
+
+
+def from_keras(model, preprocessing, quantization, calibration=None):
+    """Converts a Keras model.
+
+    Args:
+        model: functional `keras.Model` from normalized images to softmax scores.
+        preprocessing: what it expects; must be `uniform` (see
+            `keras_resnet.deploy.fold_normalization`).
+        quantization: "int8" (post-training, weights and activations), "dynamic"
+            (int8 weights), "float16" (weights) or "none".
+        calibration: for "int8": uint8 (number, height, width, 3), raw pixels of
+            the training split.
+
+    Returns:
+        bytes of the file.
+    """
+    with tempfile.TemporaryDirectory() as folder, hidden_output(1, 2):
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        shape = (1, *preprocessing.input_size, 3)  # static: delegates ask for it
+        archive.add_endpoint(
+            "serve",
+            lambda image: model(image, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = _converter(folder)
+        if quantization == "int8":
+            _ask_for_uint8_interface(converter)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = lambda: (
+                [preprocessing.normalize(image)[None]]
+                for image in _with_full_range(calibration)
+            )
+        elif quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        elif quantization == "none":
+            converter.optimizations = []
+        with _deprecations_hidden():
+            content = converter.convert()
+    if quantization == "int8":
+        return _checked(content, preprocessing)
+    return tflite_file.with_uint8_interface(
+        content, scale=1 / preprocessing.std_rgb_255[0], zero_point=_mean(preprocessing)
+    )
+
+
+def from_saved_model(path, preprocessing):
+    """Converts what `quantization.save` wrote: quantization-aware, to int8.
+
+    Args:
+        path: folder of the SavedModel.
+        preprocessing: what it expects; must be `uniform`.
+
+    Returns:
+        bytes of the file.
+    """
+    with hidden_output(1, 2), _deprecations_hidden():
+        converter = _converter(path)
+        _ask_for_uint8_interface(converter)
+        content = converter.convert()
+    return _checked(content, preprocessing)
+
+
+def _converter(saved_model):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    # FULLY_CONNECTED with a scale per channel is a trap: in int8 files TFLite 2.5
+    # to 2.9 silently returns the same scores for every image; with dynamic ranges
+    # it is version 12, which tflite-runtime 2.7 to 2.14 refuses.
+    per_tensor = "_experimental_disable_per_channel_quantization_for_dense_layers"
+    if not hasattr(converter, per_tensor):
+        raise RuntimeError(f"this TensorFlow's converter has no {per_tensor}")
+    setattr(converter, per_tensor, True)
+    return converter
+
+
+def _ask_for_uint8_interface(converter):
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.uint8
+
+
+def _with_full_range(calibration):
+    """Puts a black and a white pixel in a corner of the first image.
+
+    Calibration must see the whole range 0..255: the scale of the input is then
+    that of the pixels, and the quantized input is the raw pixel.
+    """
+    calibration = np.array(calibration)
+    calibration[0, 0, 0] = 0
+    calibration[0, 0, 1] = 255
+    return calibration
+
+
+def _mean(preprocessing):
+    return int(preprocessing.mean_rgb_255[0])
+
+
+def _checked(content, preprocessing):
+    """Raises `RuntimeError` where the interface is not the promised one."""
+    expected = (
+        (1 / preprocessing.std_rgb_255[0], _mean(preprocessing)),
+        (1 / 256, 0),
+    )
+    for tensor, (scale, zero_point) in zip(
+        tflite_file.interface(content), expected, strict=True
+    ):
+        found = tensor.quantization
+        if (
+            found is None
+            or not np.isclose(found.scale[0], scale, rtol=1e-6)
+            or found.zeroPoint[0] != zero_point
+        ):
+            raise RuntimeError(
+                f"tensor {tensor.name} must have scale {scale} and zero point "
+                f"{zero_point}, has {found and (found.scale, found.zeroPoint)}"
+            )
+    return content
+
+
+@contextlib.contextmanager
+def _deprecations_hidden():
+    """Hides the warning that tf.lite moves elsewhere: its converter is current."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

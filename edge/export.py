@@ -1,0 +1,273 @@
+r"""Converts a trained model to a .tflite for the device, and reports on it.
+
+Examples:
+  python edge/export.py --model_dir=runs/resnet20-digits
+      The result of train.py, or of qat.py where that was run.
+  python edge/export.py --model_dir=runs/resnet20-digits --quantize=float16
+  python edge/export.py --model=resnet50 --dataset=folder --data_dir=photos \
+      --output=resnet50.tflite
+  python edge/export.py --model=my.keras --normalization=torch \
+      --dataset=folder --data_dir=photos --output=my.tflite
+
+The file takes raw uint8 RGB pixels and returns uint8 scores; the labels and how to
+resize are inside. Run it with edge/run_tflite.py.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from absl import flags
+
+# The scripts of training/ know the runs and the datasets.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "training"))
+
+import command_line  # noqa: E402
+from command_line import UserError, unknown  # noqa: E402
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model_dir", None, "A run of train.py.")
+flags.DEFINE_string("model", None, "Or a model of the zoo, or a .keras file.")
+flags.DEFINE_string("weights", None, "With a model of the zoo: its weight file.")
+flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["qat", "int8", "dynamic", "float16", "none"],
+    "Default: qat where qat.py was run, else int8 (post-training).",
+)
+flags.DEFINE_string("output", None, "Default: MODEL_DIR/model-<quantize>.tflite.")
+flags.DEFINE_integer(
+    "calibration_examples", 500, "Training images, for int8.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "report_examples", 1000, "Held-out images, for the report.", lower_bound=1
+)
+flags.DEFINE_string("dataset", None, "With --model: images to calibrate and report.")
+flags.DEFINE_string("data_dir", None, "Where the dataset lies.")
+flags.DEFINE_string(
+    "normalization",
+    None,
+    "With --model=PATH.keras, what it was trained with: zoo, torch, tf, caffe (as in "
+    "keras.applications) or raw (0..255).",
+)
+flags.DEFINE_float(
+    "crop_fraction", 0.875, "With --model: the crop's share of the resized image."
+)
+flags.DEFINE_string("labels", None, "With --model: names of the classes, one a line.")
+
+
+@dataclasses.dataclass
+class Source:
+    """What is exported.
+
+    Attributes:
+        model: the float `keras.Model`.
+        preprocessing: what it expects.
+        labels: names of its classes, or None.
+        dataset: the `input_pipeline.Dataset` to calibrate and report with, or
+            None.
+        aware: folder of the quantization-aware SavedModel, or None.
+    """
+
+    model: object
+    preprocessing: object
+    labels: list | None
+    dataset: object
+    aware: pathlib.Path | None
+
+
+def main():
+    """Exports as the flags say."""
+    _check_flags()
+    command_line.import_tensorflow()
+    import conversion
+    import files
+    import tflite_file
+    from keras_resnet.deploy import fold_normalization
+
+    source = _from_run() if FLAGS.model_dir else _from_model()
+    quantize = FLAGS.quantize or ("qat" if source.aware else "int8")
+    _check_source(source, quantize)
+    try:
+        model, preprocessing = fold_normalization(source.model, source.preprocessing)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if quantize == "qat":
+        content = conversion.from_saved_model(source.aware, preprocessing)
+    else:
+        calibration = _calibration(source) if quantize == "int8" else None
+        content = conversion.from_keras(model, preprocessing, quantize, calibration)
+    content = tflite_file.with_archive(content, source.labels, preprocessing)
+
+    output = pathlib.Path(
+        FLAGS.output or pathlib.Path(FLAGS.model_dir) / f"model-{quantize}.tflite"
+    )
+    with files.replacing(output) as temporary:
+        pathlib.Path(temporary).write_bytes(content)
+        report = _report(source, quantize, content, temporary)
+    print(f"{output}\n{report}")
+
+
+def _check_flags():
+    if bool(FLAGS.model_dir) == bool(FLAGS.model):
+        raise UserError(
+            "give either --model_dir (a run of train.py) or --model (a name or a "
+            f".keras file). Received: --model_dir={FLAGS.model_dir} "
+            f"--model={FLAGS.model}"
+        )
+    if FLAGS.model and not FLAGS.output:
+        raise UserError("--model needs --output=PATH.tflite")
+    if FLAGS.output and not FLAGS.output.endswith(".tflite"):
+        raise UserError(f"--output must end in .tflite. Received: {FLAGS.output!r}")
+    if not 0 < FLAGS.crop_fraction <= 1:
+        raise UserError(
+            f"--crop_fraction must be in (0, 1]. Received: {FLAGS.crop_fraction}"
+        )
+
+
+def _from_run():
+    import input_pipeline
+    import loop
+
+    run = pathlib.Path(FLAGS.model_dir)
+    config = loop.read_config(run)
+    model, preprocessing = loop.load_model(run, config)
+    settings = config["settings"]
+    dataset = input_pipeline.load(
+        FLAGS.dataset or settings["dataset"], FLAGS.data_dir or settings["data_dir"]
+    )
+    # metrics.json is written last: without it the fine-tuning did not end.
+    aware = run / "qat" / "saved_model"
+    aware = aware if (run / "qat" / "metrics.json").exists() else None
+    return Source(model, preprocessing, config["labels"], dataset, aware)
+
+
+def _from_model():
+    import input_pipeline
+    import keras_resnet
+    import loop
+    from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+
+    names = keras_resnet.list_models()
+    if FLAGS.model in names:
+        builder = getattr(keras_resnet, FLAGS.model.replace("resnet", "ResNet"))
+        try:
+            model = builder(weights=FLAGS.weights)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    elif FLAGS.model.endswith(".keras"):
+        model = loop.load_keras_file(pathlib.Path(FLAGS.model))
+        if not FLAGS.normalization:
+            raise UserError(
+                "--model=PATH.keras needs --normalization: "
+                f"{', '.join(NORMALIZATIONS)}. Without the right one the device would "
+                "be less accurate than the model"
+            )
+    else:
+        raise unknown("model (a name or a .keras file)", FLAGS.model, names)
+    normalization = FLAGS.normalization or "zoo"
+    if normalization not in NORMALIZATIONS:
+        raise unknown("normalization", normalization, NORMALIZATIONS)
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
+        raise UserError(
+            f"the model must take images (height, width, 3). Received: {shape[1:]}"
+        )
+    preprocessing = Preprocessing(
+        shape[1:3], crop_fraction=FLAGS.crop_fraction, **NORMALIZATIONS[normalization]
+    )
+    dataset = FLAGS.dataset and input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
+    return Source(model, preprocessing, _read_labels(), dataset, None)
+
+
+def _read_labels():
+    if not FLAGS.labels:
+        return None
+    try:
+        return pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--labels cannot be read: {error}") from error
+
+
+def _check_source(source, quantize):
+    classes = source.model.output_shape[-1]
+    if len(source.model.output_shape) != 2:
+        raise UserError(
+            "the model must return one score for each class. Received: an output of "
+            f"shape {source.model.output_shape}"
+        )
+    if source.labels is not None and len(source.labels) != classes:
+        raise UserError(
+            f"the model has {classes} classes. Received: {len(source.labels)} labels"
+        )
+    if quantize == "qat" and source.aware is None:
+        raise UserError(
+            "--quantize=qat needs a finished run of training/qat.py "
+            f"--model_dir={FLAGS.model_dir}"
+        )
+    if quantize == "int8" and source.dataset is None:
+        raise UserError(
+            "--quantize=int8 needs images to calibrate with: --dataset=folder "
+            "--data_dir=DIR, or another dataset"
+        )
+
+
+def _calibration(source):
+    import input_pipeline
+
+    return input_pipeline.calibration_images(
+        source.dataset, source.preprocessing, FLAGS.calibration_examples
+    )
+
+
+def _report(source, quantize, content, path):
+    """Returns the text that compares the file with the Keras model."""
+    import tflite_file
+
+    operators = tflite_file.operators(content)
+    floats = tflite_file.float_tensors(content)
+    lines = [
+        ("model", f"{source.model.name}, quantize={quantize}"),
+        ("size", f"{len(content):,} bytes"),
+        ("operators", ", ".join(f"{name} {n}" for name, n in operators.items())),
+        ("float tensors", len(floats) or "none"),
+    ]
+    if source.dataset is None:
+        lines.append(("compared", "not at all: no --dataset was given"))
+    else:
+        lines += _comparison(source, path)
+    return "\n".join(f"  {name:<14} {value}" for name, value in lines)
+
+
+def _comparison(source, path):
+    import numpy as np
+
+    import input_pipeline
+    import run_tflite
+
+    held_out = input_pipeline.images(source.dataset.held_out, source.preprocessing)
+    images, labels = zip(
+        *held_out.take(FLAGS.report_examples).as_numpy_iterator(), strict=True
+    )
+    expected = source.model.predict(
+        source.preprocessing.normalize(np.stack(images)), verbose=0
+    )
+    classifier = run_tflite.Classifier(path)
+    actual = np.stack([classifier.scores(image) for image in images])
+    difference = np.abs(actual - expected)
+    agreement = np.mean(actual.argmax(-1) == expected.argmax(-1))
+    lines = [
+        ("images", f"{len(images)} held-out of {source.dataset.name}"),
+        ("difference", f"max {difference.max():.4f}, mean {difference.mean():.6f}"),
+        ("agreement", f"{agreement:.2%} top-1 with the Keras model"),
+    ]
+    if len(source.dataset.labels) == expected.shape[-1]:
+        float_top1 = np.mean(expected.argmax(-1) == labels)
+        top1 = np.mean(actual.argmax(-1) == labels)
+        lines.append(("top-1", f"{top1:.2%}; Keras model {float_top1:.2%}"))
+    return lines
+
+
+if __name__ == "__main__":
+    command_line.run(main)

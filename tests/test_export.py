@@ -1,0 +1,293 @@
+"""From a run to a .tflite: what is inside, and that its scores are the model's."""
+
+import json
+import shutil
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from conftest import run_command
+from test_command_line import one_error
+from test_quantization import randomize
+
+import conversion
+import export
+import input_pipeline
+import keras_resnet
+import run_tflite
+import tflite_file
+from command_line import UserError
+from keras_resnet.deploy import fold_normalization
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+
+SMALL = Preprocessing((32, 32))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    """The held-out digits as raw pixels, and their labels."""
+    split = input_pipeline.load("digits").held_out
+    pairs = input_pipeline.images(split, SMALL).as_numpy_iterator()
+    return tuple(np.stack(x) for x in zip(*pairs, strict=True))
+
+
+QUANTIZATIONS = ("qat", "int8", "dynamic", "float16", "none")
+
+
+@pytest.fixture(scope="module")
+def qat_report(digits_run):
+    """What the command prints that a user needs, and nothing of the converter."""
+    done = run_command("edge/export.py", f"--model_dir={digits_run}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def files(digits_run, qat_report):
+    """Every kind of export of one run: {quantize: path}."""
+    paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
+    model = keras.saving.load_model(digits_run / "model.keras")
+    calibration = input_pipeline.calibration_images(
+        input_pipeline.load("digits"), SMALL, 500
+    )
+    for name in QUANTIZATIONS[1:]:
+        content = conversion.from_keras(model, SMALL, name, calibration)
+        paths[name].write_bytes(tflite_file.with_archive(content, None, SMALL))
+    return paths
+
+
+def scores(path, images):
+    classifier = run_tflite.Classifier(str(path))
+    return np.stack([classifier.scores(image) for image in images])
+
+
+@pytest.mark.parametrize("quantize", QUANTIZATIONS)
+def test_scores_are_those_of_the_keras_model(files, digits_run, held_out, quantize):
+    images, labels = held_out
+    model = keras.saving.load_model(digits_run / "model.keras")
+    expected = model.predict(SMALL.normalize(images), verbose=0)
+    actual = scores(files[quantize], images)
+    difference = np.abs(actual - expected)
+    # A score is a multiple of 1/256, at most 255/256. Float files are that exact.
+    exact = quantize in ("float16", "none")
+    assert difference.max() <= (1.02 / 256 if exact else 0.3)
+    assert difference.mean() <= (0.5 / 256 if exact else 0.01)
+    agreement = np.mean(actual.argmax(-1) == expected.argmax(-1))
+    assert agreement >= (1.0 if exact else 0.98)
+
+
+@pytest.mark.parametrize("quantize", QUANTIZATIONS)
+def test_the_interface_is_raw_pixels_in_and_scores_out(files, quantize):
+    image, result = tflite_file.interface(files[quantize].read_bytes())
+    assert list(image.shape) == [1, 32, 32, 3]
+    assert image.shapeSignature is None or list(image.shapeSignature) == [1, 32, 32, 3]
+    assert list(result.shape) == [1, 10]
+    assert (image.type, result.type) == (3, 3)  # UINT8
+    assert (image.quantization.scale[0], image.quantization.zeroPoint[0]) == (
+        1 / 64,
+        128,
+    )
+    assert (result.quantization.scale[0], result.quantization.zeroPoint[0]) == (
+        1 / 256,
+        0,
+    )
+
+
+@pytest.mark.parametrize("quantize", ["qat", "int8"])
+def test_int8_files_hold_the_minimum_of_operators_and_no_float(files, quantize):
+    content = files[quantize].read_bytes()
+    assert tflite_file.operators(content) == {
+        "CONV_2D": 9,
+        "ADD": 3,
+        "QUANTIZE": 2,
+        "PAD": 2,
+        "MEAN": 1,
+        "FULLY_CONNECTED": 1,
+        "SOFTMAX": 1,
+    }
+    assert tflite_file.float_tensors(content) == []
+
+
+def dense_layer(content):
+    """Returns the weights and the operator code of the one FULLY_CONNECTED."""
+    model = tflite_file._parse(content)
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if code.builtinCode == 9:
+            return graph.tensors[operator.inputs[1]], code
+    raise AssertionError("no FULLY_CONNECTED")
+
+
+@pytest.mark.parametrize("quantize", ["qat", "int8"])
+def test_fully_connected_has_one_scale(files, quantize):
+    """With one for each channel, TFLite 2.5 to 2.9 returns constant scores."""
+    weights, _ = dense_layer(files[quantize].read_bytes())
+    assert len(weights.quantization.scale) == 1
+
+
+def test_fully_connected_with_dynamic_ranges_is_read_by_old_runtimes():
+    """Version 12 is refused by tflite-runtime up to 2.14."""
+    model = keras_resnet.ResNet8(classes=100)  # fewer weights are left in float
+    content = conversion.from_keras(model, SMALL, "dynamic")
+    weights, code = dense_layer(content)
+    assert len(weights.quantization.scale) == 1 and code.version < 12
+
+
+def test_the_archive_holds_labels_and_preprocessing(files):
+    with zipfile.ZipFile(files["qat"]) as archive:
+        assert archive.read("labels.txt").decode().split() == list("0123456789")
+        assert json.loads(archive.read("preprocessing.json")) == {
+            "version": 1,
+            "input_size": [32, 32],
+            "resize_size": 32,
+            "crop_fraction": 1.0,
+            "interpolation": "bilinear",
+        }
+
+
+def test_the_report_states_what_was_measured(files, qat_report, digits_run, held_out):
+    path = files["qat"]
+    images, labels = held_out
+    model = keras.saving.load_model(digits_run / "model.keras")
+    expected = model.predict(SMALL.normalize(images), verbose=0)
+    actual = scores(path, images)
+    difference = np.abs(actual - expected)
+    top1, float_top1 = (np.mean(x.argmax(-1) == labels) for x in (actual, expected))
+    for line in (
+        str(path),
+        f"{path.stat().st_size:,} bytes",
+        "CONV_2D 9, ADD 3",
+        f"max {difference.max():.4f}, mean {difference.mean():.6f}",
+        f"{np.mean(actual.argmax(-1) == expected.argmax(-1)):.2%} top-1 with the Keras",
+        f"{top1:.2%}; Keras model {float_top1:.2%}",
+        "360 held-out of digits",
+    ):
+        assert line in qat_report
+
+
+def test_int8_keeps_the_accuracy(qat_report, digits_run):
+    top1, float_top1 = (
+        float(part.split("%")[0].split()[-1])
+        for part in qat_report.split("top-1 ")[-1].split(";")
+    )
+    metrics = json.loads((digits_run / "metrics.json").read_text())
+    assert float_top1 == pytest.approx(100 * metrics["top1"], abs=0.01)
+    assert top1 >= float_top1 - 1.0
+
+
+@pytest.mark.parametrize("mode", ["caffe", "torch", "tf"])
+def test_other_normalizations_are_folded_into_the_file(mode, held_out, tmp_path):
+    """Float, so that what differs is the folding alone: the border of the image."""
+    images = held_out[0][:32]
+    preprocessing = Preprocessing((32, 32), **NORMALIZATIONS[mode])
+    model = keras_resnet.ResNet8()
+    for _ in range(20):
+        model(preprocessing.normalize(images), training=True)
+    expected = model.predict(preprocessing.normalize(images), verbose=0)
+    model, uniform = fold_normalization(model, preprocessing)
+    content = conversion.from_keras(model, uniform, "none")
+    image, _ = tflite_file.interface(content)
+    assert image.quantization.zeroPoint[0] == uniform.mean_rgb_255[0]
+    interpreter = run_tflite.load_runtime()[0](model_content=content)
+    interpreter.allocate_tensors()
+    actual = []
+    for pixels in images:
+        interpreter.set_tensor(
+            interpreter.get_input_details()[0]["index"], pixels[None]
+        )
+        interpreter.invoke()
+        output = interpreter.get_output_details()[0]["index"]
+        actual.append(interpreter.get_tensor(output)[0] / 256)
+    assert np.abs(np.stack(actual) - expected).max() <= (0.05 if mode != "tf" else 0.01)
+
+
+def test_int8_resnet50_has_the_operators_of_the_design(held_out):
+    small = Preprocessing((64, 64))
+    model = randomize(keras_resnet.ResNet50(input_shape=(64, 64, 3)))
+    calibration = np.repeat(np.repeat(held_out[0][:8], 2, axis=1), 2, axis=2)
+    content = conversion.from_keras(model, small, "int8", calibration)
+    assert tflite_file.operators(content) == {
+        "CONV_2D": 53,
+        "ADD": 16,
+        "QUANTIZE": 2,
+        "PAD": 2,
+        "MAX_POOL_2D": 1,
+        "MEAN": 1,
+        "FULLY_CONNECTED": 1,
+        "SOFTMAX": 1,
+    }
+    assert tflite_file.float_tensors(content) == []
+
+
+def export_in_process(*arguments):
+    """Runs the command without a new process: TensorFlow takes seconds to start."""
+    with flagsaver.flagsaver():
+        export.FLAGS(["export.py", *arguments])
+        export.main()
+
+
+def test_a_model_file_of_somebody_else_is_exported(tmp_path, held_out):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(3, activation="softmax", kernel_initializer="normal")(x)
+    model = keras.Model(inputs, x, name="theirs")
+    model.save(tmp_path / "theirs.keras")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("one\ntwo\nthree\n")
+    output = tmp_path / "theirs.tflite"
+    flags = (
+        f"--model={tmp_path / 'theirs.keras'}",
+        f"--output={output}",
+        "--dataset=digits",
+        "--crop_fraction=1",
+        f"--labels={labels}",
+    )
+    with pytest.raises(UserError, match="--normalization"):
+        export_in_process(*flags)
+    export_in_process(*flags, "--normalization=tf")
+    expected = model.predict(held_out[0] / 127.5 - 1.0, verbose=0)
+    actual = scores(output, held_out[0])
+    assert np.abs(actual - expected).max() < 0.05
+    assert run_tflite.Classifier(str(output)).labels == ["one", "two", "three"]
+
+    labels.write_text("one\ntwo\n")
+    before = output.read_bytes()
+    with pytest.raises(UserError, match="3 classes. Received: 2 labels"):
+        export_in_process(*flags, "--normalization=tf")
+    assert output.read_bytes() == before
+
+
+def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
+    (tmp_path / "text.keras").write_text("no model")
+    broken = tmp_path / "broken"
+    shutil.copytree(
+        digits_run, broken, ignore=shutil.ignore_patterns("qat", "*.tflite")
+    )
+    (broken / "model.keras").write_bytes(b"PK\x03\x04 half")
+    plain = tmp_path / "plain"
+    shutil.copytree(digits_run, plain, ignore=shutil.ignore_patterns("qat", "*.tflite"))
+    output = f"--output={tmp_path / 'x.tflite'}"
+    for flags, reason in (
+        ((), "either --model_dir"),
+        (("--model=resnet50",), "--output"),
+        (("--model=resnet50", "--output=x.bin"), ".tflite"),
+        (("--model=resnt50", output), "resnet50"),
+        (("--model=resnet8", output), "--dataset"),
+        (("--model=resnet8", output, "--weights=none.keras"), "none.keras"),
+        ((f"--model={tmp_path / 'text.keras'}", output), "no readable .keras"),
+        ((f"--model_dir={tmp_path}", output), "config.json is missing"),
+        ((f"--model_dir={broken}", output), "no readable .keras"),
+        ((f"--model_dir={plain}", output, "--quantize=qat"), "qat.py"),
+        (("--model=resnet8", output, "--crop_fraction=0"), "crop_fraction"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            export_in_process(*flags)
+    done = run_command("edge/export.py", f"--model_dir={broken}", output)
+    assert "no readable .keras" in one_error(done)
+    assert not list(tmp_path.rglob("*.tflite")) and not list(
+        tmp_path.rglob(".writing*")
+    )
