@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint setup clean
+
+demo: setup
+	$(BIN)/python demo.py
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# What takes minutes; CI runs it too.
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+setup: .venv/installed
+
+.venv/installed: setup.py
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(0 if (3, 10) <= v < (3, 14) else "error: TensorFlow 2.21 needs \
+	Python 3.10 to 3.13. Received: %d.%d. Try: make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -e ".[train,edge,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

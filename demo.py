@@ -1,0 +1,107 @@
+"""The whole way in a few minutes: train, QAT, export, classify on the device's side.
+
+Runs the same commands as the README, on scikit-learn's digits, and measures what
+the device would: the int8 file, through edge/run_tflite.py, on PNG files.
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent
+RUN = ROOT / "runs" / "demo"
+PICTURES = RUN / "held_out"
+FLOAT = RUN / "model-none.tflite"
+INT8 = RUN / "model-qat.tflite"
+REPLICAS = ("--strategy=mirrored", "--cpu_replicas=2")
+
+
+def main():
+    """Runs the commands and prints the table."""
+    started = time.perf_counter()
+    shutil.rmtree(RUN, ignore_errors=True)
+    run_dir = f"--model_dir={RUN.relative_to(ROOT)}"
+    train = ("--model=resnet8", "--dataset=digits", "--epochs=20", run_dir)
+    step("training/train.py", *train, *REPLICAS)
+    step("training/qat.py", run_dir, "--epochs=2", *REPLICAS)
+    step("edge/export.py", run_dir)
+    step("edge/export.py", run_dir, "--quantize=none")
+    write_pictures()
+    some = [PICTURES / f"{label}" / "0.png" for label in (0, 3, 8)]
+    classify(INT8, *some, "--top_k=2")
+    print_table()
+    print(f"\nThe whole way took {time.perf_counter() - started:.0f} s. See:")
+    for path in (RUN / "curves.png", RUN / "model.keras", INT8, PICTURES):
+        print(f"  {path.relative_to(ROOT)}")
+
+
+def step(script, *flags, output=None):
+    """Shows a command and runs it; ends the demo where it fails."""
+    shown = [str(flag).replace(f"{ROOT}/", "") for flag in flags]
+    print(f"\n$ python {script} {' '.join(shown)}", flush=True)
+    done = subprocess.run([sys.executable, script, *flags], cwd=ROOT, stdout=output)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done
+
+
+def classify(model, *arguments, output=None):
+    """Runs the runner on a model."""
+    return step("edge/run_tflite.py", f"--model={model}", *arguments, output=output)
+
+
+def write_pictures():
+    """Writes the held-out digits as PNG files, 8x8 as they were scanned."""
+    sys.path.append(str(ROOT / "training"))
+    import command_line
+
+    command_line.import_tensorflow()
+    import input_pipeline
+
+    dataset = input_pipeline.load("digits")
+    for encoded, label in dataset.held_out.read().as_numpy_iterator():
+        folder = PICTURES / dataset.labels[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{len(list(folder.iterdir()))}.png").write_bytes(encoded)
+
+
+def print_table():
+    """Measures both files with the runner, on the PNG files."""
+    metrics = json.loads((RUN / "metrics.json").read_text())
+    rows = [
+        (
+            "Keras float32",
+            f"{metrics['top1']:.2%}",
+            f"{(RUN / 'model.keras').stat().st_size:,}",
+            "",
+        )
+    ]
+    for name, path in (("TFLite float32", FLOAT), ("TFLite int8, QAT", INT8)):
+        found = classify(path, PICTURES, "--json", output=subprocess.PIPE)
+        results = [json.loads(line) for line in found.stdout.splitlines()]
+        right = sum(
+            result["top"][0]["label"] == pathlib.Path(result["file"]).parent.name
+            for result in results
+        )
+        assert len(results) == metrics["examples_evaluated"]
+        timing = classify(path, "--benchmark", "--json", output=subprocess.PIPE)
+        invoke = json.loads(timing.stdout)["invoke"]["median"]
+        rows.append(
+            (
+                name,
+                f"{right / len(results):.2%}",
+                f"{path.stat().st_size:,}",
+                f"{invoke:.3f}",
+            )
+        )
+    print(f"\nResNet-8 on {len(results)} held-out digits, PNG files through the runner")
+    heads = ("", "top-1", "file, bytes", "invoke, ms")
+    for row in (heads, *rows):
+        print(f"  {row[0]:<18}{row[1]:>8}{row[2]:>14}{row[3]:>13}")
+
+
+if __name__ == "__main__":
+    main()
