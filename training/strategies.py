@@ -38,5 +38,8 @@ def create(name, cpu_replicas=0):
     if len(tf.config.get_logical_device_configuration(cpu) or [None]) < len(parts):
         tf.config.set_logical_device_configuration(cpu, parts)
     return tf.distribute.MirroredStrategy(
-        [f"/cpu:{index}" for index in range(len(parts))]
+        [f"/cpu:{index}" for index in range(len(parts))],
+        # The default, collective operations, breaks down when a process creates a
+        # second strategy on the same devices, as a notebook does.
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
