@@ -21,6 +21,12 @@ EDGE = [
     "flatbuffers>=24.3",
     "Pillow>=10",
 ]
+# The other backends of Keras, for the tests. The torch of PyPI brings CUDA on Linux:
+# a CPU needs only the wheel of https://download.pytorch.org/whl/cpu.
+BACKENDS = [
+    "jax[cpu]>=0.10,<0.11",
+    "torch==2.13.0",
+]
 DEV = [
     "pytest>=8,<10",
     "ruff>=0.14,<0.18",
@@ -37,8 +43,16 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=["keras_resnet"],
-    install_requires=["keras>=3.10", "numpy", "h5py"],
-    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV},
+    package_data={"keras_resnet": ["*.tsv"]},
+    install_requires=[
+        "keras>=3.10",
+        "numpy",
+        "h5py",
+        "huggingface_hub>=1.0",
+        "safetensors>=0.5",
+        "Pillow>=10",
+    ],
+    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV, "backends": BACKENDS},
     classifiers=[
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
