@@ -31,7 +31,8 @@ def fetch(entry):
             hand. Nothing damaged is left in the cache.
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    path = os.path.join(os.path.expanduser(home), "models", entry.file)
+    home = os.path.abspath(os.path.expanduser(home))
+    path = os.path.join(home, "models", entry.file)
     if os.path.isfile(path) and entry.md5 in (None, _digest(path, "md5")):
         return path
     mirror = os.environ.get("KERAS_RESNET_MIRROR")
@@ -83,9 +84,13 @@ def hub_file(repository, name, revision):
     """
     import huggingface_hub
 
-    path = huggingface_hub.hf_hub_download(
-        repository, name, revision=revision, endpoint=_endpoint()
-    )
+    path = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+    # Asking the hub first would cost a cached file half a minute of retries
+    # where there is no network.
+    if not isinstance(path, str):
+        path = huggingface_hub.hf_hub_download(
+            repository, name, revision=revision, endpoint=_endpoint()
+        )
     # The cache names a large file by the SHA-256 that the hub announced.
     blob = os.path.realpath(path)
     announced = os.path.basename(blob)

@@ -12,6 +12,7 @@ import pytest
 
 import keras_resnet
 from keras_resnet import registry, weights
+from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
 from keras_resnet.preprocessing import imagenet_classes
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
@@ -123,9 +124,7 @@ def test_models_without_published_weights_say_so():
     with pytest.raises(ValueError, match="No weights are published for resnet20"):
         keras_resnet.ResNet20(weights="imagenet")
     with pytest.raises(ValueError, match="local weight files only"):
-        keras_resnet.ResNet(
-            keras_resnet.models.IMAGENET, (3, 3), (1, 1, 1, 1), weights="imagenet"
-        )
+        keras_resnet.ResNet(IMAGENET, BASIC, (1, 1, 1, 1), weights="imagenet")
 
 
 def stride_of(model):
@@ -175,13 +174,16 @@ def test_non_commercial_weights_say_so_once(cached):
 
 
 def test_a_keras_file_keeps_its_stride_placement(tmp_path):
+    def build(**arguments):
+        return keras_resnet.ResNet(IMAGENET, BOTTLENECK, (1, 1, 1, 1), **arguments)
+
     for stride_on, strides in (("1x1", (1, 1)), ("3x3", (2, 2))):
         path = tmp_path / f"{stride_on}.keras"
-        keras_resnet.ResNet50(weights=None, stride_on=stride_on).save(path)
-        assert stride_of(keras_resnet.ResNet50(weights=path)) == strides
+        build(stride_on=stride_on).save(path)
+        assert stride_of(build(weights=path)) == strides
         other = {"1x1": "3x3", "3x3": "1x1"}[stride_on]
         with pytest.raises(ValueError, match="Received: stride_on"):
-            keras_resnet.ResNet50(weights=path, stride_on=other)
+            build(weights=path, stride_on=other)
 
 
 FINE_TUNING = """
