@@ -12,6 +12,8 @@ into a model. Nothing in a file is executed: pickles are refused.
 
 import contextlib
 import dataclasses
+import json
+import math
 import os
 import re
 import shlex
@@ -71,7 +73,7 @@ def load(model, path, skip_classifier=False):
     with contextlib.ExitStack() as stack:
         try:
             tensors, unused = _open(path, stack)
-        except Exception as error:  # h5py, zipfile and safetensors raise many kinds
+        except Exception as error:  # h5py, zipfile and json raise many kinds
             raise ValueError(
                 f"`weights` is damaged or no weight file: {one_line(error)}. "
                 f"Received: {path!r}"
@@ -127,9 +129,7 @@ def _open(path, stack):
     A tensor with an unknown name has the key (name, ""), which fits no model.
     """
     if path.endswith(".safetensors"):
-        from safetensors import safe_open
-
-        return _torch_tensors(stack.enter_context(safe_open(path, framework="np")))
+        return _torch_tensors(stack.enter_context(open(path, "rb")))
 
     import h5py
 
@@ -153,39 +153,63 @@ _TORCH_VARIABLES = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
-_FLOATS = ("F16", "F32", "F64")
+# The floating-point types of safetensors; numpy has no BF16, half an F32.
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def _torch_tensors(file):
+    """Reads a safetensors file, https://github.com/huggingface/safetensors.
+
+    Eight bytes with the size of the header, the header in JSON, the tensors. The
+    reader of the `safetensors` package maps the whole file into memory; this one
+    holds one tensor at a time.
+    """
+    file_size = os.fstat(file.fileno()).st_size
+    header_size = int.from_bytes(file.read(8), "little")
+    start = 8 + header_size
+    if start > file_size:
+        raise ValueError("its header is cut off, or it is no safetensors file")
+    header = json.loads(file.read(header_size))
+    header.pop("__metadata__", None)
+    end = start + max((part["data_offsets"][1] for part in header.values()), default=0)
+    if end != file_size:
+        raise ValueError(f"it has {file_size} bytes instead of {end}")
+
     tensors, unused = {}, []
-    for name in file.keys():
-        part = file.get_slice(name)
+    for name, part in header.items():
         prefix, _, variable = name.rpartition(".")
         if variable == "num_batches_tracked":
             unused.append(name)
             continue
-        if part.get_dtype() not in _FLOATS:
-            raise ValueError(
-                f"{name} is {part.get_dtype()}, not one of {', '.join(_FLOATS)}"
-            )
         layer = _torch_layer(prefix)
-        shape = tuple(part.get_shape())
         if layer is None:
             key = (name, "")
         elif layer.endswith("_bn"):
             key = (layer, _TORCH_VARIABLES.get(variable, variable))
         else:
             key = (layer, {"weight": "kernel"}.get(variable, variable))
-        # (out, in, height, width) -> (height, width, in, out); (out, in) -> (in, out)
-        axes = (2, 3, 1, 0) if len(shape) == 4 else tuple(range(len(shape)))[::-1]
-        tensors[key] = Tensor(
-            name,
-            tuple(shape[axis] for axis in axes),
-            lambda name=name, axes=axes: np.asarray(
-                file.get_tensor(name).transpose(axes), np.float32
-            ),
-        )
+        tensors[key] = _torch_tensor(file, start, name, **part)
     return tensors, unused
+
+
+def _torch_tensor(file, start, name, dtype, shape, data_offsets):
+    if dtype not in _FLOATS:
+        raise ValueError(f"{name} is {dtype}, not one of {', '.join(_FLOATS)}")
+    begin, end = data_offsets
+    count = math.prod(shape)
+    if begin < 0 or end - begin != count * np.dtype(_FLOATS[dtype]).itemsize:
+        raise ValueError(f"{name} has another size than its shape {shape}")
+    # (out, in, height, width) -> (height, width, in, out); (out, in) -> (in, out)
+    axes = (2, 3, 1, 0) if len(shape) == 4 else tuple(range(len(shape)))[::-1]
+
+    def read():
+        file.seek(start + begin)
+        values = np.fromfile(file, _FLOATS[dtype], count)
+        if dtype == "BF16":
+            values = (values.astype("<u4") << 16).view("<f4")
+        return np.asarray(values.reshape(shape).transpose(axes), np.float32)
+
+    return Tensor(name, tuple(shape[axis] for axis in axes), read)
 
 
 def _torch_layer(prefix):
@@ -353,7 +377,7 @@ def _check_fit(tensors, variables, model_name, path):
 def _check_values(tensor, path):
     try:
         finite = np.isfinite(tensor.read()).all()
-    except Exception as error:  # h5py, zipfile and safetensors raise many kinds
+    except Exception as error:  # h5py, zipfile and json raise many kinds
         raise ValueError(
             f"`weights` is damaged in {tensor.name}: {one_line(error)}. "
             f"Received: {path!r}"

@@ -1,5 +1,6 @@
 """Foreign weight files against the frameworks that write them."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import zipfile
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 import oracles
 import pytest
@@ -195,16 +197,39 @@ def test_counters_of_torch_are_optional_and_named_as_unused(tmp_path, small):
 
 def test_half_precision_is_widened_and_integers_are_refused(tmp_path, small):
     state = oracles.torch_state(small)
-    half = {k: v.astype("float16") if v.ndim else v for k, v in state.items()}
-    oracles.write_safetensors(half, tmp_path / "half.safetensors")
-    model = keras_resnet.ResNet8(weights=tmp_path / "half.safetensors")
-    kernel = model.get_layer("conv1_conv").kernel.numpy()
     expected = small.get_layer("conv1_conv").kernel.numpy()
-    np.testing.assert_array_equal(kernel, expected.astype("float16"))
+    for name, dtype in (("F16", np.float16), ("BF16", ml_dtypes.bfloat16)):
+        half = {k: v.astype(dtype) if v.ndim else v for k, v in state.items()}
+        oracles.write_safetensors(half, tmp_path / "half.safetensors")
+        model = keras_resnet.ResNet8(weights=tmp_path / "half.safetensors")
+        kernel = model.get_layer("conv1_conv").kernel.numpy()
+        np.testing.assert_array_equal(kernel, expected.astype(dtype), name)
     state["conv1.weight"] = state["conv1.weight"].astype("int8")
     oracles.write_safetensors(state, tmp_path / "int.safetensors")
-    with pytest.raises(ValueError, match=r"conv1.weight is I8, not one of F16.*int\.s"):
+    with pytest.raises(ValueError, match=r"conv1.weight is I8, not one of F.*int\.s"):
         keras_resnet.ResNet8(weights=tmp_path / "int.safetensors")
+
+
+def test_headers_that_lie_are_refused(tmp_path, good_files):
+    content = good_files["m.safetensors"]
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    lies = {
+        "shape": ("conv1.weight", "shape", [16, 3, 3, 4]),
+        "offset": ("conv1.weight", "data_offsets", [-4, 1724]),
+        "beyond": ("fc.bias", "data_offsets", [10**9, 10**9 + 40]),
+        "dtype": ("conv1.weight", "dtype", "F64"),
+        "names": ("conv1.weight", "shape", "abc"),
+    }
+    path = tmp_path / "m.safetensors"
+    for name, field, value in lies.values():
+        lie = {k: dict(v) for k, v in header.items()}
+        lie[name][field] = value
+        lie = json.dumps(lie).encode()
+        path.write_bytes(len(lie).to_bytes(8, "little") + lie + content[8 + size :])
+        refuses(path, "damaged")
+    path.write_bytes((2**63).to_bytes(8, "little") + content[8:])
+    refuses(path, "damaged")
 
 
 # --- the classifier ---------------------------------------------------------
