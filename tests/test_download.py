@@ -246,6 +246,7 @@ def test_a_missing_hub_file_and_no_hub_name_what_to_do(server, monkeypatch, cach
     assert download.fetch(entry) == str(cache / FILE)
 
 
+@pytest.mark.slow
 def test_a_new_process_finds_downloads_and_loads_named_weights(server, monkeypatch):
     source = oracles.randomize(keras_resnet.ResNet18(weights=None), seed=6)
     import safetensors.numpy
