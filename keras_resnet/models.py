@@ -144,8 +144,10 @@ def ResNet(
     _check_one_of("stride_on", stride_on, (None, "1x1", "3x3"))
     _check_one_of("pooling", pooling, (None, "avg", "max"))
     _check_one_of("output_stride", output_stride, (None, 8, 16, 32))
-    if width < 1:
-        raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(
+            f"`width` must be a whole number from 1. Received: width={width!r}"
+        )
     classes = family.classes if classes is None else classes
     if weights is not None:
         weights = weights_lib.resolve(_variant(family, block, tuple(counts)), weights)
@@ -244,17 +246,23 @@ def _image_input(family, include_top, input_tensor, input_shape):
     if input_shape is None:
         size = family.image_size if include_top else None
         input_shape = (size, size, 3) if channels_last else (3, size, size)
-    spatial = input_shape[:2] if channels_last else input_shape[1:]
-    if len(input_shape) != 3 or not all(
-        (side is None and not include_top) or (side is not None and side >= 32)
-        for side in spatial
-    ):
+    if not _is_image_shape(input_shape, channels_last, open_sides=not include_top):
         raise ValueError(
-            "`input_shape` must be three numbers without the batch, height and "
+            "`input_shape` must be three whole numbers without the batch, height and "
             "width at least 32 (or None with include_top=False). "
-            f"Received: input_shape={tuple(input_shape)}"
+            f"Received: input_shape={input_shape!r}"
         )
     return keras.Input(input_shape)
+
+
+def _is_image_shape(shape, channels_last, open_sides):
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        return False
+    *sides, channels = shape if channels_last else (*shape[1:], shape[0])
+    return (isinstance(channels, int) and channels > 0) and all(
+        open_sides if side is None else isinstance(side, int) and side >= 32
+        for side in sides
+    )
 
 
 def _conv_bn(x, filters, kernel, stride, name, dilation=1):

@@ -97,6 +97,27 @@ def test_logits_are_the_same_on_every_backend(files, backend, name):
         assert printed[-1] == str(backend == "tensorflow")
 
 
+OPTION_A = """
+import keras, keras_resnet
+import numpy as np
+
+images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+last = keras_resnet.ResNet8(shortcut="A", classifier_activation=None)
+keras.config.set_image_data_format("channels_first")
+first = keras_resnet.ResNet8(shortcut="A", classifier_activation=None)
+first.set_weights(last.get_weights())
+a = last.predict(images, verbose=0)
+b = first.predict(images.transpose(0, 3, 1, 2), verbose=0)
+print(np.abs(a - b).max() / np.abs(a).max())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_option_a_pads_channels_in_both_data_formats(backend):
+    assert float(run(OPTION_A, backend)[-1]) < 1e-5
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_package_is_light_and_brings_no_framework_of_its_own(backend):
     seconds, *added, tensorflow = run(

@@ -165,27 +165,6 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
     assert model.get_layer("conv1_conv").compute_dtype == "bfloat16"
 
 
-def test_weights_come_back_from_a_keras_file_and_a_weights_file(tmp_path):
-    model = keras_resnet.ResNet8()
-    image = np.random.default_rng(0).normal(size=(1, 32, 32, 3))
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    for name in ("model.keras", "model.weights.h5"):
-        again = keras_resnet.ResNet8(weights=tmp_path / name)
-        np.testing.assert_array_equal(
-            again.predict(image, verbose=0), model.predict(image, verbose=0)
-        )
-
-
-def test_bad_weights_are_refused(tmp_path):
-    keras_resnet.ResNet14().save_weights(tmp_path / "other.weights.h5")
-    (tmp_path / "text.keras").write_text("no archive")
-    (tmp_path / "empty.weights.h5").write_bytes(b"")
-    for file in ("other.weights.h5", "text.keras", "empty.weights.h5", "none.keras"):
-        with pytest.raises(ValueError, match="Received: .*" + file):
-            keras_resnet.ResNet8(weights=tmp_path / file)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -194,9 +173,15 @@ def test_bad_weights_are_refused(tmp_path):
         dict(pooling="sum"),
         dict(output_stride=4),
         dict(width=0),
+        dict(width=1.5),
         dict(input_shape=(16, 32, 3)),
         dict(input_shape=(None, None, 3)),
         dict(input_shape=(32, 32)),
+        dict(input_shape=32),
+        dict(input_shape="32x32x3"),
+        dict(input_shape=(32.0, 32.0, 3)),
+        dict(input_shape=(32, 32, 0)),
+        dict(input_shape=(32, 32, None)),
         dict(input_tensor=np.zeros((1, 32, 32, 3))),
     ],
 )
