@@ -229,16 +229,16 @@ def _torch_layer(prefix):
 def _keras_tensors(file):
     tensors = {}
     for group in file["layers"].values():
-        arrays = group.get("vars", {})
-        layer = arrays.attrs.get("name", group.name) if arrays else None
+        arrays = group.get("vars", ())
+        if not len(arrays):
+            continue  # activations, additions, dropout
+        layer = arrays.attrs.get("name", group.name)
+        names = NORMALIZATION if arrays["0"].ndim == 1 else ("kernel", "bias")
         for index in range(len(arrays)):
-            array = arrays[str(index)]
-            if arrays["0"].ndim == 1:
-                names = NORMALIZATION
-            else:
-                names = ("kernel", "bias")
-            variable = names[index] if index < len(names) else ""
-            tensors[layer, variable] = _hdf5_tensor(f"{layer}/{variable}", array)
+            variable = names[index] if index < len(names) else str(index)
+            tensors[layer, variable] = _hdf5_tensor(
+                f"{layer}/{variable}", arrays[str(index)]
+            )
     return tensors
 
 

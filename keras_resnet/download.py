@@ -78,6 +78,9 @@ def _endpoint():
 def hub_file(repository, name, revision):
     """Returns the path of a hub repository's file in huggingface_hub's cache.
 
+    A file that is there stays in use until it is removed, even where the hub has
+    a newer one: name another revision to have that.
+
     Raises:
         ValueError: its content is not what the hub says it is; it is removed.
         Exception: whatever huggingface_hub raises without a network or a file.

@@ -58,7 +58,8 @@ def resolve(model, weights):
             "`weights` takes a name, hf://owner/repo or a local file, not an "
             f"address: download the file first. Received: {weights!r}"
         )
-    is_path = "/" in weights or os.sep in weights or os.path.exists(weights)
+    # Not `exists`: a folder may well be called "imagenet".
+    is_path = "/" in weights or os.sep in weights or os.path.isfile(weights)
     if not on_hub and (is_path or weights.endswith(convert.SUFFIXES + convert.PICKLES)):
         return _local_file(weights)
     if model is None:
@@ -124,8 +125,8 @@ def _stride_in_keras_file(path):
             layer["config"]["name"]: layer["config"].get("strides")
             for layer in config["layers"]
         }
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None  # the reader of the weights will say what is wrong
+    except Exception:
+        return None  # damaged: the reader of the weights will say how
     if "conv3_block1_3_conv" not in strides:
         return None  # basic blocks have no choice
     return "3x3" if strides.get("conv3_block1_1_conv") == [1, 1] else "1x1"
@@ -164,7 +165,7 @@ def _hub_entry(model, source):
         )
     return registry.WeightFile(
         model,
-        tag=repository.replace("/", "."),
+        tag=source.removeprefix(registry.HUB).replace("/", "."),
         source=source,
         md5=None,
         licence=trained.get("license") or "not stated",
@@ -205,8 +206,10 @@ def preprocess_input(x, model_or_weights="resnet50", data_format=None):
         x = preprocessing.normalize(x)
         return np.moveaxis(x, -1, -3) if channels_first else x
     broadcast = (3, 1, 1) if channels_first else (3,)
-    mean = np.float32(preprocessing.mean_rgb_255).reshape(broadcast)
-    std = np.float32(preprocessing.std_rgb_255).reshape(broadcast)
+    mean, std = (
+        keras.ops.reshape(keras.ops.convert_to_tensor(values, "float32"), broadcast)
+        for values in (preprocessing.mean_rgb_255, preprocessing.std_rgb_255)
+    )
     x = (keras.ops.cast(x, "float32") - mean) / std
     if preprocessing.channel_order == "bgr":
         x = keras.ops.flip(x, axis=-len(broadcast))
@@ -223,11 +226,11 @@ def _preprocessing_of(model_or_weights):
             )
         return preprocessing
     files = registry.weight_files()
-    model, _, tag = model_or_weights.partition(".")
+    model, _, tag = str(model_or_weights).partition(".")
     if model in files:
         return registry.find(model, tag or "imagenet").preprocessing
     found = [tags[model] for tags in files.values() if model in tags]
-    if model == "imagenet" or not found:
+    if model == "imagenet" or not found:  # "imagenet" depends on the depth
         raise ValueError(
             "`model_or_weights` must be a model of the zoo with named weights, or a "
             f"name: {', '.join(files)}, or one of `list_weights()`. "

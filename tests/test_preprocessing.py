@@ -69,12 +69,22 @@ def test_preprocess_input_takes_tensors_and_both_data_formats(pixels, data_forma
     np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-4)
 
 
+def test_preprocess_input_works_inside_tf_data(pixels):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("tf.data hands out tensors of TensorFlow")
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensors(pixels).map(keras_resnet.preprocess_input)
+    np.testing.assert_allclose(next(iter(dataset)), theirs(pixels), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (dict(model_or_weights="resnet51"), "resnet50.*list_weights"),
         (dict(model_or_weights="imagenet"), "resnet50.*list_weights"),
         (dict(model_or_weights="resnet50.a9_in1k"), "nearest names"),
+        (dict(model_or_weights=50), "resnet50.*list_weights"),
         (dict(data_format="last"), "channels_last"),
     ],
 )

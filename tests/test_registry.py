@@ -74,6 +74,14 @@ def test_registered_facts_are_the_published_ones():
                 )
 
 
+def test_keras_files_are_those_that_keras_itself_downloads():
+    theirs = importlib.import_module("keras.src.applications.resnet")
+    for model in ("resnet50", "resnet101", "resnet152"):
+        entry = registry.find(model, "imagenet")
+        assert entry.source.startswith(theirs.BASE_WEIGHTS_PATH)
+        assert entry.md5 == theirs.WEIGHTS_HASHES[model][0]
+
+
 def test_first_evaluation_is_at_the_default_input_size():
     for entry in all_files():
         assert entry.preprocessing.input_size == (224, 224)
@@ -125,6 +133,13 @@ def test_models_without_published_weights_say_so():
         keras_resnet.ResNet20(weights="imagenet")
     with pytest.raises(ValueError, match="local weight files only"):
         keras_resnet.ResNet(IMAGENET, BASIC, (1, 1, 1, 1), weights="imagenet")
+
+
+def test_a_folder_called_imagenet_does_not_hide_the_name(tmp_path, monkeypatch):
+    (tmp_path / "imagenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    source = weights.resolve("resnet50", "imagenet")
+    assert source == registry.find("resnet50", "imagenet")
 
 
 def stride_of(model):
