@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint setup clean
+.PHONY: demo test test-slow test-backends lint setup clean
 
 demo: setup
 	$(BIN)/python demo.py
@@ -13,6 +13,16 @@ test: setup
 # What takes minutes; CI runs it too.
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
+# machine without a GPU, install the CPU build first (see setup.py).
+ZOO_TESTS := $(foreach name,models convert deploy preprocessing registry,\
+  tests/test_$(name).py)
+test-backends: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
+	$(BIN)/python -m pytest -q tests/test_backends.py
 
 lint: setup
 	$(BIN)/ruff check

@@ -22,8 +22,15 @@ EDGE = [
     "flatbuffers>=24.3",
     "Pillow>=10",
 ]
+# The other backends of Keras, for the tests. The torch of PyPI brings CUDA on Linux:
+# a CPU needs only the wheel of https://download.pytorch.org/whl/cpu.
+BACKENDS = [
+    "jax[cpu]>=0.10,<0.11",
+    "torch==2.13.0",
+]
 DEV = [
     "pytest>=8,<10",
+    "safetensors>=0.5",  # writes the files that the package's own reader is held to
     "ruff>=0.14,<0.18",
 ]
 
@@ -38,8 +45,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=["keras_resnet"],
-    install_requires=["keras>=3.10", "numpy", "h5py"],
-    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV},
+    package_data={"keras_resnet": ["*.tsv"]},
+    install_requires=[
+        "keras>=3.10",
+        "numpy",
+        "h5py",
+        "huggingface_hub>=1.0",
+        "Pillow>=10",
+    ],
+    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV, "backends": BACKENDS},
     classifiers=[
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",

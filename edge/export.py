@@ -29,7 +29,9 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model_dir", None, "A run of train.py.")
 flags.DEFINE_string("model", None, "Or a model of the zoo, or a .keras file.")
-flags.DEFINE_string("weights", None, "With a model of the zoo: its weight file.")
+flags.DEFINE_string(
+    "weights", None, "With a model of the zoo: a name (imagenet, a1_in1k) or a file."
+)
 flags.DEFINE_enum(
     "quantize",
     None,
@@ -52,9 +54,17 @@ flags.DEFINE_string(
     "keras.applications) or raw (0..255).",
 )
 flags.DEFINE_float(
-    "crop_fraction", 0.875, "With --model: the crop's share of the resized image."
+    "crop_fraction",
+    None,
+    "With --model: the crop's share of the resized image; default: that of published "
+    "weights, else 1.",
 )
-flags.DEFINE_string("labels", None, "With --model: names of the classes, one a line.")
+flags.DEFINE_string(
+    "labels",
+    None,
+    "With --model: names of the classes, one a line; default: those of ImageNet for "
+    "published weights, else none.",
+)
 
 
 @dataclasses.dataclass
@@ -120,7 +130,7 @@ def _check_flags():
         raise UserError("--model needs --output=PATH.tflite")
     if FLAGS.output and not FLAGS.output.endswith(".tflite"):
         raise UserError(f"--output must end in .tflite. Received: {FLAGS.output!r}")
-    if not 0 < FLAGS.crop_fraction <= 1:
+    if FLAGS.crop_fraction is not None and not 0 < FLAGS.crop_fraction <= 1:
         raise UserError(
             f"--crop_fraction must be in (0, 1]. Received: {FLAGS.crop_fraction}"
         )
@@ -166,24 +176,32 @@ def _from_model():
             )
     else:
         raise unknown("model (a name or a .keras file)", FLAGS.model, names)
-    normalization = FLAGS.normalization or "zoo"
-    if normalization not in NORMALIZATIONS:
-        raise unknown("normalization", normalization, NORMALIZATIONS)
+    if FLAGS.normalization and FLAGS.normalization not in NORMALIZATIONS:
+        raise unknown("normalization", FLAGS.normalization, NORMALIZATIONS)
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
         raise UserError(
             f"the model must take images (height, width, 3). Received: {shape[1:]}"
         )
-    preprocessing = Preprocessing(
-        shape[1:3], crop_fraction=FLAGS.crop_fraction, **NORMALIZATIONS[normalization]
-    )
+    preprocessing = getattr(model, "preprocessing", None)  # of published weights
+    if FLAGS.normalization or not preprocessing:
+        preprocessing = Preprocessing(
+            shape[1:3], **NORMALIZATIONS[FLAGS.normalization or "zoo"]
+        )
+    if FLAGS.crop_fraction:
+        preprocessing = dataclasses.replace(
+            preprocessing, crop_fraction=FLAGS.crop_fraction
+        )
     dataset = FLAGS.dataset and input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
-    return Source(model, preprocessing, _read_labels(), dataset, None)
+    return Source(model, preprocessing, _read_labels(model), dataset, None)
 
 
-def _read_labels():
+def _read_labels(model):
+    from keras_resnet.preprocessing import imagenet_classes
+
     if not FLAGS.labels:
-        return None
+        published = getattr(model, "preprocessing", None) is not None
+        return [name for _, name in imagenet_classes()] if published else None
     try:
         return pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

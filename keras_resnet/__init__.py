@@ -14,8 +14,12 @@ from keras_resnet.models import (
     ResNet101,
     ResNet110,
     ResNet152,
+    feature_maps,
     list_models,
 )
+from keras_resnet.preprocessing import decode_predictions
+from keras_resnet.registry import list_weights
+from keras_resnet.weights import preprocess_input
 
 __version__ = "0.1.0"
 
@@ -33,5 +37,9 @@ __all__ = [
     "ResNet101",
     "ResNet110",
     "ResNet152",
+    "decode_predictions",
+    "feature_maps",
     "list_models",
+    "list_weights",
+    "preprocess_input",
 ]

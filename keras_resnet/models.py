@@ -10,10 +10,12 @@ format: once released they never change.
 """
 
 import dataclasses
+import re
 
 import keras
 from keras import layers
 
+from keras_resnet import registry
 from keras_resnet import weights as weights_lib
 
 # A block is the kernel sizes of its convolutions (paper, figure 5).
@@ -67,7 +69,7 @@ VARIANTS = {
 
 
 def list_models():
-    """Returns the names of the models of the zoo, smallest family last."""
+    """Returns the names of the models of the zoo, the ImageNet ones first."""
     return list(VARIANTS)
 
 
@@ -85,10 +87,11 @@ def ResNet(
     name="resnet",
     *,
     shortcut="B",
-    stride_on="1x1",
+    stride_on=None,
     residual=True,
     width=1,
     dropout=0.0,
+    output_stride=None,
 ):
     """Builds a ResNet v1; the entry points (`ResNet50`, ...) call it.
 
@@ -97,8 +100,12 @@ def ResNet(
         block: `BASIC` or `BOTTLENECK`.
         counts: number of blocks in each stage.
         include_top: whether to end with the classifier.
-        weights: `None` (random initialization) or the path of a local
-            `.keras` or `.weights.h5` file of the same architecture.
+        weights: `None` (random initialization); "imagenet", a name of
+            `list_weights()`, or "hf://owner/repo" of a hub repository in timm's
+            layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
+            (keras.applications) or `.safetensors` (timm, torchvision) file. A
+            classifier of the file for other classes is skipped, with a
+            warning, where `classes` is not the family's default.
         input_tensor: Keras tensor to use as the image input.
         input_shape: shape without the batch: (height, width, channels), or
             channels first where `keras.image_data_format()` says so. At least
@@ -113,12 +120,16 @@ def ResNet(
             3.3): "A" subsamples and pads channels with zeros, "B" projects,
             "C" projects in every block.
         stride_on: which convolution of a bottleneck has the stride: "1x1" (v1,
-            as published) or "3x3" (v1.5, as torchvision and timm). Basic
-            blocks have it on their first convolution.
+            as published) or "3x3" (v1.5, as torchvision and timm). `None` is
+            what `weights` need, "1x1" without any. Basic blocks have it on
+            their first convolution.
         residual: `False` leaves every shortcut out: the paper's plain network.
         width: factor on the width of the blocks (Wide ResNet, arXiv
             1605.07146; a bottleneck's output keeps its width).
         dropout: rate before the classifier.
+        output_stride: how many times smaller than the image the last map may
+            become: 8, 16 or 32; stages that would make it smaller are dilated
+            instead, with the same weights. `None` dilates none.
 
     Returns:
         A `keras.Model` from images, float (batch, height, width, channels)
@@ -130,23 +141,45 @@ def ResNet(
             loaded; the message ends with what was received.
     """
     _check_one_of("shortcut", shortcut, ("A", "B", "C"))
-    _check_one_of("stride_on", stride_on, ("1x1", "3x3"))
+    _check_one_of("stride_on", stride_on, (None, "1x1", "3x3"))
     _check_one_of("pooling", pooling, (None, "avg", "max"))
-    if width < 1:
-        raise ValueError(f"`width` must be at least 1. Received: width={width}")
+    _check_one_of("output_stride", output_stride, (None, 8, 16, 32))
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(
+            f"`width` must be a whole number from 1. Received: width={width!r}"
+        )
     classes = family.classes if classes is None else classes
+    if weights is not None:
+        weights = weights_lib.resolve(_variant(family, block, tuple(counts)), weights)
+        stride_on = _stride_for(
+            weights,
+            block,
+            stride_on,
+            shortcut=shortcut,
+            residual=residual,
+            width=width,
+        )
 
     inputs = _image_input(family, include_top, input_tensor, input_shape)
     x = _stem(inputs, family)
+    reached = 4 if family.pooled_stem else 1
+    dilation = 1
     for stage, count in enumerate(counts):
+        stride = 2 if stage else 1
+        before = dilation
+        if output_stride is not None and reached * stride > output_stride:
+            # A stride left out doubles the step of all that comes after it.
+            stride, dilation = 1, 2 * dilation
+        reached *= stride
         for index in range(count):
             x = _block(
                 x,
                 kernels=block,
                 filters=family.filters * 2**stage,
-                stride=2 if stage and not index else 1,
+                stride=1 if index else stride,
+                dilations=(dilation if index else before, dilation),
                 shortcut=shortcut if residual else None,
-                stride_on=stride_on,
+                stride_on=stride_on or "1x1",
                 width=width,
                 name=f"conv{stage + 2}_block{index + 1}",
             )
@@ -156,8 +189,37 @@ def ResNet(
         inputs = keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
-        weights_lib.load(model, weights)
+        weights_lib.load(model, weights, skip_classifier=classes != family.classes)
     return model
+
+
+def _variant(*network):
+    """Returns the name of a network of the table, `None` for any other."""
+    return next((name for name in VARIANTS if VARIANTS[name] == network), None)
+
+
+def _stride_for(source, block, stride_on, **architecture):
+    """Returns the placement of the stride that a weight file is for.
+
+    Raises ValueError where an argument contradicts the weights.
+    """
+    if isinstance(source, registry.WeightFile):
+        for flag, needed in (("shortcut", "B"), ("residual", True), ("width", 1)):
+            if architecture[flag] != needed:
+                raise ValueError(
+                    f"The weights {source.name} are for {flag}={needed!r}; other "
+                    "networks start with weights=None. "
+                    f"Received: {flag}={architecture[flag]!r}"
+                )
+    if block == BASIC or stride_on is None:
+        return source.stride_on
+    if source.certain and stride_on != source.stride_on:
+        raise ValueError(
+            f"These weights are for stride_on={source.stride_on!r}; with the other "
+            "placement they load, and predict worse. "
+            f"Received: stride_on={stride_on!r}"
+        )
+    return stride_on
 
 
 def _check_one_of(argument, value, choices):
@@ -184,20 +246,26 @@ def _image_input(family, include_top, input_tensor, input_shape):
     if input_shape is None:
         size = family.image_size if include_top else None
         input_shape = (size, size, 3) if channels_last else (3, size, size)
-    spatial = input_shape[:2] if channels_last else input_shape[1:]
-    if len(input_shape) != 3 or not all(
-        (side is None and not include_top) or (side is not None and side >= 32)
-        for side in spatial
-    ):
+    if not _is_image_shape(input_shape, channels_last, open_sides=not include_top):
         raise ValueError(
-            "`input_shape` must be three numbers without the batch, height and "
+            "`input_shape` must be three whole numbers without the batch, height and "
             "width at least 32 (or None with include_top=False). "
-            f"Received: input_shape={tuple(input_shape)}"
+            f"Received: input_shape={input_shape!r}"
         )
     return keras.Input(input_shape)
 
 
-def _conv_bn(x, filters, kernel, stride, name):
+def _is_image_shape(shape, channels_last, open_sides):
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        return False
+    *sides, channels = shape if channels_last else (*shape[1:], shape[0])
+    return (isinstance(channels, int) and channels > 0) and all(
+        open_sides if side is None else isinstance(side, int) and side >= 32
+        for side in sides
+    )
+
+
+def _conv_bn(x, filters, kernel, stride, name, dilation=1):
     """Convolution and batch normalization, `name`_conv and `name`_bn."""
     padding = "same"
     if stride > 1 and kernel > 1:
@@ -210,6 +278,7 @@ def _conv_bn(x, filters, kernel, stride, name):
         kernel,
         strides=stride,
         padding=padding,
+        dilation_rate=dilation,
         use_bias=False,
         kernel_initializer="he_uniform",
         name=f"{name}_conv",
@@ -233,7 +302,8 @@ def _stem(x, family):
     return layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
 
 
-def _block(x, kernels, filters, stride, shortcut, stride_on, width, name):
+def _block(x, kernels, filters, stride, dilations, shortcut, stride_on, width, name):
+    """One block; `dilations` are those up to its stride and after it."""
     widths = [filters * width] * len(kernels)
     strided = 0
     if kernels == BOTTLENECK:
@@ -245,8 +315,14 @@ def _block(x, kernels, filters, stride, shortcut, stride_on, width, name):
         branch = _shortcut(x, widths[-1], stride, shortcut, name)
     last = len(kernels)
     for i, (kernel, channels) in enumerate(zip(kernels, widths, strict=True), 1):
-        conv_stride = stride if i - 1 == strided else 1
-        x = _conv_bn(x, channels, kernel, conv_stride, name=f"{name}_{i}")
+        x = _conv_bn(
+            x,
+            channels,
+            kernel,
+            stride=stride if i - 1 == strided else 1,
+            dilation=1 if kernel == 1 else dilations[i - 1 > strided],
+            name=f"{name}_{i}",
+        )
         if i < last:
             x = layers.Activation("relu", name=f"{name}_{i}_relu")(x)
     if shortcut is not None:
@@ -293,12 +369,42 @@ def _head(x, include_top, pooling, classes, classifier_activation, dropout):
     return x
 
 
+def feature_maps(model):
+    """Returns a model of the maps between stages, for detection or segmentation.
+
+    Args:
+        model: a model of the zoo, on its own inputs: with or without top, from
+            an entry point or a `.keras` file.
+
+    Returns:
+        A `keras.Model` that shares its layers, from the same images to a
+        dictionary of maps: "C2" (4 times smaller than the image), "C3", "C4",
+        "C5" (8, 16 and 32 times); "C2" to "C4" (1, 2, 4) for CIFAR networks.
+        `output_stride` of the entry point limits the last ones.
+
+    Raises:
+        ValueError: the model has no stages of this zoo.
+    """
+    ends = {}
+    for layer in model.layers:
+        match = re.fullmatch(r"conv(\d)_block\d+_out", layer.name)
+        if match:
+            ends[f"C{match[1]}"] = layer.output
+    if not ends:
+        raise ValueError(
+            "`model` must be one of this zoo, not a model around one. "
+            f"Received: {model.name!r}"
+        )
+    return keras.Model(model.inputs, ends, name=f"{model.name}_feature_maps")
+
+
 def _entry_point(variant, public_name):
     family, block, counts = VARIANTS[variant]
+    published = "imagenet" if family is IMAGENET else None
 
     def build(
         include_top=True,
-        weights=None,
+        weights=published,
         input_tensor=None,
         input_shape=None,
         pooling=None,
@@ -327,8 +433,9 @@ def _entry_point(variant, public_name):
         f"Builds {public_name} for {family.image_size}x{family.image_size} images "
         f"and {family.classes} classes.\n\n"
         "The signature is that of `keras.applications.ResNet50`; `architecture` "
-        "takes\n`shortcut`, `stride_on`, `residual`, `width` and `dropout`. "
-        "See `keras_resnet.ResNet`\nfor every argument, the result and the errors."
+        "takes\n`shortcut`, `stride_on`, `residual`, `width`, `dropout` and "
+        "`output_stride`. See\n`keras_resnet.ResNet` for every argument, the result "
+        "and the errors."
     )
     return build
 

@@ -1,6 +1,8 @@
 """From pixels to model input, as data and as one pure function."""
 
 import dataclasses
+import functools
+import pathlib
 
 import numpy as np
 
@@ -56,6 +58,42 @@ class Preprocessing:
             and mean[0] == int(mean[0])
         )
 
+    def resize_and_crop(self, image):
+        """Cuts the model's input out of an image, as published evaluations do.
+
+        Exactly the geometry and the arithmetic of torchvision and timm, which
+        resize with Pillow: antialiased, rounded to whole pixel values.
+
+        Args:
+            image: uint8 array (height, width, 3), RGB, or a `PIL.Image`. Not
+                changed.
+
+        Returns:
+            uint8 array (*input_size, 3), RGB.
+
+        Raises:
+            ValueError: the array is not one RGB image of bytes.
+        """
+        from PIL import Image
+
+        if not isinstance(image, Image.Image):
+            image = np.asarray(image)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(
+                    "`image` must be a uint8 array (height, width, 3). "
+                    f"Received: {image.dtype} {image.shape}"
+                )
+            image = Image.fromarray(image)
+        image = image.convert("RGB")
+        shorter, longer = sorted(image.size)
+        size = (self.resize_size, int(self.resize_size * longer / shorter))
+        size = size if image.width <= image.height else size[::-1]
+        image = image.resize(size, Image.Resampling[self.interpolation.upper()])
+        height, width = self.input_size
+        left = round((image.width - width) / 2)
+        top = round((image.height - height) / 2)
+        return np.array(image.crop((left, top, left + width, top + height)))
+
     def normalize(self, images):
         """Normalizes raw pixels.
 
@@ -87,3 +125,42 @@ NORMALIZATIONS = {
         channel_order="bgr",
     ),
 }
+
+
+@functools.cache
+def imagenet_classes():
+    """Returns the 1000 classes of ILSVRC in the order of their scores.
+
+    Returns:
+        Tuple of (WordNet id, name) pairs, such as ("n01440764", "tench").
+    """
+    path = pathlib.Path(__file__).with_name("imagenet_classes.tsv")
+    rows = path.read_text(encoding="utf-8").splitlines()
+    return tuple(tuple(row.split("\t")[1:]) for row in rows)
+
+
+def decode_predictions(preds, top=5):
+    """Names the best classes of ImageNet predictions.
+
+    Args:
+        preds: array (batch, 1000) of scores.
+        top: how many classes to return for each image.
+
+    Returns:
+        One list for each image, of (WordNet id, name, score) tuples, the best
+        first.
+
+    Raises:
+        ValueError: the array has another shape.
+    """
+    preds = np.asarray(preds)
+    if preds.ndim != 2 or preds.shape[1] != len(imagenet_classes()):
+        raise ValueError(
+            "`preds` must be an array (batch, 1000) of scores. "
+            f"Received: shape {preds.shape}"
+        )
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*imagenet_classes()[index], scores[index]) for index in indices]
+        for indices, scores in zip(best, preds, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """What the tests share: two CPU devices, the data beside the checkout, one run."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -8,14 +9,16 @@ import pytest
 
 import command_line
 
-command_line.import_tensorflow()
-
-import strategies  # noqa: E402
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# Before TensorFlow runs anything: mirrored tests need two devices.
-strategies.create("mirrored", cpu_replicas=2)
+# The tests of the zoo run on the other backends of Keras too.
+if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    command_line.import_tensorflow()
+
+    import strategies
+
+    # Before TensorFlow runs anything: mirrored tests need two devices.
+    strategies.create("mirrored", cpu_replicas=2)
 
 
 def run_command(script, *flags, cwd=None):

@@ -1,10 +1,16 @@
 """The zoo against the paper and against keras.applications."""
 
+import pathlib
+import runpy
+
 import keras
 import numpy as np
+import oracles
 import pytest
 
 import keras_resnet
+from keras_resnet.__main__ import SIZES
+from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
 
 
 def builder(name):
@@ -15,14 +21,24 @@ def trainable_parameters(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+def multiply_adds(model):
+    """Those of convolutions and the classifier, counted layer by layer."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            outputs = np.prod(layer.output.shape[1:])
+            total += outputs * np.prod(layer.kernel.shape[:-1])
+    return total
+
+
 @pytest.mark.parametrize(
     "name, parameters",
     [
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
-        ("resnet101", 44_549_160),
-        ("resnet152", 60_192_808),
+        pytest.param("resnet101", 44_549_160, marks=pytest.mark.slow),
+        pytest.param("resnet152", 60_192_808, marks=pytest.mark.slow),
         ("resnet8", 78_042),
         ("resnet14", 175_258),
         ("resnet20", 272_474),
@@ -32,10 +48,14 @@ def trainable_parameters(model):
         ("resnet110", 1_730_714),
     ],
 )
-def test_model_has_the_published_parameters(name, parameters):
-    model = builder(name)()
-    assert trainable_parameters(model) == parameters
-    assert model.name == name
+def test_model_has_the_published_size(name, parameters):
+    in_millions, *giga_multiply_adds = SIZES[name]
+    assert in_millions == round(parameters / 1e6, 3)
+    for stride_on, expected in zip(("1x1", "3x3"), giga_multiply_adds, strict=True):
+        model = builder(name)(weights=None, stride_on=stride_on)
+        assert model.name == name
+        assert trainable_parameters(model) == parameters
+        assert round(multiply_adds(model) / 1e9, 3) == expected
 
 
 def test_every_model_of_the_list_has_an_entry_point():
@@ -43,12 +63,20 @@ def test_every_model_of_the_list_has_an_entry_point():
         assert builder(name).__name__ == name.replace("resnet", "ResNet")
 
 
-def test_option_a_shortcuts_have_no_parameters():
-    # Table 6 of the paper: 0.27 M for ResNet-20.
-    assert trainable_parameters(keras_resnet.ResNet20(shortcut="A")) == 269_722
-    assert trainable_parameters(
-        keras_resnet.ResNet20(residual=False)
-    ) == trainable_parameters(keras_resnet.ResNet20(shortcut="A"))
+@pytest.mark.parametrize(
+    "depth, parameters",
+    [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
+)
+def test_option_a_has_the_parameters_of_table_6(depth, parameters):
+    model = builder(f"resnet{depth}")(shortcut="A")
+    assert trainable_parameters(model) == parameters
+
+
+def test_plain_networks_have_as_many_parameters_as_option_a():
+    for name, parameters in (("resnet18", 11_515_688), ("resnet20", 269_722)):
+        for arguments in (dict(shortcut="A"), dict(residual=False)):
+            model = builder(name)(weights=None, **arguments)
+            assert trainable_parameters(model) == parameters
 
 
 def test_option_a_shortcut_subsamples_and_pads_channels():
@@ -63,59 +91,37 @@ def test_option_a_shortcut_subsamples_and_pads_channels():
     np.testing.assert_array_equal(y, expected)
 
 
-def copy_by_name(source, target):
-    """Copies weights between models of equal layer names, folding biases."""
-    for layer in target.layers:
-        if not layer.weights:
-            continue
-        values = source.get_layer(layer.name).get_weights()
-        if isinstance(layer, keras.layers.Conv2D) and len(values) == 2:
-            values, bias = values[:1], values[1]
-            normalization = source.get_layer(layer.name.replace("_conv", "_bn"))
-            gamma, beta, mean, variance = normalization.get_weights()
-            normalization.set_weights([gamma, beta, mean - bias, variance])
-        layer.set_weights(values)
-
-
-def randomize(model, seed):
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        scale = (
-            0.5 / np.sqrt(np.prod(variable.shape[:-1])) if variable.ndim > 1 else 0.1
-        )
-        value = rng.normal(0, scale, variable.shape)
-        if variable.name == "gamma" or "variance" in variable.name:
-            value = rng.uniform(0.5, 1.5, variable.shape)
-        variable.assign(value)
-
-
-def test_resnet50_equals_keras_applications_with_the_same_weights():
-    theirs = keras.applications.ResNet50(weights=None, classifier_activation=None)
-    ours = keras_resnet.ResNet50(classifier_activation=None)
-    randomize(theirs, seed=1)
-    images = np.random.default_rng(2).normal(size=(2, 224, 224, 3))
-    expected = theirs.predict(images, verbose=0)
-    names = [layer.name for layer in theirs.layers if layer.weights]
-    assert sorted(names) == sorted(layer.name for layer in ours.layers if layer.weights)
-    # Biases first: a convolution comes before its normalization.
-    copy_by_name(theirs, ours)
-    actual = ours.predict(images, verbose=0)
-    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+def test_resnet50_has_the_layers_of_keras_applications():
+    theirs = keras.applications.ResNet50(weights=None)
+    ours = keras_resnet.ResNet50(weights=None)
+    assert [layer.name for layer in ours.layers[1:]] == [
+        layer.name for layer in theirs.layers[1:]
+    ]
 
 
 def test_stride_placement_changes_the_result_but_not_the_weights():
-    v1 = keras_resnet.ResNet50(include_top=False, pooling="avg")
-    v15 = keras_resnet.ResNet50(include_top=False, pooling="avg", stride_on="3x3")
+    def build(stride_on):
+        return keras_resnet.ResNet(
+            IMAGENET,
+            BOTTLENECK,
+            (1, 1, 1, 1),
+            input_shape=(64, 64, 3),
+            classifier_activation=None,
+            stride_on=stride_on,
+        )
+
+    v1, v15 = oracles.randomize(build("1x1"), seed=0), build("3x3")
     v15.set_weights(v1.get_weights())
-    image = np.random.default_rng(0).normal(size=(1, 64, 64, 3))
-    assert (
-        np.abs(v1.predict(image, verbose=0) - v15.predict(image, verbose=0)).max() > 0
+    image = oracles.images(64)
+    difference = oracles.relative_difference(
+        v15.predict(image, verbose=0), v1.predict(image, verbose=0)
     )
+    assert difference > 1e-2
 
 
 def test_only_normalization_and_the_classifier_have_biases():
     for name in ("resnet18", "resnet50", "resnet20"):
-        for layer in builder(name)().layers:
+        for layer in builder(name)(weights=None).layers:
             if isinstance(layer, keras.layers.Conv2D):
                 assert not layer.use_bias
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -124,13 +130,17 @@ def test_only_normalization_and_the_classifier_have_biases():
 
 def test_strided_convolutions_pad_symmetrically():
     for name in ("resnet18", "resnet20"):
-        for layer in builder(name)().layers:
+        for layer in builder(name)(weights=None).layers:
             if isinstance(layer, keras.layers.Conv2D) and layer.strides == (2, 2):
                 assert layer.padding == "valid" or layer.kernel_size == (1, 1)
 
 
 def test_convolutions_start_with_the_variance_of_he():
-    kernel = keras_resnet.ResNet18().get_layer("conv5_block2_2_conv").kernel.numpy()
+    kernel = (
+        keras_resnet.ResNet18(weights=None)
+        .get_layer("conv5_block2_2_conv")
+        .kernel.numpy()
+    )
     assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 512)), rel=0.01)
 
 
@@ -155,39 +165,23 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
     assert model.get_layer("conv1_conv").compute_dtype == "bfloat16"
 
 
-def test_weights_come_back_from_a_keras_file_and_a_weights_file(tmp_path):
-    model = keras_resnet.ResNet8()
-    image = np.random.default_rng(0).normal(size=(1, 32, 32, 3))
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    for name in ("model.keras", "model.weights.h5"):
-        again = keras_resnet.ResNet8(weights=tmp_path / name)
-        np.testing.assert_array_equal(
-            again.predict(image, verbose=0), model.predict(image, verbose=0)
-        )
-
-
-def test_bad_weights_are_refused(tmp_path):
-    keras_resnet.ResNet14().save_weights(tmp_path / "other.weights.h5")
-    (tmp_path / "text.keras").write_text("no archive")
-    (tmp_path / "empty.weights.h5").write_bytes(b"")
-    for file in ("other.weights.h5", "text.keras", "empty.weights.h5", "none.keras"):
-        with pytest.raises(ValueError, match="Received: .*" + file):
-            keras_resnet.ResNet8(weights=tmp_path / file)
-    with pytest.raises(ValueError, match="local .keras or .weights.h5"):
-        keras_resnet.ResNet8(weights="model.pth")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         dict(shortcut="D"),
         dict(stride_on="2x2"),
         dict(pooling="sum"),
+        dict(output_stride=4),
         dict(width=0),
+        dict(width=1.5),
         dict(input_shape=(16, 32, 3)),
         dict(input_shape=(None, None, 3)),
         dict(input_shape=(32, 32)),
+        dict(input_shape=32),
+        dict(input_shape="32x32x3"),
+        dict(input_shape=(32.0, 32.0, 3)),
+        dict(input_shape=(32, 32, 0)),
+        dict(input_shape=(32, 32, None)),
         dict(input_tensor=np.zeros((1, 32, 32, 3))),
     ],
 )
@@ -198,7 +192,87 @@ def test_wrong_arguments_are_refused(arguments):
 
 def test_input_tensor_and_open_sizes_work():
     inputs = keras.Input((64, 64, 3))
-    model = keras_resnet.ResNet18(include_top=False, input_tensor=inputs)
+    model = keras_resnet.ResNet18(include_top=False, weights=None, input_tensor=inputs)
     assert model.output_shape == (None, 2, 2, 512)
-    open_model = keras_resnet.ResNet18(include_top=False, pooling="max")
+    open_model = keras_resnet.ResNet18(include_top=False, weights=None, pooling="max")
     assert open_model.predict(np.zeros((1, 96, 40, 3)), verbose=0).shape == (1, 512)
+
+
+# --- the table of the zoo ---------------------------------------------------
+
+
+def test_readme_has_the_table_that_the_package_prints(capsys):
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    shown = readme.split("<!-- zoo: python -m keras_resnet -->\n")[1]
+    runpy.run_module("keras_resnet", run_name="__main__")
+    printed = capsys.readouterr().out
+    assert printed == shown.split("<!-- /zoo -->")[0]
+    assert len(printed.splitlines()) == 2 + 50 + 7
+
+
+# --- feature maps -----------------------------------------------------------
+
+
+def test_feature_maps_are_the_ends_of_the_stages():
+    model = keras_resnet.ResNet18(weights=None, input_shape=(64, 96, 3))
+    maps = keras_resnet.feature_maps(model)
+    assert {name: tensor.shape[1:] for name, tensor in maps.output.items()} == {
+        "C2": (16, 24, 64),
+        "C3": (8, 12, 128),
+        "C4": (4, 6, 256),
+        "C5": (2, 3, 512),
+    }
+    image = oracles.images(96, 1)[:, :64]
+    pooled = model.get_layer("avg_pool")
+    top = model.get_layer("predictions")(pooled(maps(image)["C5"]))
+    top = keras.ops.convert_to_numpy(top)
+    np.testing.assert_allclose(top, model.predict(image, verbose=0), atol=1e-6)
+    small = keras_resnet.feature_maps(keras_resnet.ResNet20(shortcut="A"))
+    assert list(small.output) == ["C2", "C3", "C4"]
+
+
+def test_feature_maps_refuse_a_model_around_one():
+    inputs = keras.Input((32, 32, 3))
+    around = keras.Model(inputs, keras_resnet.ResNet8()(inputs), name="around")
+    with pytest.raises(ValueError, match="Received: 'around'"):
+        keras_resnet.feature_maps(around)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(
+    "block, arguments",
+    [
+        (BASIC, dict(shortcut="B")),
+        (BASIC, dict(shortcut="A")),
+        (BOTTLENECK, dict(stride_on="1x1")),
+        (BOTTLENECK, dict(stride_on="3x3")),
+    ],
+)
+def test_dilation_computes_the_same_values_more_densely(
+    block, arguments, output_stride
+):
+    """Every second, or fourth, value of a dilated map is one of the original."""
+
+    def build(**more):
+        return keras_resnet.ResNet(
+            IMAGENET, block, (1, 1, 2, 2), include_top=False, **arguments, **more
+        )
+
+    model = oracles.randomize(build(), seed=1)
+    dilated = build(output_stride=output_stride)
+    dilated.set_weights(model.get_weights())
+    image = oracles.images(96, 1)
+    sparse, dense = (
+        {
+            name: keras.ops.convert_to_numpy(value)
+            for name, value in keras_resnet.feature_maps(m)(image).items()
+        }
+        for m in (model, dilated)
+    )
+    for stage, stride in (("C3", 8), ("C4", 16), ("C5", 32)):
+        step = max(1, stride // output_stride)
+        assert dense[stage].shape[1] == 96 // min(stride, output_stride)
+        difference = oracles.relative_difference(
+            dense[stage][:, ::step, ::step], sparse[stage]
+        )
+        assert difference < 1e-5

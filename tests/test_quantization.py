@@ -43,7 +43,7 @@ def every_layer():
 MODELS = {
     "resnet8": lambda: keras_resnet.ResNet8(),
     "resnet20-A": lambda: keras_resnet.ResNet20(shortcut="A"),
-    "resnet50": lambda: keras_resnet.ResNet50(input_shape=(64, 64, 3)),
+    "resnet50": lambda: keras_resnet.ResNet50(weights=None, input_shape=(64, 64, 3)),
     "applications-resnet50": lambda: keras.applications.ResNet50(
         weights=None, input_shape=(64, 64, 3), classes=10
     ),

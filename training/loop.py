@@ -86,9 +86,6 @@ def train(settings, directory):
     )
     strategy = strategies.create(settings.strategy, settings.cpu_replicas)
     dataset = input_pipeline.load(settings.dataset, settings.data_dir)
-    preprocessing = Preprocessing(
-        (recipe.image_size, recipe.image_size), crop_fraction=recipe.crop_fraction
-    )
     check_batch_size(recipe.batch_size, dataset, strategy)
 
     def build(precision):
@@ -105,13 +102,19 @@ def train(settings, directory):
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
         model = build(settings.precision)
+    # Published weights want the normalization that they were trained with.
+    preprocessing = dataclasses.replace(
+        getattr(model, "preprocessing", None) or Preprocessing((0, 0)),
+        input_size=(recipe.image_size, recipe.image_size),
+        crop_fraction=recipe.crop_fraction,
+    )
     finished = claim(directory, settings, recipe, preprocessing, dataset.labels)
     if finished:
         return finished
     metrics = fit(
         keras, model, dataset, preprocessing, recipe, strategy, settings.seed, directory
     )
-    # The file holds a float32 model, whatever it was trained in and on.
+    # The file holds a float32 model without optimizer, whatever it was trained in.
     saved = build("float32")
     saved.set_weights(model.get_weights())
     with files.replacing(directory / "model.keras") as temporary:

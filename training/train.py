@@ -39,7 +39,7 @@ flags.DEFINE_integer("image_size", None, "In pixels, at least 32.", lower_bound=
 flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy."
 )
-flags.DEFINE_string("weights", None, "A .keras or .weights.h5 file to start from.")
+flags.DEFINE_string("weights", None, "Start from these: a name (imagenet) or a file.")
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0)
 flags.DEFINE_string("model_dir", None, "Default: runs/<model>-<dataset>.")
 
