@@ -119,17 +119,14 @@ def test_option_a_pads_channels_in_both_data_formats(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_package_is_light_and_brings_no_framework_of_its_own(backend):
-    seconds, *added, tensorflow = run(
-        "import keras, sys, time; before = set(sys.modules);"
-        "start = time.perf_counter(); import keras_resnet;"
-        "print(time.perf_counter() - start);"
+def test_the_package_brings_no_framework_of_its_own(backend):
+    *added, tensorflow = run(
+        "import keras, sys; before = set(sys.modules); import keras_resnet;"
         "keras_resnet.ResNet8(); keras_resnet.list_weights();"
         "added = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(*added & {'tensorflow', 'tf_keras', 'torch', 'jax', 'huggingface_hub'});"
         "print('tensorflow' in sys.modules)",
         backend,
     )
-    assert float(seconds) < 0.1
     assert not added
     assert tensorflow == str(backend == "tensorflow")
