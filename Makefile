@@ -22,7 +22,7 @@ test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
-	$(BIN)/python -m pytest -q tests/test_backends.py
+	$(BIN)/python -m pytest -q -m "not slow" tests/test_backends.py tests/test_convert.py
 
 lint: setup
 	$(BIN)/ruff check

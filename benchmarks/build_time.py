@@ -25,15 +25,15 @@ def main():
     seconds = {name: [] for name in builders}
     for _ in range(RUNS + 1):
         for name, build in builders.items():
-            keras.backend.clear_session()
             started = time.perf_counter()
             build(weights=None)
             seconds[name].append(time.perf_counter() - started)
-    # The first of each warms up.
-    theirs, ours = (statistics.median(times[1:]) for times in seconds.values())
-    for name, value in zip(builders, (theirs, ours), strict=True):
-        print(f"{name:<28} {value:.3f} s, median of {RUNS}")
-    print(f"ratio {ours / theirs:.2f}")
+    # The first of each warms up. The machine's speed drifts: pairs are compared.
+    theirs, ours = (times[1:] for times in seconds.values())
+    for name, times in zip(builders, (theirs, ours), strict=True):
+        print(f"{name:<28} {statistics.median(times):.3f} s, median of {RUNS}")
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    print(f"ratio {statistics.median(ratios):.2f}, median of the pairs")
 
 
 if __name__ == "__main__":

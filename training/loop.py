@@ -378,6 +378,7 @@ def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
             steps_per_epoch=steps,
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
+            shuffle=False,  # the batches are in their order
             callbacks=[
                 api.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end),
                 api.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
