@@ -178,10 +178,12 @@ def _from_model():
         raise unknown("model (a name or a .keras file)", FLAGS.model, names)
     if FLAGS.normalization and FLAGS.normalization not in NORMALIZATIONS:
         raise unknown("normalization", FLAGS.normalization, NORMALIZATIONS)
-    shape = model.input_shape
-    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    shape = shapes[0]
+    if len(shapes) != 1 or len(shape) != 4 or None in shape[1:] or shape[3] != 3:
         raise UserError(
-            f"the model must take images (height, width, 3). Received: {shape[1:]}"
+            "the model must take one image (height, width, 3). Received: inputs of "
+            f"shape {', '.join(map(str, shapes))}"
         )
     preprocessing = getattr(model, "preprocessing", None)  # of published weights
     if FLAGS.normalization or not preprocessing:
@@ -209,12 +211,22 @@ def _read_labels(model):
 
 
 def _check_source(source, quantize):
-    classes = source.model.output_shape[-1]
-    if len(source.model.output_shape) != 2:
+    model = source.model
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UserError(
-            "the model must return one score for each class. Received: an output of "
-            f"shape {source.model.output_shape}"
+            "the model must return one score for each class. Received: outputs of "
+            f"shape {', '.join(str(output.shape) for output in model.outputs)}"
         )
+    last = model.layers[-1]
+    if not (
+        type(last).__name__ == "Softmax"
+        or getattr(getattr(last, "activation", None), "__name__", None) == "softmax"
+    ):
+        raise UserError(
+            "the model must end with a softmax: scores are written as shares of 1. "
+            f"Received: layer {last.name!r} at its end"
+        )
+    classes = model.outputs[0].shape[-1]
     if source.labels is not None and len(source.labels) != classes:
         raise UserError(
             f"the model has {classes} classes. Received: {len(source.labels)} labels"

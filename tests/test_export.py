@@ -260,6 +260,29 @@ def test_a_model_file_of_somebody_else_is_exported(tmp_path, held_out):
     assert output.read_bytes() == before
 
 
+def test_models_that_are_no_classifiers_of_images_are_refused(tmp_path):
+    layers = keras.layers
+    image = keras.Input((32, 32, 3))
+    grey = keras.Input((32, 32, 1))
+    pool = layers.GlobalAveragePooling2D()
+    softmax = layers.Dense(3, activation="softmax")
+    for model, reason in (
+        (keras.Model(image, layers.Dense(3)(pool(image))), "softmax"),
+        (keras.Model(image, layers.Conv2D(3, 3)(image)), "one score"),
+        (keras.Model(grey, softmax(pool(layers.Conv2D(3, 3)(grey)))), "32, 32, 1"),
+        (keras.Model(image, [softmax(pool(image))] * 2), "one score"),
+    ):
+        model.save(tmp_path / "model.keras")
+        with pytest.raises(UserError, match=reason):
+            export_in_process(
+                f"--model={tmp_path / 'model.keras'}",
+                f"--output={tmp_path / 'x.tflite'}",
+                "--normalization=tf",
+                "--quantize=none",
+            )
+    assert not (tmp_path / "x.tflite").exists()
+
+
 def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
     (tmp_path / "text.keras").write_text("no model")
     broken = tmp_path / "broken"

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import checkpoints
 import input_pipeline
@@ -204,6 +205,22 @@ def test_a_diverging_loss_stops_the_run(tmp_path):
     with pytest.raises(UserError, match="lower --learning_rate"):
         loop.train(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", "half"])
+def test_a_damaged_image_is_named(tmp_path, content):
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for index in range(5):
+            pixels = np.full((40, 40, 3), 20 * index, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / label / f"{index}.png")
+    bad = tmp_path / "dog" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:60] if content == "half" else content)
+    settings = dataclasses.replace(
+        SETTINGS, dataset="folder", data_dir=tmp_path, image_size=32, batch_size=2
+    )
+    with pytest.raises(UserError, match="dog/3.png cannot be decoded"):
+        loop.train(settings, tmp_path / "run")
 
 
 def test_keras_files_that_are_none_are_refused(tmp_path):

@@ -5,6 +5,7 @@ a fixed order; one path decodes, augments and batches it. What is random in an
 example depends on (seed, epoch, example) only.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -36,10 +37,12 @@ class Split:
         examples: their number.
         read: returns a `tf.data.Dataset` of (encoded image: string, label:
             int64), every example once, always in the same order.
+        names: likewise of the names of the examples, where they have any.
     """
 
     examples: int
     read: Callable[[], tf.data.Dataset]
+    names: Callable[[], tf.data.Dataset] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,27 +235,70 @@ def _tfds_split(builder, name):
     image, label = builder.info.supervised_keys
     read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
 
-    def read():
+    def read(*keys):
         dataset = builder.as_dataset(
             split=name,
             shuffle_files=False,
             read_config=read_config,
             decoders={image: tfds.decode.SkipDecoding()},
         )
-        return dataset.map(lambda example: (example[image], example[label]))
+        return dataset.map(lambda example: tuple(example[key] for key in keys))
 
     splits = builder.info.splits
-    return Split(splits[name].num_examples if name in splits else 0, read)
+    filename = "image/filename"  # a feature of ImageFolder's
+    return Split(
+        splits[name].num_examples if name in splits else 0,
+        lambda: read(image, label),
+        (lambda: read(filename)) if filename in builder.info.features else None,
+    )
 
 
 def _hold_out(split):
     """Splits off the last fifth."""
     held_out = math.ceil(split.examples * HELD_OUT)
     train = split.examples - held_out
+
+    def part(examples, cut):
+        return Split(
+            examples,
+            lambda: cut(split.read()),
+            split.names and (lambda: cut(split.names())),
+        )
+
     return (
-        Split(train, lambda: split.read().take(train)),
-        Split(held_out, lambda: split.read().skip(train)),
+        part(train, lambda dataset: dataset.take(train)),
+        part(held_out, lambda dataset: dataset.skip(train)),
     )
+
+
+@contextlib.contextmanager
+def damaged_images_named(dataset):
+    """Turns the failure to decode an image into an error that names it.
+
+    Raises:
+        UserError: an image inside `dataset` cannot be decoded.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError:
+        for split in (dataset.train, dataset.held_out):
+            for index, (encoded, _) in enumerate(split.read()):
+                try:
+                    decode(encoded)
+                except tf.errors.InvalidArgumentError as error:
+                    reason = error.message.partition(" [Op:")[0]
+                    raise UserError(
+                        f"{_example_name(split, index)} cannot be decoded: {reason}. "
+                        "Remove or repair it"
+                    ) from error
+        raise  # something else
+
+
+def _example_name(split, index):
+    if split.names is None:
+        return f"image {index} of the dataset"
+    (name,) = next(split.names().skip(index).as_numpy_iterator())
+    return name.decode(errors="replace")
 
 
 # --- Images -----------------------------------------------------------------

@@ -364,17 +364,18 @@ def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
         _write_history(directory, history)
         checkpoints.save(directory / "checkpoints", epoch + 1, variables, history)
 
-    if first_epoch < recipe.epochs:
+    batches = input_pipeline.train_batches(
+        dataset,
+        preprocessing,
+        recipe.augmentation,
+        recipe.batch_size,
+        seed,
+        recipe.epochs,
+        first_epoch,
+    )
+    with input_pipeline.damaged_images_named(dataset):
         model.fit(
-            input_pipeline.train_batches(
-                dataset,
-                preprocessing,
-                recipe.augmentation,
-                recipe.batch_size,
-                seed,
-                recipe.epochs,
-                first_epoch,
-            ),
+            batches,
             steps_per_epoch=steps,
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
