@@ -205,9 +205,10 @@ def _read_labels(model):
         published = getattr(model, "preprocessing", None) is not None
         return [name for _, name in imagenet_classes()] if published else None
     try:
-        return pathlib.Path(FLAGS.labels).read_text(encoding="utf-8").splitlines()
+        text = pathlib.Path(FLAGS.labels).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--labels cannot be read: {error}") from error
+    return text.rstrip().split("\n")
 
 
 def _check_source(source, quantize):
@@ -231,6 +232,9 @@ def _check_source(source, quantize):
         raise UserError(
             f"the model has {classes} classes. Received: {len(source.labels)} labels"
         )
+    for label in source.labels or ():
+        if not label.strip() or "\n" in label:
+            raise UserError(f"a label must be one line of text. Received: {label!r}")
     if quantize == "qat" and source.aware is None:
         raise UserError(
             "--quantize=qat needs a finished run of training/qat.py "

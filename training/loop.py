@@ -188,7 +188,11 @@ def claim(directory, settings, recipe, preprocessing, labels):
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
     if not (directory / "config.json").exists():
-        if directory.is_dir() and any(directory.iterdir()):
+        # A run that was killed while it wrote its first file leaves the like.
+        unfinished = ".writing-*"
+        if directory.is_dir() and any(
+            not path.match(unfinished) for path in directory.iterdir()
+        ):
             raise UserError(
                 f"{directory} holds files but no run (no config.json). Choose another "
                 "--model_dir"

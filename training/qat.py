@@ -22,7 +22,10 @@ flags.DEFINE_integer(
     "epochs", None, "Default: a tenth of the training's.", lower_bound=1
 )
 flags.DEFINE_float(
-    "learning_rate", None, "Highest; default: a hundredth of the training's."
+    "learning_rate",
+    None,
+    "Highest; default: a hundredth of the training's.",
+    lower_bound=1e-9,
 )
 flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
 flags.DEFINE_integer(

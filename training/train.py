@@ -33,7 +33,10 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("batch_size", None, "Over all replicas.", lower_bound=1)
 flags.DEFINE_integer("epochs", None, "Default: the recipe's.", lower_bound=1)
 flags.DEFINE_float(
-    "learning_rate", None, "Highest; default: the recipe's, times batch over its batch."
+    "learning_rate",
+    None,
+    "Highest; default: the recipe's, times batch over its batch.",
+    lower_bound=1e-9,
 )
 flags.DEFINE_integer("image_size", None, "In pixels, at least 32.", lower_bound=32)
 flags.DEFINE_enum(
