@@ -244,6 +244,13 @@ def test_bad_folders_are_refused(tmp_path, photos):
         input_pipeline.load("folder", photos)
 
 
+@pytest.mark.parametrize("name", ["empty", ".ipynb_checkpoints", "a[b]"])
+def test_a_folder_without_images_is_no_class(photos, name):
+    (photos / name).mkdir()
+    with pytest.raises(UserError, match="has no images.*remove it or fill it"):
+        input_pipeline.load("folder", photos)
+
+
 def test_unknown_dataset_names_the_nearest():
     with pytest.raises(UserError, match="cifar10.*Received: 'cifra10'"):
         input_pipeline.load("cifra10")

@@ -8,6 +8,7 @@ example depends on (seed, epoch, example) only.
 import contextlib
 import dataclasses
 import functools
+import glob
 import math
 import pathlib
 import re
@@ -151,6 +152,20 @@ def _folder(data_dir):
             f"one for each class. Received: {len(labels)}"
             + (f" ({labels[0]!r})" if labels else "")
         )
+    trained_on = root / "train" if (root / "train").is_dir() else root
+    for label in labels:
+        # ImageFolder makes a class of every folder: caches, empty ones, and those
+        # of the held-out split alone.
+        images = [
+            path
+            for path in trained_on.glob(f"{glob.escape(label)}/*")
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        ]
+        if not images:
+            raise UserError(
+                f"folder {label!r} has no images (.jpg, .jpeg, .png) in {trained_on}: "
+                "remove it or fill it"
+            )
     for split, part in ((train, "train"), (held_out, "held-out")):
         if not split.examples:
             raise UserError(

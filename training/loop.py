@@ -214,7 +214,10 @@ def claim(directory, settings, recipe, preprocessing, labels):
             f"{directory} holds another run: {'; '.join(differences)}. Use its flags "
             "to continue it, or another --model_dir"
         )
-    metrics = files.read_json(directory / "metrics.json")
+    try:
+        metrics = files.read_json(directory / "metrics.json")
+    except ValueError as error:
+        raise UserError(f"{directory / 'metrics.json'} is damaged: {error}") from error
     if metrics:
         print(f"{directory} is complete; nothing to do")
     return metrics
