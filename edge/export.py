@@ -287,7 +287,10 @@ def _comparison(source, path):
     expected = source.model.predict(
         source.preprocessing.normalize(np.stack(images)), verbose=0
     )
-    classifier = run_tflite.Classifier(path)
+    try:
+        classifier = run_tflite.Classifier(path)
+    except run_tflite.UserError as error:
+        raise UserError(f"the runner would refuse this file: {error}") from error
     actual = np.stack([classifier.scores(image) for image in images])
     difference = np.abs(actual - expected)
     agreement = np.mean(actual.argmax(-1) == expected.argmax(-1))
