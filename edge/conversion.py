@@ -4,7 +4,6 @@ Every file that comes out has the same interface, whatever is inside: one image,
 raw uint8 RGB, in; one uint8 score for each class, scale 1/256, out.
 """
 
-import contextlib
 import tempfile
 
 import keras
@@ -13,8 +12,6 @@ import tensorflow as tf
 
 import tflite_file
 from command_line import hidden_output
-
-QUANTIZATIONS = ("int8", "dynamic", "float16", "none")
 
 
 def from_keras(model, preprocessing, quantization, calibration=None):
@@ -54,8 +51,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
             converter.target_spec.supported_types = [tf.float16]
         elif quantization == "none":
             converter.optimizations = []
-        with _deprecations_hidden():
-            content = converter.convert()
+        content = converter.convert()
     if quantization == "int8":
         return _checked(content, preprocessing)
     return tflite_file.with_uint8_interface(
@@ -73,7 +69,7 @@ def from_saved_model(path, preprocessing):
     Returns:
         bytes of the file.
     """
-    with hidden_output(1, 2), _deprecations_hidden():
+    with hidden_output(1, 2):
         converter = _converter(path)
         _ask_for_uint8_interface(converter)
         content = converter.convert()
@@ -134,13 +130,3 @@ def _checked(content, preprocessing):
                 f"{zero_point}, has {found and (found.scale, found.zeroPoint)}"
             )
     return content
-
-
-@contextlib.contextmanager
-def _deprecations_hidden():
-    """Hides the warning that tf.lite moves elsewhere: its converter is current."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -161,11 +161,7 @@ def _from_model():
 
     names = keras_resnet.list_models()
     if FLAGS.model in names:
-        builder = getattr(keras_resnet, FLAGS.model.replace("resnet", "ResNet"))
-        try:
-            model = builder(weights=FLAGS.weights)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        model = loop.build_model(FLAGS.model, weights=FLAGS.weights)
     elif FLAGS.model.endswith(".keras"):
         model = loop.load_keras_file(pathlib.Path(FLAGS.model))
         if not FLAGS.normalization:

@@ -91,13 +91,12 @@ def train(settings, directory):
     def build(precision):
         keras.config.set_dtype_policy(precision)
         shape = (recipe.image_size, recipe.image_size, 3)
-        builder = getattr(keras_resnet, settings.model.replace("resnet", "ResNet"))
-        try:
-            return builder(
-                weights=settings.weights, input_shape=shape, classes=len(dataset.labels)
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        return build_model(
+            settings.model,
+            weights=settings.weights,
+            input_shape=shape,
+            classes=len(dataset.labels),
+        )
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
@@ -121,6 +120,19 @@ def train(settings, directory):
         saved.save(temporary)
     files.write_json(directory / "metrics.json", metrics)
     return metrics
+
+
+def build_model(name, **arguments):
+    """Builds a model of the zoo by its name in `list_models()`.
+
+    Raises:
+        UserError: an argument is wrong, or the weights cannot be loaded.
+    """
+    builder = getattr(keras_resnet, name.replace("resnet", "ResNet"))
+    try:
+        return builder(**arguments)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _overridden(recipe, settings):

@@ -4,8 +4,6 @@ import tensorflow as tf
 
 from command_line import UserError
 
-NAMES = ("one_device", "mirrored")
-
 
 def create(name, cpu_replicas=0):
     """Creates the strategy. Call it before TensorFlow runs any operation.
