@@ -1,6 +1,7 @@
 """Datasets in, batches out: the same ones every time."""
 
 import collections
+import io
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 import input_pipeline
+import run_tflite
 from command_line import UserError
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 
@@ -104,6 +106,40 @@ def test_eval_sees_every_example_once(digits):
     assert [len(labels) for _, labels in found] == [100, 100, 100, 100]
     expected = [int(label) for _, label in digits.held_out.read()]
     assert np.concatenate([y for _, y in found]).tolist() == expected + 40 * [-1]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_photographs_are_turned_upright_as_on_the_device(file_format):
+    scene = np.zeros((6 * 8, 9 * 8, 3), np.uint8)
+    scene[:24, :24] = 255
+    scene[:8, 40:] = 90
+    files = []
+    for orientation in range(10):  # 0 and 9 mean nothing
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        Image.fromarray(scene).save(file, file_format, exif=exif, quality=95)
+        files.append(file.getvalue())
+    turned = set()
+    for file, image in zip(
+        files,
+        tf.data.Dataset.from_tensor_slices(files).map(input_pipeline.decode),
+        strict=True,
+    ):
+        device = np.asarray(run_tflite.read_image(io.BytesIO(file)), np.int32)
+        assert image.shape == device.shape
+        assert np.abs(image - device).max() <= (2 if file_format == "JPEG" else 0)
+        turned.add(image.numpy().tobytes())
+    assert len(turned) == 8
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_leaves_the_image_as_it_is():
+    scene = np.full((6, 9, 3), 70, np.uint8)
+    for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0junk" * 9):
+        file = io.BytesIO()
+        Image.fromarray(scene).save(file, "JPEG", exif=exif)
+        assert input_pipeline.decode(file.getvalue()).shape == (6, 9, 3)
 
 
 @pytest.mark.parametrize("mode", NORMALIZATIONS)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import glob
+import io
 import math
 import pathlib
 import re
@@ -19,6 +20,7 @@ import urllib.request
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
 import tensorflow as tf
 
 from command_line import UserError, unknown
@@ -320,10 +322,46 @@ def _example_name(split, index):
 
 
 def decode(encoded):
-    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), RGB."""
+    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), RGB, upright.
+
+    The device turns photographs upright as EXIF says; TensorFlow alone does not.
+    """
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return image
+    orientation = exif_orientation(encoded)
+    return tf.cond(orientation == 1, lambda: image, lambda: _turn(image, orientation))
+
+
+def exif_orientation(encoded):
+    """Returns the EXIF orientation of an encoded image, int64 from 1 to 8."""
+
+    # The device's own way to read it, for the few files that have any.
+    def read(encoded):
+        with contextlib.suppress(Exception):  # damaged EXIF: the pixels are whole
+            found = PIL.Image.open(io.BytesIO(encoded)).getexif().get(0x0112)
+            if found in range(1, 9):
+                return np.int64(found)
+        return np.int64(1)
+
+    return tf.cond(
+        # \C is any byte; JPEG and PNG name it so, and XMP can hold it too.
+        tf.strings.regex_full_match(encoded, r"\C*(Exif\x00|eXIf|Orientation)\C*"),
+        lambda: tf.ensure_shape(tf.numpy_function(read, [encoded], tf.int64), ()),
+        lambda: tf.constant(1, tf.int64),
+    )
+
+
+def _turn(image, orientation):
+    def where(orientations, function, image):
+        return tf.cond(
+            tf.reduce_any(orientation == orientations),
+            lambda: function(image),
+            lambda: image,
+        )
+
+    image = where((5, 6, 7, 8), tf.image.transpose, image)
+    image = where((2, 3, 6, 7), tf.image.flip_left_right, image)
+    return where((3, 4, 7, 8), tf.image.flip_up_down, image)
 
 
 def resize_and_crop(image, preprocessing):
