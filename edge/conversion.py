@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import tflite_file
-from command_line import hidden_output
+from command_line import UserError, hidden_output
 
 
 def from_keras(model, preprocessing, quantization, calibration=None):
@@ -68,9 +68,17 @@ def from_saved_model(path, preprocessing):
 
     Returns:
         bytes of the file.
+
+    Raises:
+        UserError: the SavedModel is damaged.
     """
     with hidden_output(1, 2):
-        converter = _converter(path)
+        try:
+            converter = _converter(path)
+        except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{path} is damaged: delete its folder and run training/qat.py again"
+            ) from error
         _ask_for_uint8_interface(converter)
         content = converter.convert()
     return _checked(content, preprocessing)

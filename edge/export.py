@@ -45,8 +45,12 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "report_examples", 1000, "Held-out images, for the report.", lower_bound=1
 )
-flags.DEFINE_string("dataset", None, "With --model: images to calibrate and report.")
-flags.DEFINE_string("data_dir", None, "Where the dataset lies.")
+flags.DEFINE_string(
+    "dataset", None, "Images to calibrate and report; default: those of the run."
+)
+flags.DEFINE_string(
+    "data_dir", None, "Where the dataset lies; default: where the training found it."
+)
 flags.DEFINE_string(
     "normalization",
     None,
@@ -63,7 +67,7 @@ flags.DEFINE_string(
     "labels",
     None,
     "With --model: names of the classes, one a line; default: those of ImageNet for "
-    "published weights, else none.",
+    "published weights, else those of the dataset where their number fits.",
 )
 
 
@@ -103,17 +107,17 @@ def main():
         model, preprocessing = fold_normalization(source.model, source.preprocessing)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if quantize == "qat":
-        content = conversion.from_saved_model(source.aware, preprocessing)
-    else:
-        calibration = _calibration(source) if quantize == "int8" else None
-        content = conversion.from_keras(model, preprocessing, quantize, calibration)
-    content = tflite_file.with_archive(content, source.labels, preprocessing)
 
     output = pathlib.Path(
         FLAGS.output or pathlib.Path(FLAGS.model_dir) / f"model-{quantize}.tflite"
     )
-    with files.replacing(output) as temporary:
+    with files.replacing(output) as temporary:  # fails now if it cannot be written
+        if quantize == "qat":
+            content = conversion.from_saved_model(source.aware, preprocessing)
+        else:
+            calibration = _calibration(source) if quantize == "int8" else None
+            content = conversion.from_keras(model, preprocessing, quantize, calibration)
+        content = tflite_file.with_archive(content, source.labels, preprocessing)
         pathlib.Path(temporary).write_bytes(content)
         report = _report(source, quantize, content, temporary)
     print(f"{output}\n{report}")
@@ -126,6 +130,13 @@ def _check_flags():
             f".keras file). Received: --model_dir={FLAGS.model_dir} "
             f"--model={FLAGS.model}"
         )
+    of_a_model = ("weights", "normalization", "crop_fraction", "labels")
+    if FLAGS.model_dir and any(FLAGS[name].present for name in of_a_model):
+        raise UserError(
+            f"--{', --'.join(of_a_model)} need --model: a run knows its own"
+        )
+    if FLAGS.weights and FLAGS.model.endswith(".keras"):
+        raise UserError("--weights needs a model of the zoo: a .keras file has its own")
     if FLAGS.model and not FLAGS.output:
         raise UserError("--model needs --output=PATH.tflite")
     if FLAGS.output and not FLAGS.output.endswith(".tflite"):
@@ -143,14 +154,28 @@ def _from_run():
     run = pathlib.Path(FLAGS.model_dir)
     config = loop.read_config(run)
     model, preprocessing = loop.load_model(run, config)
-    settings = config["settings"]
-    dataset = input_pipeline.load(
-        FLAGS.dataset or settings["dataset"], FLAGS.data_dir or settings["data_dir"]
-    )
-    # metrics.json is written last: without it the fine-tuning did not end.
-    aware = run / "qat" / "saved_model"
-    aware = aware if (run / "qat" / "metrics.json").exists() else None
+    if FLAGS.dataset:
+        dataset = input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
+    else:
+        dataset = loop.dataset_of(config, FLAGS.data_dir)
+    aware = _aware(run) if FLAGS.quantize in (None, "qat") else None
     return Source(model, preprocessing, config["labels"], dataset, aware)
+
+
+def _aware(run):
+    """Returns the folder that qat.py wrote, or None where it was not run."""
+    import files
+    import loop
+
+    if not loop.read_metrics(run / "qat"):  # written last
+        return None
+    trained = loop.read_config(run / "qat")["settings"].get("model_sha256")
+    if trained != files.sha256(run / "model.keras"):
+        raise UserError(
+            f"{run / 'qat'} was made from another model.keras: delete it and run "
+            "training/qat.py again, or choose --quantize=int8"
+        )
+    return run / "qat" / "saved_model"
 
 
 def _from_model():
@@ -191,15 +216,17 @@ def _from_model():
             preprocessing, crop_fraction=FLAGS.crop_fraction
         )
     dataset = FLAGS.dataset and input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
-    return Source(model, preprocessing, _read_labels(model), dataset, None)
+    return Source(model, preprocessing, _read_labels(model, dataset), dataset, None)
 
 
-def _read_labels(model):
+def _read_labels(model, dataset):
     from keras_resnet.preprocessing import imagenet_classes
 
     if not FLAGS.labels:
-        published = getattr(model, "preprocessing", None) is not None
-        return [name for _, name in imagenet_classes()] if published else None
+        if getattr(model, "preprocessing", None) is not None:  # published weights
+            return [name for _, name in imagenet_classes()]
+        fits = dataset and len(dataset.labels) == model.outputs[0].shape[-1]
+        return list(dataset.labels) if fits else None
     try:
         text = pathlib.Path(FLAGS.labels).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -292,6 +292,16 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
     (broken / "model.keras").write_bytes(b"PK\x03\x04 half")
     plain = tmp_path / "plain"
     shutil.copytree(digits_run, plain, ignore=shutil.ignore_patterns("qat", "*.tflite"))
+    stale, no_result, damaged, no_metrics = (
+        shutil.copytree(
+            digits_run, tmp_path / name, ignore=shutil.ignore_patterns("*.tflite")
+        )
+        for name in ("stale", "no_result", "damaged", "no_metrics")
+    )
+    keras.models.load_model(stale / "model.keras").save(stale / "model.keras")
+    shutil.rmtree(no_result / "qat" / "saved_model")
+    (damaged / "qat" / "saved_model" / "saved_model.pb").write_bytes(b"half")
+    (no_metrics / "qat" / "metrics.json").write_text("{}")
     output = f"--output={tmp_path / 'x.tflite'}"
     for flags, reason in (
         ((), "either --model_dir"),
@@ -305,8 +315,16 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
         ((f"--model_dir={broken}", output), "no readable .keras"),
         ((f"--model_dir={plain}", output, "--quantize=qat"), "qat.py"),
         (("--model=resnet8", output, "--crop_fraction=0"), "crop_fraction"),
+        ((f"--model_dir={plain}", output, "--labels=x.txt"), "need --model"),
+        ((f"--model_dir={plain}", output, "--data_dir=x", "--dataset=folder"), "x"),
+        (("--model=my.keras", output, "--weights=imagenet"), "of the zoo"),
+        ((f"--model_dir={stale}", output), "another model.keras"),
+        ((f"--model_dir={no_result}", output), "saved_model is damaged"),
+        ((f"--model_dir={damaged}", output), "saved_model is damaged"),
+        ((f"--model_dir={no_metrics}", output), "metrics.json is damaged"),
+        ((f"--model_dir={plain}", "--output=/proc/x/y.tflite"), "/proc/x"),
     ):
-        with pytest.raises(UserError, match=reason):
+        with pytest.raises((UserError, FileNotFoundError), match=reason):
             export_in_process(*flags)
     done = run_command("edge/export.py", f"--model_dir={broken}", output)
     assert "no readable .keras" in one_error(done)

@@ -2,6 +2,8 @@
 
 import collections
 import io
+import socket
+import urllib.error
 
 import numpy as np
 import pytest
@@ -238,6 +240,7 @@ def test_a_folder_of_classes_holds_out_a_fifth(photos):
         {i.tobytes() for i, _ in _arrays(s)} for s in (dataset.train, dataset.held_out)
     ]
     assert len(parts[0]) == 8 and len(parts[1]) == 2 and not parts[0] & parts[1]
+    assert sorted(label for _, label in _arrays(dataset.held_out)) == [0, 1]
     images, labels = next(
         iter(
             input_pipeline.train_batches(
@@ -300,10 +303,9 @@ def test_a_dataset_of_no_images_is_refused(tmp_path):
 
 def test_a_missing_dataset_without_network_says_what_to_do(tmp_path, monkeypatch):
     def no_network(*args, **kwargs):
-        raise OSError("Name or service not known")
+        raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(input_pipeline.socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(input_pipeline.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(input_pipeline.urllib.request, "urlopen", no_network)
     with pytest.raises(UserError) as caught:
         input_pipeline.load("mnist", tmp_path / "data")
     for part in (str(tmp_path / "data"), "tfds build mnist", "--dataset=digits"):
@@ -311,11 +313,23 @@ def test_a_missing_dataset_without_network_says_what_to_do(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_proxy_that_does_not_answer_is_no_network(tmp_path, monkeypatch):
+    with socket.socket() as closed:  # bound, so nobody else answers
+        closed.bind(("localhost", 0))
+        proxy = f"http://localhost:{closed.getsockname()[1]}"
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme}_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with pytest.raises(UserError, match="cannot be reached .*refused"):
+            input_pipeline.load("mnist", tmp_path / "data")
+    assert not list(tmp_path.iterdir())
+
+
 def test_prepared_cifar10_is_read_without_the_network(shared_data, monkeypatch):
     def no_network(*args, **kwargs):
         raise AssertionError("asked the network")
 
-    monkeypatch.setattr(input_pipeline.socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
     dataset = input_pipeline.load("cifar10", shared_data / "tfds")
     assert dataset.train.examples == 50_000 and dataset.held_out.examples == 5_000
     assert dataset.labels[:2] == ("airplane", "automobile")

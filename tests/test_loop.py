@@ -93,7 +93,7 @@ def test_the_metrics_are_those_of_the_saved_model(finished):
     assert loss == pytest.approx(metrics["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_saves_a_float32_model(tmp_path, precision):
     settings = dataclasses.replace(SETTINGS, precision=precision, epochs=1)
     try:
@@ -174,12 +174,56 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"settings": {}}', "{"])
-def test_a_damaged_config_is_refused(finished, tmp_path, damage):
-    shutil.copytree(finished[0], tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(damage)
+DAMAGED = ("", "[]", '{"settings": {}}', "{", "[" * 9999)
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_config_is_refused(tmp_path, damage):
+    (tmp_path / "config.json").write_text(damage)
     with pytest.raises(UserError, match="config.json is damaged"):
-        loop.train(SETTINGS, tmp_path / "run")
+        loop.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section, value",
+    [
+        ("settings", []),
+        ("recipe", 1),
+        ("recipe", {"epochs": 3}),
+        ("recipe", {"pace": 3}),
+        ("preprocessing", {"input_size": "x"}),
+        ("preprocessing", None),
+        ("labels", 7),
+        ("labels", [1, 2]),
+    ],
+)
+def test_a_config_with_a_damaged_section_is_refused(finished, tmp_path, section, value):
+    config = json.loads((finished[0] / "config.json").read_text())
+    loop.read_config(finished[0])
+    (tmp_path / "config.json").write_text(json.dumps({**config, section: value}))
+    with pytest.raises(UserError, match="config.json is damaged"):
+        loop.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("damage", (*DAMAGED, '{"a": 1}'))
+def test_damaged_metrics_are_refused(tmp_path, damage):
+    (tmp_path / "metrics.json").write_text(damage)
+    with pytest.raises(UserError, match="metrics.json is damaged"):
+        loop.read_metrics(tmp_path)
+
+
+def test_a_complete_run_makes_a_model_file_that_was_deleted_again(finished, tmp_path):
+    directory, metrics = finished
+    shutil.copytree(directory, tmp_path / "run")
+    (tmp_path / "run" / "model.keras").unlink()
+    again = loop.train(SETTINGS, tmp_path / "run")
+    assert again == metrics
+    models = [
+        keras.saving.load_model(folder / "model.keras").get_weights()
+        for folder in (directory, tmp_path / "run")
+    ]
+    for one, other in zip(*models, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +249,12 @@ def test_a_diverging_loss_stops_the_run(tmp_path):
     with pytest.raises(UserError, match="lower --learning_rate"):
         loop.train(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
+    # Nothing was lost: the folder takes the next try.
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    loop.train(settings, tmp_path / "run")
+    assert loop.read_config(tmp_path / "run")["recipe"]["learning_rate"] == 0.1
+    with pytest.raises(UserError, match="epochs=1 there, 2 received. Use"):
+        loop.train(dataclasses.replace(settings, epochs=2), tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", "half"])

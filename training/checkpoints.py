@@ -58,6 +58,11 @@ def restore(directory, variables):
     return 0, None
 
 
+def any_in(directory):
+    """Returns whether a folder holds a checkpoint."""
+    return bool(_finished(directory))
+
+
 def _path(directory, epoch):
     return pathlib.Path(directory) / f"epoch-{epoch:05}.npz"
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import difflib
+import math
 import os
 import sys
 import tempfile
 
 from absl import flags
+
+flags.disclaim_key_flags()  # the scripts' help lists what is defined here for them
 
 
 class UserError(Exception):
@@ -23,6 +26,31 @@ def unknown(kind, received, choices):
         shown = choices if len(choices) <= 20 else choices[:20] + ["..."]
         hint = f"choose one of {', '.join(shown)}."
     return UserError(f"unknown {kind}: {hint} Received: {received!r}")
+
+
+def define_training_flags(default_epochs, default_learning_rate):
+    """Defines the flags that training and quantization-aware training share.
+
+    Args:
+        default_epochs: what the help says of --epochs without a value.
+        default_learning_rate: likewise.
+    """
+    flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
+    flags.DEFINE_integer(
+        "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+    )
+    flags.DEFINE_integer("epochs", None, f"Default: {default_epochs}.", lower_bound=1)
+    flags.DEFINE_float(
+        "learning_rate",
+        None,
+        f"Highest; default: {default_learning_rate}.",
+        lower_bound=1e-9,
+    )
+    flags.register_validator(
+        "learning_rate",
+        lambda rate: rate is None or math.isfinite(rate),
+        "must be a finite number",
+    )
 
 
 def run(main):

@@ -1,6 +1,7 @@
 """Writes files whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -40,6 +41,11 @@ def write_text(path, text):
 def write_json(path, value):
     """Writes a JSON file, indented."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def sha256(path):
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def read_json(path):

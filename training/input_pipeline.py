@@ -8,13 +8,14 @@ example depends on (seed, epoch, example) only.
 import contextlib
 import dataclasses
 import functools
-import glob
+import http.client
 import io
 import math
+import os
 import pathlib
 import re
-import socket
 import tempfile
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -29,7 +30,9 @@ from command_line import UserError, unknown
 CACHE_BYTES = 1 << 30
 # Examples among which streamed ones are shuffled.
 SHUFFLE_BUFFER = 8192
-HELD_OUT = 0.2
+# One in so many images is held out where a dataset has but one part.
+HELD_OUT_EVERY = 5
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those of tfds's ImageFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,7 @@ def load(name, data_dir=None):
     Args:
         name: "digits" (embedded), "folder" (images in class-named folders) or
             the name of a tensorflow-datasets dataset.
-        data_dir: for "folder", DIR/CLASS/IMAGE (a fixed fifth is held out) or
+        data_dir: for "folder", DIR/CLASS/IMAGE (a fifth of each class is held out) or
             DIR/{train,val}/CLASS/IMAGE; for tensorflow-datasets, where it
             keeps its prepared datasets (default: ~/tensorflow_datasets).
 
@@ -101,7 +104,10 @@ def _digits():
     images, labels = load_digits(return_X_y=True)
     images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     train, held_out = train_test_split(
-        np.arange(len(labels)), test_size=HELD_OUT, stratify=labels, random_state=0
+        np.arange(len(labels)),
+        test_size=1 / HELD_OUT_EVERY,
+        stratify=labels,
+        random_state=0,
     )
 
     def split(indices):
@@ -128,52 +134,61 @@ def _folder(data_dir):
         raise UserError(f"--data_dir is no folder. Received: {data_dir!r}")
 
     if (root / "train").is_dir():
-        builder = tfds.ImageFolder(str(root))
-        train = _tfds_split(builder, "train")
         held_out = next(
             (s for s in ("val", "validation", "test") if (root / s).is_dir()), None
         )
         if held_out is None:
             raise UserError(
                 f"{root} has a folder 'train' but none named 'val', 'validation' or "
-                "'test' to evaluate on"
+                "'test' to evaluate on (a class cannot be named 'train')"
             )
-        held_out = _tfds_split(builder, held_out)
+        folders, trained_on = (root / "train", root / held_out), root / "train"
+        builder = tfds.ImageFolder(str(root))
     else:
-        # ImageFolder wants ROOT/SPLIT/CLASS/IMAGE: it gets a root with a link.
+        # ImageFolder wants ROOT/SPLIT/CLASS/IMAGE: it gets folders of links.
         linked = tempfile.TemporaryDirectory(prefix="keras_resnet-")
-        (pathlib.Path(linked.name) / "all").symlink_to(root.resolve())
+        folders = tuple(pathlib.Path(linked.name, s) for s in ("train", "held_out"))
+        trained_on = root
+        _link_images(root, *folders)
         builder = tfds.ImageFolder(linked.name)
         builder.keep_linked_root = linked  # removed with the builder
-        train, held_out = _hold_out(_tfds_split(builder, "all"))
 
     labels = tuple(builder.info.features["label"].names)
     if len(labels) < 2:
         raise UserError(
-            f"{root} must have at least two folders with images (.jpg, .jpeg, .png), "
-            f"one for each class. Received: {len(labels)}"
-            + (f" ({labels[0]!r})" if labels else "")
+            f"{root} must have at least two folders with images "
+            f"({', '.join(IMAGE_SUFFIXES)}), one for each class. Received: "
+            f"{len(labels)}" + (f" ({labels[0]!r})" if labels else "")
         )
-    trained_on = root / "train" if (root / "train").is_dir() else root
     for label in labels:
         # ImageFolder makes a class of every folder: caches, empty ones, and those
         # of the held-out split alone.
-        images = [
-            path
-            for path in trained_on.glob(f"{glob.escape(label)}/*")
-            if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-        ]
-        if not images:
+        if not _images_in(folders[0] / label):
             raise UserError(
-                f"folder {label!r} has no images (.jpg, .jpeg, .png) in {trained_on}: "
-                "remove it or fill it"
+                f"folder {label!r} has no images ({', '.join(IMAGE_SUFFIXES)}) in "
+                f"{trained_on}: remove it or fill it"
             )
-    for split, part in ((train, "train"), (held_out, "held-out")):
-        if not split.examples:
-            raise UserError(
-                f"{root} has no {part} images (.jpg, .jpeg, .png) in class folders"
-            )
+    train, held_out = (_tfds_split(builder, folder.name) for folder in folders)
+    if not held_out.examples:
+        raise UserError(f"{root} has no held-out images: add images to a class")
     return Dataset("folder", labels, train, held_out)
+
+
+def _images_in(folder):
+    """Returns the images that ImageFolder sees in a folder, sorted."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _link_images(root, train, held_out):
+    """Links ROOT/CLASS/IMAGE into two folders, a fifth of each class held out."""
+    for label in sorted(path for path in root.iterdir() if path.is_dir()):
+        for index, image in enumerate(_images_in(label)):
+            # Of a class of one or two images, one is trained on.
+            folder = (held_out if index % HELD_OUT_EVERY == 1 else train) / label.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / image.name).symlink_to(image.resolve())
+        (train / label.name).mkdir(parents=True, exist_ok=True)  # an empty class
 
 
 def _tfds(name, data_dir):
@@ -231,12 +246,16 @@ def _download(builder, data_dir):
         )
 
     # tfds would try for minutes, and leave folders behind.
-    if not urllib.request.getproxies():
-        for host in {urllib.parse.urlparse(url).hostname for url in builder.url_infos}:
-            try:
-                socket.getaddrinfo(host, None)
-            except OSError as error:
-                raise refuse(f"no network ({host} is unknown here)") from error
+    hosts = {urllib.parse.urlsplit(url)[:2]: url for url in builder.url_infos}
+    for url in hosts.values():
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise refuse(f"{url} cannot be reached ({reason})") from error
     try:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -272,7 +291,7 @@ def _tfds_split(builder, name):
 
 def _hold_out(split):
     """Splits off the last fifth."""
-    held_out = math.ceil(split.examples * HELD_OUT)
+    held_out = math.ceil(split.examples / HELD_OUT_EVERY)
     train = split.examples - held_out
 
     def part(examples, cut):
@@ -315,7 +334,7 @@ def _example_name(split, index):
     if split.names is None:
         return f"image {index} of the dataset"
     (name,) = next(split.names().skip(index).as_numpy_iterator())
-    return name.decode(errors="replace")
+    return os.path.realpath(name.decode(errors="replace"))  # not our link to it
 
 
 # --- Images -----------------------------------------------------------------
@@ -328,40 +347,32 @@ def decode(encoded):
     """
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    orientation = exif_orientation(encoded)
-    return tf.cond(orientation == 1, lambda: image, lambda: _turn(image, orientation))
-
-
-def exif_orientation(encoded):
-    """Returns the EXIF orientation of an encoded image, int64 from 1 to 8."""
-
-    # The device's own way to read it, for the few files that have any.
-    def read(encoded):
-        with contextlib.suppress(Exception):  # damaged EXIF: the pixels are whole
-            found = PIL.Image.open(io.BytesIO(encoded)).getexif().get(0x0112)
-            if found in range(1, 9):
-                return np.int64(found)
-        return np.int64(1)
-
-    return tf.cond(
-        # \C is any byte; JPEG and PNG name it so, and XMP can hold it too.
-        tf.strings.regex_full_match(encoded, r"\C*(Exif\x00|eXIf|Orientation)\C*"),
-        lambda: tf.ensure_shape(tf.numpy_function(read, [encoded], tf.int64), ()),
-        lambda: tf.constant(1, tf.int64),
+    turned = tf.cond(
+        _has_exif(encoded),
+        lambda: tf.numpy_function(_upright, [image, encoded], tf.uint8),
+        lambda: image,
     )
+    return tf.ensure_shape(turned, (None, None, 3))
 
 
-def _turn(image, orientation):
-    def where(orientations, function, image):
-        return tf.cond(
-            tf.reduce_any(orientation == orientations),
-            lambda: function(image),
-            lambda: image,
-        )
+def _has_exif(encoded):
+    # \C is any byte; JPEG and PNG name it so, and XMP can hold an orientation too.
+    return tf.strings.regex_full_match(encoded, r"\C*(Exif\x00|eXIf|Orientation)\C*")
 
-    image = where((5, 6, 7, 8), tf.image.transpose, image)
-    image = where((2, 3, 6, 7), tf.image.flip_left_right, image)
-    return where((3, 4, 7, 8), tf.image.flip_up_down, image)
+
+def _upright(image, encoded):
+    """Turns an array as the EXIF of its file says, as the device reads it."""
+    try:
+        orientation = PIL.Image.open(io.BytesIO(encoded)).getexif().get(0x0112)
+    except Exception:  # damaged EXIF: the pixels are whole
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def resize_and_crop(image, preprocessing):
@@ -568,10 +579,9 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
         numbered = numbered.filter(lambda index, _: tf.gather(wanted, index))
         return numbered.map(lambda _, example: example)
 
-    split = Split(count, read)
-    return np.stack(
-        [image for image, _ in images(split, preprocessing).as_numpy_iterator()]
-    )
+    pixels = images(Split(count, read), preprocessing)
+    with damaged_images_named(dataset):
+        return np.stack([image for image, _ in pixels.as_numpy_iterator()])
 
 
 def _normalize(pixels, preprocessing):

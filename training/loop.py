@@ -11,6 +11,7 @@ import io
 import json
 import math
 import pathlib
+import shutil
 import time
 
 import keras
@@ -36,9 +37,14 @@ HISTORY = (
     "learning_rate",
     "examples_per_second",
 )
-
-
-CONFIG_SECTIONS = {"settings", "recipe", "preprocessing", "labels", "versions"}
+METRICS = (
+    "top1",
+    "top5",
+    "loss",
+    "examples_per_second",
+    "epochs",
+    "examples_evaluated",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +113,8 @@ def train(settings, directory):
         input_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.crop_fraction,
     )
-    finished = claim(directory, settings, recipe, preprocessing, dataset.labels)
+    result = directory / "model.keras"
+    finished = claim(directory, result, settings, recipe, preprocessing, dataset.labels)
     if finished:
         return finished
     metrics = fit(
@@ -116,7 +123,7 @@ def train(settings, directory):
     # The file holds a float32 model without optimizer, whatever it was trained in.
     saved = build("float32")
     saved.set_weights(model.get_weights())
-    with files.replacing(directory / "model.keras") as temporary:
+    with files.replacing(result) as temporary:
         saved.save(temporary)
     files.write_json(directory / "metrics.json", metrics)
     return metrics
@@ -173,18 +180,19 @@ def check_batch_size(batch_size, dataset, strategy):
 # --- The folder of a run ------------------------------------------------------
 
 
-def claim(directory, settings, recipe, preprocessing, labels):
+def claim(directory, result, settings, recipe, preprocessing, labels):
     """Writes `config.json`, or checks that the one there is the same.
 
     Args:
         directory: folder of the run, a `pathlib.Path`.
+        result: path of what the run makes at its end.
         settings: dataclass of what the user chose.
         recipe: the `Recipe` that follows from it.
         preprocessing: the model's `Preprocessing`.
         labels: names of the classes.
 
     Returns:
-        The metrics of the run if it is complete, else None.
+        The metrics of the run if it is complete, else None: begin or continue it.
 
     Raises:
         UserError: the folder holds a run of other settings, or other files.
@@ -196,7 +204,7 @@ def claim(directory, settings, recipe, preprocessing, labels):
         "labels": labels,
         "versions": versions(),
     }
-    config = json.loads(json.dumps(config))  # tuples become lists, as on disk
+    config = _as_on_disk(config)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
     if not (directory / "config.json").exists():
@@ -213,30 +221,41 @@ def claim(directory, settings, recipe, preprocessing, labels):
         return None
 
     there = read_config(directory)
-    differences = [
-        f"{key}={_shown(there[section].get(key))} there, {_shown(value)} received"
-        for section in ("settings", "recipe", "preprocessing")
-        for key, value in config[section].items()
-        if there[section].get(key) != value
-    ]
+    differences = {}
+    for section in ("settings", "recipe", "preprocessing"):
+        for key, value in config[section].items():
+            if there[section].get(key) != value:
+                received = f"{_shown(there[section].get(key))} there, {_shown(value)}"
+                differences.setdefault(key, f"{key}={received} received")
     if there["labels"] != config["labels"]:
-        differences.append("the dataset's labels differ")
+        differences["labels"] = "the dataset's labels differ"
+    metrics = read_metrics(directory)
+    if differences and not metrics and not checkpoints.any_in(_checkpoints(directory)):
+        # It failed before it had anything to lose, as with too high a rate.
+        shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+        files.write_json(directory / "config.json", config)
+        return None
     if differences:
         raise UserError(
-            f"{directory} holds another run: {'; '.join(differences)}. Use its flags "
-            "to continue it, or another --model_dir"
+            f"{directory} holds another run: {'; '.join(differences.values())}. Use "
+            "its flags to continue it, another --model_dir, or delete that folder"
         )
-    try:
-        metrics = files.read_json(directory / "metrics.json")
-    except ValueError as error:
-        raise UserError(f"{directory / 'metrics.json'} is damaged: {error}") from error
-    if metrics:
+    if metrics and result.exists():
         print(f"{directory} is complete; nothing to do")
-    return metrics
+        return metrics
+    return None
+
+
+def _checkpoints(directory):
+    return directory / "checkpoints"
 
 
 def _shown(value):
     return "(default)" if value is None else value
+
+
+def _as_on_disk(value):
+    return json.loads(json.dumps(value))  # tuples become lists
 
 
 def read_config(directory):
@@ -246,15 +265,74 @@ def read_config(directory):
         UserError: there is none, or it is damaged.
     """
     path = pathlib.Path(directory) / "config.json"
-    try:
-        config = files.read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    config = _read_json(path)
     if config is None:
         raise UserError(f"{path} is missing: {str(directory)!r} holds no run")
-    if not isinstance(config, dict) or not CONFIG_SECTIONS <= config.keys():
-        raise UserError(f"{path} is damaged: it lacks some of {CONFIG_SECTIONS}")
+    try:
+        recipe = recipes.Recipe(**config["recipe"])
+        preprocessing = Preprocessing(**config["preprocessing"])
+        whole = (
+            _as_on_disk(dataclasses.asdict(recipe)) == config["recipe"]
+            and _as_on_disk(dataclasses.asdict(preprocessing))
+            == config["preprocessing"]
+            and isinstance(config["settings"], dict)
+            and all(isinstance(label, str) for label in config["labels"])
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not whole:
+        raise UserError(f"{path} is damaged: not what this version writes")
     return config
+
+
+def read_metrics(directory):
+    """Returns the `metrics.json` of a run, or None where it has not ended.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = pathlib.Path(directory) / "metrics.json"
+    metrics = _read_json(path)
+    if metrics is not None and not (
+        isinstance(metrics, dict)
+        and all(isinstance(metrics.get(key), int | float) for key in METRICS)
+    ):
+        raise UserError(f"{path} is damaged: it must hold {', '.join(METRICS)}")
+    return metrics
+
+
+def _read_json(path):
+    try:
+        return files.read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def dataset_of(config, data_dir=None):
+    """Opens the dataset of a run.
+
+    Args:
+        config: the run's `read_config`.
+        data_dir: where it lies; default: where the training found it.
+
+    Returns:
+        An `input_pipeline.Dataset`.
+
+    Raises:
+        UserError: it cannot be opened, or its classes are not the run's.
+    """
+    settings = config["settings"]
+    dataset = input_pipeline.load(settings["dataset"], data_dir or settings["data_dir"])
+    if list(dataset.labels) != config["labels"]:
+        raise UserError(
+            f"dataset {dataset.name} has other classes than the model was trained on: "
+            f"{_few(dataset.labels)}, not {_few(config['labels'])}"
+        )
+    return dataset
+
+
+def _few(labels):
+    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
 def load_model(directory, config):
@@ -351,7 +429,7 @@ def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
         )
         optimizer.build(model.trainable_variables)
     variables = [*model.variables, *optimizer.variables]
-    first_epoch, history = checkpoints.restore(directory / "checkpoints", variables)
+    first_epoch, history = checkpoints.restore(_checkpoints(directory), variables)
     history = history or []
     if 0 < first_epoch < recipe.epochs:
         print(f"continuing after epoch {first_epoch} of {recipe.epochs}")
@@ -370,9 +448,8 @@ def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
         seconds = time.perf_counter() - started
         if not math.isfinite(logs["loss"]):
             raise UserError(
-                f"the loss is {logs['loss']} after epoch {epoch + 1}: try a lower "
-                f"--learning_rate (received {recipe.learning_rate:g}). "
-                f"{directory / 'checkpoints'} holds the epochs before"
+                f"the loss is {logs['loss']} in epoch {epoch + 1}: try a lower "
+                f"--learning_rate. Received: {recipe.learning_rate:g}"
             )
         _synchronize(model)
         result = evaluate(held_out, dataset.held_out.examples)
@@ -381,42 +458,46 @@ def fit(api, model, dataset, preprocessing, recipe, strategy, seed, directory):
         logs["examples_per_second"] = steps * recipe.batch_size / seconds
         history.append({key: logs.get(key, epoch + 1) for key in HISTORY})
         _write_history(directory, history)
-        checkpoints.save(directory / "checkpoints", epoch + 1, variables, history)
+        checkpoints.save(_checkpoints(directory), epoch + 1, variables, history)
 
-    batches = input_pipeline.train_batches(
-        dataset,
-        preprocessing,
-        recipe.augmentation,
-        recipe.batch_size,
-        seed,
-        recipe.epochs,
-        first_epoch,
-    )
-    with input_pipeline.damaged_images_named(dataset):
-        model.fit(
-            batches,
-            steps_per_epoch=steps,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            shuffle=False,  # the batches are in their order
-            callbacks=[
-                api.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end),
-                api.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
-            ],
+    if first_epoch < recipe.epochs:
+        batches = input_pipeline.train_batches(
+            dataset,
+            preprocessing,
+            recipe.augmentation,
+            recipe.batch_size,
+            seed,
+            recipe.epochs,
+            first_epoch,
         )
+        with input_pipeline.damaged_images_named(dataset):
+            model.fit(
+                batches,
+                steps_per_epoch=steps,
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                shuffle=False,  # the batches are in their order
+                callbacks=[
+                    api.callbacks.LambdaCallback(
+                        on_epoch_begin=begin, on_epoch_end=end
+                    ),
+                    api.callbacks.TensorBoard(
+                        directory / "tensorboard", write_graph=False
+                    ),
+                ],
+            )
     _write_history(directory, history)
     _draw_curves(directory / "curves.png", history)
     last = history[-1]
-    return {
-        "top1": last["val_top1"],
-        "top5": last["val_top5"],
-        "loss": last["val_loss"],
-        "examples_per_second": float(
-            np.median([row["examples_per_second"] for row in history])
-        ),
-        "epochs": recipe.epochs,
-        "examples_evaluated": dataset.held_out.examples,
-    }
+    values = (
+        last["val_top1"],
+        last["val_top5"],
+        last["val_loss"],
+        float(np.median([row["examples_per_second"] for row in history])),
+        recipe.epochs,
+        dataset.held_out.examples,
+    )
+    return dict(zip(METRICS, values, strict=True))
 
 
 def _synchronize(model):

@@ -5,10 +5,10 @@ Example:
 
 Takes the data, the recipe and the model of a run of train.py and writes
 MODEL_DIR/qat. edge/export.py --model_dir=MODEL_DIR makes the .tflite from it.
+To do it again, with other flags or after more training, delete MODEL_DIR/qat.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 
 from absl import flags
@@ -18,18 +18,11 @@ import command_line
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
-flags.DEFINE_integer(
-    "epochs", None, "Default: a tenth of the training's.", lower_bound=1
+flags.DEFINE_string(
+    "data_dir", None, "Where the dataset lies; default: where the training found it."
 )
-flags.DEFINE_float(
-    "learning_rate",
-    None,
-    "Highest; default: a hundredth of the training's.",
-    lower_bound=1e-9,
-)
-flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
-flags.DEFINE_integer(
-    "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+command_line.define_training_flags(
+    "a tenth of the training's", "a hundredth of the training's"
 )
 
 
@@ -58,17 +51,18 @@ def main():
     config = loop.read_config(run)
     strategy = strategies.create(FLAGS.strategy, FLAGS.cpu_replicas)
     model, preprocessing = fold_normalization(*loop.load_model(run, config))
-    dataset = input_pipeline.load(
-        config["settings"]["dataset"], config["settings"]["data_dir"]
-    )
+    dataset = loop.dataset_of(config, FLAGS.data_dir)
     recipe = _recipe(config)
     loop.check_batch_size(recipe.batch_size, dataset, strategy)
     settings = Settings(
-        model_sha256=hashlib.sha256((run / "model.keras").read_bytes()).hexdigest(),
+        model_sha256=files.sha256(run / "model.keras"),
         strategy=FLAGS.strategy,
         cpu_replicas=FLAGS.cpu_replicas,
     )
-    metrics = loop.claim(directory, settings, recipe, preprocessing, dataset.labels)
+    result = directory / "saved_model"
+    metrics = loop.claim(
+        directory, result, settings, recipe, preprocessing, dataset.labels
+    )
     if not metrics:
         calibration = input_pipeline.calibration_images(
             dataset, preprocessing, quantization.CALIBRATION_EXAMPLES
@@ -86,7 +80,7 @@ def main():
             directory,
         )
         with command_line.hidden_output(1, 2):
-            quantization.save(aware, directory / "saved_model")
+            quantization.save(aware, result)
         files.write_json(directory / "metrics.json", metrics)
     print(
         f"quantization-aware held-out top-1 {metrics['top1']:.2%} on "

@@ -12,6 +12,8 @@ Examples:
 Started again with the same flags, it continues after the last finished epoch.
 """
 
+import dataclasses
+
 from absl import flags
 
 import command_line
@@ -26,18 +28,10 @@ flags.DEFINE_string("data_dir", None, "Where the dataset lies.")
 flags.DEFINE_string(
     "recipe", None, "Hyperparameters (training/recipes.py); default: by dataset."
 )
-flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
-flags.DEFINE_integer(
-    "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+command_line.define_training_flags(
+    "the recipe's", "the recipe's, times batch over its batch"
 )
 flags.DEFINE_integer("batch_size", None, "Over all replicas.", lower_bound=1)
-flags.DEFINE_integer("epochs", None, "Default: the recipe's.", lower_bound=1)
-flags.DEFINE_float(
-    "learning_rate",
-    None,
-    "Highest; default: the recipe's, times batch over its batch.",
-    lower_bound=1e-9,
-)
 flags.DEFINE_integer("image_size", None, "In pixels, at least 32.", lower_bound=32)
 flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy."
@@ -52,7 +46,7 @@ def main():
     command_line.import_tensorflow()
     import loop
 
-    names = [field.name for field in loop.dataclasses.fields(loop.Settings)]
+    names = [field.name for field in dataclasses.fields(loop.Settings)]
     settings = loop.Settings(**{name: FLAGS[name].value for name in names})
     directory = FLAGS.model_dir or f"runs/{FLAGS.model}-{FLAGS.dataset}"
     metrics = loop.train(settings, directory)
