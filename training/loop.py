@@ -25,6 +25,7 @@ import keras_resnet
 import recipes
 import strategies
 from command_line import UserError, unknown
+from fused_norm import with_fused_norm
 from keras_resnet.preprocessing import Preprocessing
 
 HISTORY = (
@@ -106,10 +107,11 @@ def train(settings, directory):
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
-        model = build(settings.precision)
+        plain = build(settings.precision)
+        model = with_fused_norm(plain)
     # Published weights want the normalization that they were trained with.
     preprocessing = dataclasses.replace(
-        getattr(model, "preprocessing", None) or Preprocessing((0, 0)),
+        getattr(plain, "preprocessing", None) or Preprocessing((0, 0)),
         input_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.crop_fraction,
     )
@@ -120,7 +122,7 @@ def train(settings, directory):
     metrics = fit(
         keras, model, dataset, preprocessing, recipe, strategy, settings.seed, directory
     )
-    # The file holds a float32 model without optimizer, whatever it was trained in.
+    # The file holds a plain float32 model without optimizer, whatever was trained.
     saved = build("float32")
     saved.set_weights(model.get_weights())
     with files.replacing(result) as temporary:
