@@ -13,6 +13,7 @@ import math
 import pathlib
 import shutil
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -362,6 +363,8 @@ def load_keras_file(path):
     """
     if not path.is_file():
         raise UserError(f"no such model file (train it first?): {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no readable .keras file: truncated, or no archive")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py and Keras raise many kinds

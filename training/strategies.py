@@ -1,5 +1,8 @@
 """A strategy name -> `tf.distribute.Strategy`, for Keras 3."""
 
+import os
+import sys
+
 import tensorflow as tf
 
 from command_line import UserError
@@ -25,6 +28,12 @@ def create(name, cpu_replicas=0):
         raise UserError(
             "--cpu_replicas takes a positive number and needs --strategy=mirrored. "
             f"Received: --cpu_replicas={cpu_replicas} --strategy={name}"
+        )
+    if cpu_replicas > (os.cpu_count() or 1):
+        print(
+            f"warning: {cpu_replicas} replicas share {os.cpu_count()} CPU cores: more "
+            "replicas than cores are slower",
+            file=sys.stderr,
         )
     gpus = tf.config.list_logical_devices("GPU") if not cpu_replicas else []
     if name == "one_device":
