@@ -318,6 +318,7 @@ def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
 
 def test_two_replicas_on_one_batch_equal_one_replica(digits, tmp_path):
     recipe = dataclasses.replace(recipes.RECIPES["digits"], batch_size=718, epochs=1)
+    keras.utils.set_random_seed(0)
     start = small_model().get_weights()
     ends = []
     for index, strategy in enumerate(
@@ -331,5 +332,5 @@ def test_two_replicas_on_one_batch_equal_one_replica(digits, tmp_path):
         )
         ends.append(model.get_weights())
     for one, two, old in zip(*ends, start, strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-6)
-        assert not np.array_equal(one, old)
+        moved = np.abs(one - old).max()
+        assert 0 < moved and np.abs(one - two).max() < 1e-4 * moved
