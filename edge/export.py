@@ -149,15 +149,15 @@ def _check_flags():
 
 def _from_run():
     import input_pipeline
-    import loop
+    import run_folder
 
     run = pathlib.Path(FLAGS.model_dir)
-    config = loop.read_config(run)
-    model, preprocessing = loop.load_model(run, config)
+    config = run_folder.read_config(run)
+    model, preprocessing = run_folder.load_model(run, config)
     if FLAGS.dataset:
         dataset = input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
     else:
-        dataset = loop.dataset_of(config, FLAGS.data_dir)
+        dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     aware = _aware(run) if FLAGS.quantize in (None, "qat") else None
     return Source(model, preprocessing, config["labels"], dataset, aware)
 
@@ -165,11 +165,11 @@ def _from_run():
 def _aware(run):
     """Returns the folder that qat.py wrote, or None where it was not run."""
     import files
-    import loop
+    import run_folder
 
-    if not loop.read_metrics(run / "qat"):  # written last
+    if not run_folder.read_metrics(run / "qat"):  # written last
         return None
-    trained = loop.read_config(run / "qat")["settings"].get("model_sha256")
+    trained = run_folder.read_config(run / "qat")["settings"].get("model_sha256")
     if trained != files.sha256(run / "model.keras"):
         raise UserError(
             f"{run / 'qat'} was made from another model.keras: delete it and run "
@@ -182,13 +182,14 @@ def _from_model():
     import input_pipeline
     import keras_resnet
     import loop
+    import run_folder
     from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 
     names = keras_resnet.list_models()
     if FLAGS.model in names:
         model = loop.build_model(FLAGS.model, weights=FLAGS.weights)
     elif FLAGS.model.endswith(".keras"):
-        model = loop.load_keras_file(pathlib.Path(FLAGS.model))
+        model = run_folder.load_keras_file(pathlib.Path(FLAGS.model))
         if not FLAGS.normalization:
             raise UserError(
                 "--model=PATH.keras needs --normalization: "

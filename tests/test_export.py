@@ -70,9 +70,11 @@ def test_scores_are_those_of_the_keras_model(files, digits_run, held_out, quanti
     expected = model.predict(SMALL.normalize(images), verbose=0)
     actual = scores(files[quantize], images)
     difference = np.abs(actual - expected)
-    # A score is a multiple of 1/256, at most 255/256. Float files are that exact.
+    # A score is a multiple of 1/256, at most 255/256. Float files are that exact,
+    # but for the 11 bits of a float16 weight.
     exact = quantize in ("float16", "none")
-    assert difference.max() <= (1.02 / 256 if exact else 0.3)
+    limits = {"none": 1.02 / 256, "float16": 1.5 / 256}
+    assert difference.max() <= limits.get(quantize, 0.3)
     assert difference.mean() <= (0.5 / 256 if exact else 0.01)
     agreement = np.mean(actual.argmax(-1) == expected.argmax(-1))
     assert agreement >= (1.0 if exact else 0.98)

@@ -16,6 +16,10 @@ class UserError(Exception):
     """Something that the user can correct; its message says how."""
 
 
+class Terminated(Exception):
+    """The process received SIGTERM and has saved its work."""
+
+
 def unknown(kind, received, choices):
     """Returns a `UserError` about a name that is none of `choices`."""
     choices = sorted(choices)
@@ -35,7 +39,12 @@ def define_training_flags(default_epochs, default_learning_rate):
         default_epochs: what the help says of --epochs without a value.
         default_learning_rate: likewise.
     """
-    flags.DEFINE_enum("strategy", "one_device", ["one_device", "mirrored"], "Devices.")
+    flags.DEFINE_enum(
+        "strategy",
+        "one_device",
+        ["one_device", "mirrored", "multi_worker", "tpu"],
+        "Devices.",
+    )
     flags.DEFINE_integer(
         "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
     )
@@ -45,6 +54,9 @@ def define_training_flags(default_epochs, default_learning_rate):
         None,
         f"Highest; default: {default_learning_rate}.",
         lower_bound=1e-9,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_steps", 1000, "Steps between checkpoints.", lower_bound=1
     )
     flags.register_validator(
         "learning_rate",
@@ -57,7 +69,7 @@ def run(main):
     """Parses the flags, calls `main()` and exits as all our commands do.
 
     Exit codes: 0 done, 2 the user can correct it (one line on stderr), 130
-    interrupted. Anything else is a bug of ours and shows its traceback.
+    interrupted, 143 terminated. Anything else is a bug of ours and shows its traceback.
     """
     try:
         _parse_flags(sys.argv)
@@ -70,6 +82,9 @@ def run(main):
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
+    except Terminated:
+        print("terminated; the same command continues", file=sys.stderr)
+        sys.exit(143)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

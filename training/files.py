@@ -20,16 +20,21 @@ def replacing(path):
         path: the file to write. Its folder is created.
 
     Raises:
-        Exception: what the block raises; `path` is then as it was.
+        OSError: with the path as `filename`, as on a full disk.
+        Exception: what else the block raises; `path` is then as it was.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         temporary = os.path.join(folder, path.name)
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:  # a full disk gives no name
+            error.filename = error.filename or str(path)
+            raise
 
 
 def write_text(path, text):

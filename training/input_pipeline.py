@@ -457,8 +457,59 @@ AUGMENTATIONS = {
 # --- Batches ----------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that one worker takes.
+
+    Attributes:
+        index: number of the worker, from 0.
+        workers: their number.
+        replicas: of all workers together.
+    """
+
+    index: int
+    workers: int
+    replicas: int
+
+    @classmethod
+    def of(cls, context):
+        """Returns the share that a `tf.distribute.InputContext` stands for."""
+        return cls(
+            context.input_pipeline_id,
+            context.num_input_pipelines,
+            context.num_replicas_in_sync,
+        )
+
+    def of_batches(self, dataset, batch_size):
+        """Leaves the worker's part of every `batch_size` elements."""
+        if self.workers == 1:
+            return dataset
+        part = batch_size // self.workers
+        return (
+            dataset.enumerate()
+            .filter(lambda place, _: place % batch_size // part == self.index)
+            .map(lambda _, element: element)
+        )
+
+    def examples(self, total, batch_size):
+        """Returns how many of `total` elements `of_batches` leaves."""
+        part = batch_size // self.workers
+        whole, rest = divmod(total, batch_size)
+        return whole * part + min(part, max(0, rest - self.index * part))
+
+
+WHOLE = Share(0, 1, 1)
+
+
 def train_batches(
-    dataset, preprocessing, augmentation, batch_size, seed, epochs, first_epoch=0
+    dataset,
+    preprocessing,
+    augmentation,
+    batch_size,
+    seed,
+    epochs,
+    first_step=0,
+    share=WHOLE,
 ):
     """Returns the batches of a whole training run.
 
@@ -469,18 +520,21 @@ def train_batches(
         batch_size: examples in a batch. An epoch's remainder is left out; as
             every epoch is shuffled anew, it is another one each time.
         seed: int. Equal seeds give equal batches.
-        epochs: number of the last epoch, plus 1.
-        first_epoch: number of the first epoch: batches are then those that an
+        epochs: number of epochs of the whole run.
+        first_step: number of the first step: batches are then those that an
             unbroken run would see from there on.
+        share: the `Share` of this worker.
 
     Returns:
         `tf.data.Dataset` of (float32 (batch, height, width, 3), one-hot float32
         (batch, classes)), with `steps_per_epoch(...)` batches for each epoch.
+        With several replicas a batch comes in that many parts.
     """
     augment, takes_resized = AUGMENTATIONS[augmentation]
     size = preprocessing.input_size[0]
     examples = dataset.train.examples
     used = examples // batch_size * batch_size
+    first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
     in_memory = takes_resized and examples * size * size * 3 <= CACHE_BYTES
 
     source = dataset.train.read().enumerate()
@@ -510,7 +564,11 @@ def train_batches(
         shuffled = source.shuffle(
             examples if in_memory else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
         )
-        return _parallel_map(shuffled.take(used), augmented)
+        ordered = share.of_batches(shuffled.take(used), batch_size)
+        # Of the epoch that was broken off, nothing is decoded again.
+        mine = skipped * batch_size // share.workers
+        ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
+        return _parallel_map(ordered, augmented)
 
     def to_model(images, labels):
         return _normalize(images, preprocessing), tf.one_hot(
@@ -518,7 +576,7 @@ def train_batches(
         )
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    batches = batches.batch(batch_size, drop_remainder=True)
+    batches = batches.batch(batch_size // share.replicas, drop_remainder=True)
     return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
 
 
@@ -527,19 +585,31 @@ def steps_per_epoch(dataset, batch_size):
     return dataset.train.examples // batch_size
 
 
-def evaluation_batches(split, preprocessing, batch_size):
+def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     """Returns every example of a split once, in batches of equal size.
 
     The last batch is filled up with black images of label -1: replicas share
     batches, and TensorFlow cannot normalize the empty share of a small remainder.
 
+    Args:
+        split: a `Split`.
+        preprocessing: a `Preprocessing`.
+        batch_size: examples in a batch.
+        share: the `Share` of this worker.
+
     Returns:
         `tf.data.Dataset` of (float32 (batch, height, width, 3), int64 (batch,)).
+        With several replicas a batch comes in that many parts.
     """
     black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
     filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
-    filling = filling.repeat(-split.examples % batch_size)
-    batches = images(split, preprocessing).concatenate(filling).batch(batch_size)
+    mine = Split(
+        share.examples(split.examples, batch_size),
+        lambda: share.of_batches(split.read(), batch_size),
+    )
+    filling = filling.repeat(-mine.examples % (batch_size // share.workers))
+    batches = images(mine, preprocessing).concatenate(filling)
+    batches = batches.batch(batch_size // share.replicas)
     return _parallel_map(
         batches, lambda pixels, labels: (_normalize(pixels, preprocessing), labels)
     ).prefetch(tf.data.AUTOTUNE)

@@ -43,15 +43,16 @@ def main():
     import input_pipeline
     import loop
     import quantization
+    import run_folder
     import strategies
     from keras_resnet.deploy import fold_normalization
 
     run = pathlib.Path(FLAGS.model_dir)
     directory = run / "qat"
-    config = loop.read_config(run)
+    config = run_folder.read_config(run)
     strategy = strategies.create(FLAGS.strategy, FLAGS.cpu_replicas)
-    model, preprocessing = fold_normalization(*loop.load_model(run, config))
-    dataset = loop.dataset_of(config, FLAGS.data_dir)
+    model, preprocessing = fold_normalization(*run_folder.load_model(run, config))
+    dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     recipe = _recipe(config)
     loop.check_batch_size(recipe.batch_size, dataset, strategy)
     settings = Settings(
@@ -60,7 +61,7 @@ def main():
         cpu_replicas=FLAGS.cpu_replicas,
     )
     result = directory / "saved_model"
-    metrics = loop.claim(
+    metrics = run_folder.claim(
         directory, result, settings, recipe, preprocessing, dataset.labels
     )
     if not metrics:
@@ -78,6 +79,7 @@ def main():
             strategy,
             config["settings"]["seed"],
             directory,
+            FLAGS.checkpoint_steps,
         )
         with command_line.hidden_output(1, 2):
             quantization.save(aware, result)

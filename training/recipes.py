@@ -83,6 +83,19 @@ def default_name(dataset):
     return _DEFAULTS.get(re.split("[:/]", dataset)[0], "imagenet")
 
 
+def learning_rates(recipe, steps_per_epoch):
+    """Returns the learning rate of every step of a run, as a list."""
+    return [
+        learning_rate(
+            step,
+            recipe.learning_rate,
+            int(recipe.warmup_epochs * steps_per_epoch),
+            recipe.epochs * steps_per_epoch,
+        )
+        for step in range(recipe.epochs * steps_per_epoch)
+    ]
+
+
 def learning_rate(step, peak, warmup_steps, total_steps):
     """Returns the learning rate of one step: linear warm-up, cosine to 0.
 

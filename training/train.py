@@ -9,7 +9,8 @@ Examples:
   python training/train.py --model=resnet18 --dataset=folder --data_dir=photos
       Your own images, in photos/CLASS/IMAGE.
 
-Started again with the same flags, it continues after the last finished epoch.
+Stopped at any moment and started again with the same flags, it continues and ends
+with the weights of an unbroken run.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ def main():
     names = [field.name for field in dataclasses.fields(loop.Settings)]
     settings = loop.Settings(**{name: FLAGS[name].value for name in names})
     directory = FLAGS.model_dir or f"runs/{FLAGS.model}-{FLAGS.dataset}"
-    metrics = loop.train(settings, directory)
+    metrics = loop.train(settings, directory, FLAGS.checkpoint_steps)
     print(
         f"held-out top-1 {metrics['top1']:.2%} on {metrics['examples_evaluated']} "
         f"images after {metrics['epochs']} epochs, "

@@ -1,0 +1,140 @@
+"""Several processes train as one."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_command
+from test_command_line import one_error
+
+import launch
+import workers
+from command_line import UserError
+
+SMALL = ("--model=resnet8", "--epochs=2", "--batch_size=478", "--learning_rate=0.01")
+
+
+@contextlib.contextmanager
+def launched(*flags):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, ROOT / "training/launch.py", "--workers=2"),
+            *(ROOT / "training/train.py", "--strategy=multi_worker", *SMALL, *flags),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def weights(directory):
+    newest = max((directory / "checkpoints").glob("step-*.npz"))
+    with np.load(newest) as archive:
+        return newest.name, [archive[name] for name in archive.files if name != "state"]
+
+
+def test_two_workers_train_as_two_replicas(tmp_path):
+    with launched(f"--model_dir={tmp_path / 'workers'}") as process:
+        output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "held-out top-1" in output
+    done = run_command(
+        "training/train.py",
+        *("--strategy=mirrored", "--cpu_replicas=2", *SMALL),
+        f"--model_dir={tmp_path / 'replicas'}",
+    )
+    assert done.returncode == 0, done.stderr
+    (name, ours), (other_name, theirs) = (
+        weights(tmp_path / kind) for kind in ("workers", "replicas")
+    )
+    assert name == other_name == "step-00000006.npz" and len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        # The sums of two machines are added in another order.
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    metrics = [
+        json.loads((tmp_path / kind / "metrics.json").read_text())
+        for kind in ("workers", "replicas")
+    ]
+    assert metrics[0]["examples_evaluated"] == 360
+    for key in ("top1", "top5", "loss"):
+        assert metrics[0][key] == pytest.approx(metrics[1][key], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("{", "no JSON"),
+        ("[" * 9999, "no JSON"),
+        ("[]", "'cluster' and 'task'"),
+        ('{"cluster": {}, "task": {}}', "must hold 'worker'"),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {}}', "must hold 'worker'"),
+        ('{"cluster": {"worker": "a:1"}, "task": {}}', "list of addresses"),
+        ('{"cluster": {"worker": ["a"]}, "task": {}}', "'a' must be host:port"),
+        ('{"cluster": {"worker": ["a:99999"]}, "task": {}}', "host:port"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": []}', "task"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "x"}}', "one of worker"),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+            "0 to 0, is 1",
+        ),
+    ],
+)
+def test_a_malformed_configuration_is_refused(text, reason):
+    with pytest.raises(UserError, match=reason):
+        workers.check(text)
+    for config in launch.configurations(3):
+        workers.check(json.dumps(config))
+
+
+def free_addresses(count):
+    return launch.configurations(count)[0]["cluster"]["worker"]
+
+
+def test_workers_wait_for_each_other():
+    addresses = free_addresses(2)
+    late = threading.Thread(
+        target=lambda: (time.sleep(1), workers.wait_for(addresses, addresses[1], 9))
+    )
+    late.start()
+    workers.wait_for(addresses, addresses[0], 9)
+    late.join(5)
+    assert not late.is_alive()
+
+
+def test_a_worker_that_does_not_come_is_named():
+    own, other = free_addresses(2)
+    with pytest.raises(UserError, match=f"{other} cannot be reached for 0.5 s"):
+        workers.wait_for([own, other], own, 0.5)
+
+
+def test_an_address_in_use_is_named():
+    with socket.create_server(("", 0)) as taken:
+        own = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"cannot listen at {own}"):
+            workers.wait_for([own], own, 0.5)
+
+
+def test_without_a_cluster_the_command_says_what_to_do(tmp_path):
+    done = run_command("training/train.py", "--strategy=multi_worker", cwd=tmp_path)
+    assert "TF_CONFIG" in one_error(done) and "launch.py" in done.stderr
+
+
+def test_the_launcher_passes_a_failure_on_and_leaves_no_worker(tmp_path):
+    with launched("--model=resnet9", f"--model_dir={tmp_path}") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "resnet8" in errors

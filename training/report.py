@@ -1,0 +1,55 @@
+"""What a training run shows: history.csv and curves.png."""
+
+import csv
+import io
+
+import files
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "learning_rate",
+    "examples_per_second",
+)
+
+
+def write_history(directory, history):
+    """Writes one row for each epoch.
+
+    Args:
+        directory: the run's folder.
+        history: list of dicts with the keys `HISTORY`.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(directory / "history.csv", text.getvalue())
+
+
+def draw_curves(directory, history):
+    """Draws error and loss of training and held-out split over the epochs."""
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    error, loss = figure.subplots(1, 2)
+    for axes, title, of in (
+        (error, "top-1 error, %", lambda row, split: 100 * (1 - row[split + "top1"])),
+        (loss, "cross entropy", lambda row, split: row[split + "loss"]),
+    ):
+        for split, label in (("", "training"), ("val_", "held out")):
+            values = [of(row, split) for row in history]
+            axes.plot(
+                epochs, values, label=label, marker="." if len(epochs) < 30 else ""
+            )
+        axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with files.replacing(directory / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=120)

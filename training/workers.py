@@ -1,0 +1,130 @@
+"""Finds the other workers of a run over several machines, and waits for them.
+
+TensorFlow itself waits for hours for a worker that does not come, and aborts the
+process where TF_CONFIG is wrong.
+"""
+
+import json
+import os
+import socket
+import time
+
+import tensorflow as tf
+
+from command_line import UserError
+
+# Until all workers must have been started, in seconds.
+PATIENCE = 120
+EXAMPLE = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+
+
+def find():
+    """Returns the resolver of the cluster, once all its workers are there.
+
+    It is read from TF_CONFIG, else from Slurm's environment.
+
+    Returns:
+        A `tf.distribute.cluster_resolver.ClusterResolver`.
+
+    Raises:
+        UserError: there is neither, it is malformed, or a worker does not come.
+    """
+    if "TF_CONFIG" in os.environ:
+        check(os.environ["TF_CONFIG"])
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif "SLURM_PROCID" in os.environ:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    else:
+        raise UserError(
+            "--strategy=multi_worker needs TF_CONFIG or Slurm. Example: "
+            f"TF_CONFIG='{EXAMPLE}'. Workers on this machine: python "
+            "training/launch.py --workers=2 training/train.py ..."
+        )
+    spec = resolver.cluster_spec()
+    own = spec.task_address(resolver.task_type, resolver.task_id)
+    addresses = [address for job in spec.jobs for address in spec.job_tasks(job)]
+    wait_for(addresses, own, PATIENCE)
+    return resolver
+
+
+def check(text):
+    """Checks a TF_CONFIG.
+
+    Raises:
+        UserError: it is malformed; the message says where.
+    """
+
+    def refuse(reason):
+        return UserError(f"TF_CONFIG {reason}. Expected like {EXAMPLE}")
+
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"is no JSON ({error})") from error
+    if not isinstance(config, dict) or not {"cluster", "task"} <= config.keys():
+        raise refuse("must be an object with 'cluster' and 'task'")
+    cluster, task = config["cluster"], config["task"]
+    if (
+        not isinstance(cluster, dict)
+        or not cluster
+        or cluster.keys()
+        - {
+            "chief",
+            "worker",
+        }
+    ):
+        raise refuse("'cluster' must hold 'worker', and 'chief' if you like")
+    for job, addresses in cluster.items():
+        if not isinstance(addresses, list) or not addresses:
+            raise refuse(f"cluster[{job!r}] must be a list of addresses")
+        for address in addresses:
+            host, _, port = str(address).rpartition(":")
+            if not (host and port.isdecimal() and 0 < int(port) < 65536):
+                raise refuse(f"address {address!r} must be host:port")
+    if not isinstance(task, dict) or task.get("type") not in tuple(cluster):
+        raise refuse(f"task['type'] must be one of {', '.join(cluster)}")
+    count, index = len(cluster[task["type"]]), task.get("index")
+    if type(index) is not int or not 0 <= index < count:
+        raise refuse(f"task['index'] must be 0 to {count - 1}, is {index!r}")
+
+
+def wait_for(addresses, own, seconds):
+    """Waits until somebody listens at every address.
+
+    Args:
+        addresses: of all workers, host:port.
+        own: the one of this process: it listens there meanwhile.
+        seconds: to wait.
+
+    Raises:
+        UserError: a worker did not come, or the own address cannot be had.
+    """
+    until = time.monotonic() + seconds
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(own.rpartition(":")[2])))
+        except OSError as error:
+            raise UserError(
+                f"this worker cannot listen at {own}: {error.strerror}. Is another "
+                "run going on?"
+            ) from error
+        listener.listen(len(addresses))
+        for address in addresses:
+            while address != own:
+                host, _, port = address.rpartition(":")
+                try:
+                    socket.create_connection((host.strip("[]"), int(port)), 5).close()
+                    break
+                except OSError as error:
+                    if time.monotonic() > until:
+                        raise UserError(
+                            f"worker {address} cannot be reached for {seconds} s: "
+                            f"{error}. Start all workers within that time"
+                        ) from error
+                    time.sleep(0.2)
+        # Whoever started later must still find this one: TensorFlow listens soon.
+        time.sleep(0.5)
