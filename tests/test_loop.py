@@ -251,6 +251,37 @@ def small_model():
     return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_weight_decay_is_half_the_sum_of_squares_in_the_loss(
+    digits, tmp_path, decay_all
+):
+    """One step without momentum: what is added is rate * decay * weight."""
+    recipe = dataclasses.replace(
+        recipes.RECIPES["digits"],
+        batch_size=1436,
+        epochs=1,
+        warmup_epochs=0,
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        decay_all=decay_all,
+    )
+    strategy = two_replicas()
+    start = [weights + 0.1 for weights in small_model().get_weights()]
+    ends = []
+    for decay in (0.0, 0.5):
+        with strategy.scope():
+            model = small_model()
+            model.set_weights(start)
+        with_decay = dataclasses.replace(recipe, weight_decay=decay)
+        folder = tmp_path / str(decay)
+        loop.fit(keras, model, digits, SMALL, with_decay, strategy, 0, folder)
+        ends.append(model.get_weights())
+    for plain, decayed, old in zip(*ends, start, strict=True):
+        expected = 0.1 * 0.5 * old if decay_all or old.ndim > 1 else 0 * old
+        np.testing.assert_allclose(plain - decayed, expected, atol=1e-6)
+
+
 def test_two_replicas_on_one_batch_equal_one_replica(digits, tmp_path):
     recipe = dataclasses.replace(recipes.RECIPES["digits"], batch_size=718, epochs=1)
     keras.utils.set_random_seed(0)

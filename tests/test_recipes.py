@@ -1,22 +1,42 @@
+import dataclasses
+
 import pytest
 
 import input_pipeline
 import recipes
 
+COSINE = dataclasses.replace(
+    recipes.RECIPES["cifar"], learning_rate=0.4, epochs=26, warmup_epochs=1
+)
+
 
 def test_learning_rate_warms_up_and_ends_at_zero():
-    def rate(step):
-        return recipes.learning_rate(step, peak=0.4, warmup_steps=4, total_steps=104)
-
-    assert [rate(step) for step in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert rate(4) == 0.4
-    assert rate(54) == pytest.approx(0.2)  # half of the cosine
-    assert rate(104) == pytest.approx(0)
-    assert all(rate(step) >= rate(step + 1) for step in range(4, 104))
+    rates = recipes.learning_rates(COSINE, 4)
+    assert len(rates) == 104
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert rates[54] == pytest.approx(0.2)  # half of the cosine
+    assert all(one >= other for one, other in zip(rates[4:], rates[5:], strict=False))
+    assert 0 < rates[-1] < 0.001
 
 
 def test_learning_rate_without_warm_up_starts_at_its_peak():
-    assert recipes.learning_rate(0, 0.1, 0, 10) == 0.1
+    recipe = dataclasses.replace(COSINE, warmup_epochs=0)
+    assert recipes.learning_rates(recipe, 4)[0] == 0.4
+
+
+def test_the_paper_divides_the_rate_at_32k_and_48k_of_64k_iterations():
+    rates = recipes.learning_rates(recipes.RECIPES["paper_cifar"], 50_000 // 128)
+    assert len(rates) == pytest.approx(64_000, abs=100)
+    for first, last, rate in ((0, 31_900, 0.1), (32_100, 47_900, 0.01)):
+        assert rates[first:last] == pytest.approx([rate] * (last - first))
+    assert rates[48_100:] == pytest.approx([0.001] * len(rates[48_100:]))
+
+
+def test_fewer_epochs_move_the_decays_in_proportion():
+    short = recipes.with_epochs(recipes.RECIPES["torchvision_v1"], 9)
+    assert recipes.learning_rates(short, 1) == pytest.approx(
+        [0.1] * 3 + [0.01] * 3 + [0.001] * 3
+    )
 
 
 def test_every_recipe_names_an_augmentation():

@@ -445,12 +445,27 @@ def _random_resized_crop_flip(image, size, seed):
     return _to_uint8(image)
 
 
+def _random_scale_crop_flip(image, size, seed):
+    """Resizes the shorter side to 256..480 of 224, cuts a square out, flips it.
+
+    He et al., "Deep residual learning", section 3.4.
+    """
+    least, most = size * 256 // 224, size * 480 // 224
+    shorter = tf.random.stateless_uniform((), seed + 2, least, most + 1, tf.int32)
+    shape = tf.shape(image)[:2]
+    resized = shape * shorter // tf.reduce_min(shape)
+    image = _to_uint8(tf.image.resize(image, resized, antialias=True))
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
+
+
 # name: (function of (uint8 image, size, seed), whether it takes images that are
 # already resized: those are decoded and resized once, not in every epoch).
 AUGMENTATIONS = {
     "pad_crop": (_pad_crop, True),
     "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
     "random_resized_crop_flip": (_random_resized_crop_flip, False),
+    "random_scale_crop_flip": (_random_scale_crop_flip, False),
 }
 
 

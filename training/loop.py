@@ -92,6 +92,7 @@ def train(settings, directory, checkpoint_steps=1000):
             weights=settings.weights,
             input_shape=shape,
             classes=len(dataset.labels),
+            shortcut=recipe.shortcut,
         )
 
     keras.utils.set_random_seed(settings.seed)
@@ -157,10 +158,9 @@ def _overridden(recipe, settings):
     if rate is None:
         rate = recipe.learning_rate * batch_size / recipe.batch_size
     return dataclasses.replace(
-        recipe,
+        recipes.with_epochs(recipe, settings.epochs or recipe.epochs),
         batch_size=batch_size,
         learning_rate=rate,
-        epochs=settings.epochs or recipe.epochs,
         image_size=settings.image_size or recipe.image_size,
     )
 
@@ -325,11 +325,7 @@ def _optimizer(api, model, recipe, rates):
     optimizer = api.optimizers.SGD(
         _schedule(api, rates),
         momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay or None,
-    )
-    optimizer.exclude_from_weight_decay(
-        var_list=[v for v in model.trainable_variables if len(v.shape) < 2]
+        nesterov=recipe.nesterov,
     )
     if api is keras and keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -349,7 +345,8 @@ def _step_function(api, model, optimizer, recipe, strategy, totals):
             )
             # Replicas add up their gradients: each has its share of the mean.
             loss = tf.reduce_sum(losses) / recipe.batch_size
-            scaled = scale_loss(loss + _regularization(model, strategy))
+            penalty = _penalty(model, recipe) / strategy.num_replicas_in_sync
+            scaled = scale_loss(loss + penalty)
         gradients = tape.gradient(scaled, model.trainable_variables)
         optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
@@ -375,9 +372,14 @@ def _step_function(api, model, optimizer, recipe, strategy, totals):
     return run_steps
 
 
-def _regularization(model, strategy):
-    """Returns the replica's share of what layers add to the loss."""
-    return sum(model.losses, 0.0) / strategy.num_replicas_in_sync
+def _penalty(model, recipe):
+    """Returns the weight decay, and what layers themselves add to the loss."""
+    decayed = [
+        tf.nn.l2_loss(tf.cast(variable, tf.float32))
+        for variable in model.trainable_variables
+        if recipe.decay_all or len(variable.shape) > 1
+    ]
+    return recipe.weight_decay * tf.add_n(decayed) + sum(model.losses, 0.0)
 
 
 def _diverged(step, recipe, saved):

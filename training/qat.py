@@ -100,6 +100,7 @@ def _recipe(config):
         epochs=FLAGS.epochs or max(1, trained.epochs // 10),
         learning_rate=FLAGS.learning_rate or trained.learning_rate / 100,
         warmup_epochs=0,
+        decay_epochs=(),
         weight_decay=0.0,
     )
 
