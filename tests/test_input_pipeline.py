@@ -23,10 +23,10 @@ def digits():
     return input_pipeline.load("digits")
 
 
-def batches(dataset, epochs=2, first_epoch=0, seed=0, batch_size=100, name="pad_crop"):
+def batches(dataset, epochs=2, first_step=0, seed=0, batch_size=100, name="pad_crop"):
     return list(
         input_pipeline.train_batches(
-            dataset, SMALL, name, batch_size, seed, epochs, first_epoch
+            dataset, SMALL, name, batch_size, seed, epochs, first_step
         ).as_numpy_iterator()
     )
 
@@ -76,7 +76,42 @@ def test_a_resumed_epoch_sees_what_an_unbroken_one_would(digits):
     steps = input_pipeline.steps_per_epoch(digits, 100)
     unbroken = batches(digits, epochs=3)
     assert steps == 14 and len(unbroken) == 3 * steps
-    assert equal(unbroken[2 * steps :], batches(digits, epochs=3, first_epoch=2))
+    for first in (2 * steps, 2 * steps + 5, steps - 1):
+        assert equal(unbroken[first:], batches(digits, epochs=3, first_step=first))
+
+
+def test_workers_share_every_batch(digits):
+    """Each gets a part of it, in as many pieces as it has replicas."""
+    whole = batches(digits, epochs=2, first_step=3)
+    parts = [
+        list(
+            input_pipeline.train_batches(
+                digits, SMALL, "pad_crop", 100, 0, 2, 3, input_pipeline.Share(i, 2, 4)
+            ).as_numpy_iterator()
+        )
+        for i in range(2)
+    ]
+    pieces = [
+        [piece for part in parts for piece in part[2 * n : 2 * n + 2]]
+        for n in range(len(whole))
+    ]
+    together = [tuple(np.concatenate(x) for x in zip(*p, strict=True)) for p in pieces]
+    assert equal(whole, together)
+
+
+def test_workers_share_the_evaluation(digits):
+    seen = []
+    for index in range(3):
+        found = list(
+            input_pipeline.evaluation_batches(
+                digits.held_out, SMALL, 99, input_pipeline.Share(index, 3, 3)
+            ).as_numpy_iterator()
+        )
+        assert [len(labels) for _, labels in found] == [33] * 4  # as many for each
+        seen += [labels for _, labels in found]
+    seen = np.concatenate(seen)
+    expected = [int(label) for _, label in digits.held_out.read()]
+    assert sorted(seen[seen >= 0]) == sorted(expected)
 
 
 def test_epochs_differ_in_order_and_augmentation(digits):

@@ -622,7 +622,9 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
         share.examples(split.examples, batch_size),
         lambda: share.of_batches(split.read(), batch_size),
     )
-    filling = filling.repeat(-mine.examples % (batch_size // share.workers))
+    # All workers have equally many batches, also where the rest is not shared evenly.
+    places = math.ceil(split.examples / batch_size) * (batch_size // share.workers)
+    filling = filling.repeat(places - mine.examples)
     batches = images(mine, preprocessing).concatenate(filling)
     batches = batches.batch(batch_size // share.replicas)
     return _parallel_map(
