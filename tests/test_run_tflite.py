@@ -249,7 +249,11 @@ def test_prepare_resizes_the_shorter_side_and_crops_the_centre(
     left, top = left_top
     expected = whole[top : top + HEIGHT, left : left + WIDTH]
     pixels = prepare(image, classifier)
-    np.testing.assert_array_equal(pixels, expected)
+    # Only the crop is computed, with positions in 32 bits: a pixel may round the other
+    # way.
+    difference = np.abs(pixels.astype(int) - expected)
+    assert difference.max() <= (0 if name == "nearest" else 1)
+    assert difference.mean() < 0.05
     assert pixels.shape == (HEIGHT, WIDTH, 3) and pixels.dtype == np.uint8
 
 
@@ -715,12 +719,15 @@ def test_benchmark_reports_every_stage(models, capfd, pictures):
     assert report["runtime"] == Classifier(models["full"]).runtime
     assert report["model_load"] > 0 and report["first_inference"] > 0
     stages = ("decode", "resize", "invoke", "total")
-    assert all(0 < report[s]["median"] <= report[s]["p90"] for s in stages)
+    for stage in stages:
+        assert 0 < report[stage]["median"] <= report[stage]["p90"]
+        assert report[stage]["p90"] <= report[stage]["p99"]
+    assert report["delegate"] == "none" and 10 < report["peak_memory_mib"] < 10000
     assert report["total"]["median"] > report["decode"]["median"]
     code, out, _ = run_main(capfd, *argv)
     table = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
-    assert table["milliseconds"] == ["median", "p90"]
-    assert all(len(table[stage]) == 2 for stage in stages)
+    assert table["milliseconds"] == ["median", "p90", "p99"]
+    assert all(len(table[stage]) == 3 for stage in stages)
     assert table["first"][0] == "inference"
 
 
@@ -738,14 +745,19 @@ def test_every_picture_is_timed_after_the_warm_up(models, monkeypatch):
     def classify(path, classifier):
         invoke = 3.0 if sum(seen.values()) >= 20 else 1000.0 - sum(seen.values())
         seen[path] += 1
-        return None, {"decode": 1.0, "resize": 2.0, "invoke": invoke}
+        times = {"decode": 1.0, "resize": 2.0, "invoke": invoke}
+        return run_tflite.Result(None, times, None)
 
     monkeypatch.setattr(run_tflite, "classify", classify)
     monkeypatch.setattr(run_tflite, "WARM_UP_INVOKES", 20)
     paths = [f"{number}.png" for number in range(70)]
     report = run_tflite.benchmark(Classifier(models["plain"]), paths, None)
     assert report["invokes"] == 70 and len(seen) == 70
-    assert report["total"] == {"median": 6.0, "p90": 6.0}  # nothing of the warm-up
+    assert report["total"] == {
+        "median": 6.0,
+        "p90": 6.0,
+        "p99": 6.0,
+    }  # nothing of the warm-up
     assert report["first_inference"] == 1000.0
 
 
