@@ -1578,7 +1578,7 @@ def find_classes(folder, classifier):
       classifier: `Classifier`.
 
     Returns:
-      list of (path of the folder, class index), sorted by path.
+      list of (name of the folder, class index), sorted by name.
 
     Raises:
       UserError: a folder stands for no class, or for several.
@@ -1614,7 +1614,7 @@ def find_classes(folder, classifier):
                 f"classes, received {' and '.join(map(str, classes))}; name the "
                 "folders by class numbers from 0"
             )
-    return [(os.path.join(folder, name), i[0]) for name, i in zip(names, found)]
+    return [(name, classes[0]) for name, classes in zip(names, found)]
 
 
 def plain(label):
@@ -1637,11 +1637,14 @@ def evaluate(classifier, folder, messages, guard):
     Raises:
       UserError: the folders fit no classes, or no picture can be read.
     """
+    classes = find_classes(folder, classifier)
     expected = {
         path: index
-        for class_folder, index in find_classes(folder, classifier)
-        for path in find_pictures(class_folder, messages)
+        for name, index in classes
+        for path in find_pictures(os.path.join(folder, name), messages)
     }
+    labels = dict(enumerate(classifier.labels)) if classifier.labels else {}
+    names = labels or {index: name for name, index in classes}
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()
@@ -1668,7 +1671,7 @@ def evaluate(classifier, folder, messages, guard):
         "failed": len(failures),
         "top1": ranks.count(0) / len(ranks),
         "top5": top5 if classifier.classes > 5 else None,
-        "classes": worst_first(confusion, classifier.labels),
+        "classes": worst_first(confusion, names),
         "mistakes": mistakes,
         "failures": failures,
     }
@@ -1680,16 +1683,16 @@ def rank_of(index, scores):
     return int(higher + (scores[:index] == scores[index]).sum())
 
 
-def worst_first(confusion, labels):
+def worst_first(confusion, names):
     """List the accuracy of each class and what it is mostly taken for.
 
     Args:
       confusion: {class: Counter of what it was taken for}.
-      labels: list of str, or None.
+      names: {class: str}.
     """
 
     def named(index, **more):
-        return dict({"index": index, "label": labels and labels[index]}, **more)
+        return dict({"index": index, "label": names.get(index)}, **more)
 
     classes = []
     for index, counts in sorted(confusion.items()):

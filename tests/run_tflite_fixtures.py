@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -151,12 +152,50 @@ def assert_one_error(capfd, argv, *words):
         assert str(word) in errors[0]
 
 
-def run_alone(*argv, timeout=60, **environment):
+def run_alone(*argv, python=sys.executable, timeout=60, **environment):
     """Run the file as its own process, where it watches over itself."""
     return subprocess.run(
-        [sys.executable, RUNNER, *map(str, argv)],
+        [python, RUNNER, *map(str, argv)],
         env=dict(os.environ, **environment),
         capture_output=True,
         text=True,
         timeout=timeout,
     )
+
+
+# What the newest wheels for a Python are; "mendel" is what the Coral Dev Board has.
+ENVIRONMENTS = {
+    "3.7-mendel": ["tflite-runtime==2.7.0", "numpy==1.19.5", "Pillow==5.4.1"],
+    "3.7": ["tflite-runtime", "numpy<2", "Pillow"],
+    "3.9": ["tflite-runtime", "numpy<2", "Pillow"],
+    "3.11": ["tflite-runtime", "numpy<2", "Pillow"],
+    "3.13": ["ai-edge-litert", "Pillow"],
+}
+
+
+def python_environment(name):
+    """Make a virtual environment of another Python, once; skip without that Python.
+
+    Args:
+        name: of `ENVIRONMENTS`.
+
+    Returns:
+        path of its interpreter.
+    """
+    version = name.split("-")[0]
+    root = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    found = sorted(root.glob(f"versions/{version}.*/bin/python{version}"))
+    found = found or [shutil.which(f"python{version}")]
+    if not found[-1]:
+        pytest.skip(f"needs Python {version}")
+    folder = ROOT / "build" / "pythons" / name
+    python, done = folder / "bin" / "python", folder / "done"
+    if not done.exists():
+        subprocess.run([found[-1], "-m", "venv", "--clear", folder], check=True)
+        command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+        installed = subprocess.run(
+            [*command, *ENVIRONMENTS[name]], capture_output=True, text=True
+        )
+        assert installed.returncode == 0, installed.stderr
+        done.touch()
+    return python

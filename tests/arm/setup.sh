@@ -35,7 +35,7 @@ wheel() {
   local target=$folder/$1
   [ -e "$target/done" ] && return
   rm -rf "$target"
-  python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+  python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps \
     --target "$target" --platform "$2" --python-version 3.11 --implementation cp \
     --only-binary=:all: "$3"
   touch "$target/done"
@@ -44,5 +44,6 @@ wheel() {
 system aarch64 arm64
 system armv7l armhf
 wheel aarch64-tflite_runtime manylinux_2_34_aarch64 tflite-runtime==2.14.0
-wheel aarch64-ai_edge_litert manylinux_2_27_aarch64 "ai-edge-litert>=2.1,<3"
+# 2.2 and 2.3 crash in qemu 7.2 when they make an interpreter.
+wheel aarch64-ai_edge_litert manylinux_2_27_aarch64 "ai-edge-litert>=2.1,<2.2"
 wheel armv7l-tflite_runtime manylinux_2_34_armv7l tflite-runtime==2.14.0
