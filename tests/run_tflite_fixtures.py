@@ -152,11 +152,12 @@ def assert_one_error(capfd, argv, *words):
         assert str(word) in errors[0]
 
 
-def run_alone(*argv, python=sys.executable, timeout=60, **environment):
+def run_alone(*argv, python=sys.executable, timeout=60, stdin=None, **environment):
     """Run the file as its own process, where it watches over itself."""
     return subprocess.run(
         [python, RUNNER, *map(str, argv)],
         env=dict(os.environ, **environment),
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=timeout,
