@@ -979,7 +979,7 @@ UPRIGHT = {
 }
 
 
-Picture = collections.namedtuple("Picture", "image size")
+Picture = collections.namedtuple("Picture", "image box")
 
 
 def read_image(source):
@@ -1005,9 +1005,9 @@ def read_picture(source, classifier):
       classifier: `Classifier`; None decodes all pixels.
 
     Returns:
-      `Picture`: the PIL image, of mode RGB and upright, and the size (width, height)
-      of the whole picture in pixels of this image, which is a fraction where an odd
-      number of pixels was halved.
+      `Picture`: the PIL image, of mode RGB and upright, and the box (left, top, right,
+      bottom) of it that the picture fills: less than all where an odd number of pixels
+      was halved.
 
     Raises:
       UserError: as `read_image`.
@@ -1021,8 +1021,8 @@ def read_picture(source, classifier):
     with blamed_on(getattr(source, "name", "picture"), Exception):
         image, size = decode(source, classifier)
         file_format = image.format
-        image, size = upright(image, size)
-        return Picture(to_rgb(image, file_format), size)
+        image, box = upright(image, size)
+        return Picture(to_rgb(image, file_format), box)
 
 
 def read_stdin():
@@ -1038,7 +1038,8 @@ def decode(file, classifier):
     """Read the pixels of a picture file; whatever is wrong with it is raised.
 
     Returns:
-      (PIL image, size): as `read_picture`, but of any mode and perhaps turned.
+      (PIL image of any mode, perhaps still to be turned; (width, height) in its pixels
+      of what the picture fills, from the left upper corner).
     """
     from PIL import Image
 
@@ -1079,8 +1080,12 @@ def needed_size(size, classifier):
 def upright(image, size):
     """Apply the EXIF orientation; damaged EXIF leaves the picture as it is.
 
+    Args:
+      image: PIL image.
+      size: (width, height) that the picture fills, from the left upper corner.
+
     Returns:
-      (PIL image, size), both turned.
+      (PIL image, box): as `Picture`, but of any mode.
     """
     from PIL import Image
 
@@ -1089,11 +1094,15 @@ def upright(image, size):
     try:
         orientation = (read_exif() or {}).get(0x0112)
     except Exception:  # whatever is wrong with it, the pixels are whole
-        return image, size
-    if orientation not in UPRIGHT:
-        return image, size
-    image = image.transpose(getattr(Image, UPRIGHT[orientation]))
-    return image, size[::-1] if orientation > 4 else size
+        orientation = None
+    if orientation in UPRIGHT:
+        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
+    else:
+        orientation = 1
+    width, height = size[::-1] if orientation > 4 else size
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    return image, (left, top, left + width, top + height)
 
 
 def to_rgb(image, file_format):
@@ -1112,13 +1121,13 @@ def to_rgb(image, file_format):
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def prepare(image, classifier, size=None):
+def prepare(image, classifier, box=None):
     """Resize a picture to the model's input, as the model says.
 
     Args:
       image: PIL image of mode RGB.
       classifier: `Classifier`.
-      size: (width, height) as in `Picture`; None is the size of the image.
+      box: as in `Picture`; None is all of the image.
 
     Returns:
       uint8 array (height, width, 3).
@@ -1129,12 +1138,12 @@ def prepare(image, classifier, size=None):
     import numpy as np
     from PIL import Image
 
-    size = size or image.size
+    box = box or (0, 0) + image.size
     height, width = classifier.input_shape[1:3]
     how = classifier.preprocessing
     if how is None:
-        resized = image.resize((width, height), Image.LANCZOS, (0, 0) + tuple(size))
-        return np.array(resized)
+        return np.array(image.resize((width, height), Image.LANCZOS, box))
+    size = (box[2] - box[0], box[3] - box[1])
     shorter, longer = sorted(size)
     new_longer = int(how.resize_size * longer / shorter)
     if new_longer * how.resize_size > MAX_PIXELS:
@@ -1151,9 +1160,14 @@ def prepare(image, classifier, size=None):
         return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
     # Resizing and cropping at once: what is cropped need not be computed.
     across, down = size[0] / new_size[0], size[1] / new_size[1]
-    box = (crop[0] * across, crop[1] * down, crop[2] * across, crop[3] * down)
+    part = (
+        box[0] + crop[0] * across,
+        box[1] + crop[1] * down,
+        box[0] + crop[2] * across,
+        box[1] + crop[3] * down,
+    )
     method = getattr(Image, how.interpolation.upper())
-    return np.array(image.resize((width, height), method, box))
+    return np.array(image.resize((width, height), method, part))
 
 
 # --- Sources of pictures --------------------------------------------------------------
@@ -1276,7 +1290,7 @@ def load_pixels(path, classifier):
     times = {"decode": milliseconds_since(start)}
     start = time.perf_counter()
     with blamed_on(path, UserError, MemoryError):
-        pixels = prepare(picture.image, classifier, picture.size)
+        pixels = prepare(picture.image, classifier, picture.box)
     times["resize"] = milliseconds_since(start)
     return pixels, times, picture.image
 
