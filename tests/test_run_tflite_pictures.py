@@ -46,31 +46,63 @@ pytest_plugins = ["run_tflite_fixtures"]
 @pytest.mark.skipif(not PHOTOS.exists(), reason="development data absent")
 @pytest.mark.parametrize("size, resize_size", [(224, 256), (128, 146), (32, 36)])
 def test_pixels_and_labels_are_those_of_trainings_evaluation(size, resize_size):
-    import input_pipeline
-    from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+    import tensorflow as tf
 
-    crop = size / resize_size
-    steps = Preprocessing((size, size), crop_fraction=crop, **NORMALIZATIONS["zoo"])
+    import input_pipeline
+    from keras_resnet.preprocessing import Preprocessing
+
+    def decode_exactly(data):
+        # TensorFlow's default DCT is a fast one: 1.2 of 255 away from all the others.
+        if data[:2] != b"\xff\xd8":
+            return input_pipeline.decode(data)
+        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.convert_to_tensor(input_pipeline._upright(image.numpy(), data))
+
+    steps = Preprocessing((size, size), crop_fraction=size / resize_size)
     assert steps.resize_size == resize_size
-    model = PEERS / "mobilenet_v1_0.25_128_quant.tflite"
-    model = PEERS / "mlperf_tiny_resnet8_int8.tflite" if size == 32 else model
-    classifier = Classifier(str(model))
-    shape, classifier.input_shape = classifier.input_shape, (1, size, size, 3)
+    names = {128: "mobilenet_v1_0.25_128_quant", 32: "mlperf_tiny_resnet8_int8"}
+    classifier = Classifier(str(PEERS / f"{names.get(size, names[128])}.tflite"))
+    classifier.input_shape = (1, size, size, 3)
     classifier.preprocessing = run_tflite.Preprocessing(
-        1, [size, size], resize_size, 1.0, "bilinear"
+        1, [size, size], resize_size, size / resize_size, "bilinear"
     )
-    differences, same = [], 0
+    differences, leads = [], []
     for path in sorted(PHOTOS.glob("*/*")):
-        decoded = input_pipeline.decode(path.read_bytes())
-        expected = input_pipeline.resize_and_crop(decoded, steps).numpy()
+        data = path.read_bytes()
         actual = run_tflite.load_pixels(str(path), classifier)[0]
-        differences.append(np.abs(actual.astype(int) - expected).mean())
-        if shape == classifier.input_shape:
-            best = [classifier.scores(p).argmax() for p in (actual, expected)]
-            same += best[0] == best[1]
-    assert len(differences) == 100
-    assert np.mean(differences) < 0.5
-    assert shape != classifier.input_shape or same >= 99
+        exact = input_pipeline.resize_and_crop(decode_exactly(data), steps).numpy()
+        differences.append(np.abs(actual.astype(int) - exact).mean())
+        if size == 128:
+            scores, other = classifier.scores(actual), classifier.scores(exact)
+            leads.append(scores.max() - scores[other.argmax()])
+    assert len(differences) == 100 and np.mean(differences) < 0.2
+    # A pixel of a hundred rounds otherwise. This small network, the largest trained one
+    # here, then wavers between classes that are a few steps of 1/256 apart.
+    assert sum(lead == 0 for lead in leads) >= 90 or size != 128
+    assert max(leads, default=0) < 10 / 256
+
+
+@pytest.mark.skipif(not PHOTOS.exists(), reason="development data absent")
+@pytest.mark.parametrize(
+    "name, size",
+    [("mobilenet_v1_0.25_128_quant", 128), ("mlperf_tiny_resnet8_int8", 32)],
+)
+def test_photographs_decoded_smaller_keep_their_labels(name, size):
+    classifier = Classifier(str(PEERS / f"{name}.tflite"))
+    classifier.preprocessing = run_tflite.Preprocessing(
+        1, [size, size], size * 8 // 7, 7 / 8, "bilinear"
+    )
+    same = smaller = 0
+    for path in map(str, sorted(PHOTOS.glob("*/*"))):
+        picture = run_tflite.read_picture(path, classifier)
+        whole = run_tflite.read_image(path)
+        smaller += picture.image.size != whole.size
+        fed = run_tflite.prepare(picture.image, classifier, picture.box)
+        expected = run_tflite.prepare(whole, classifier)
+        best = [classifier.scores(pixels).argmax() for pixels in (fed, expected)]
+        same += best[0] == best[1]
+    assert same >= 99
+    assert smaller > 3 or size != 32
 
 
 def photograph(width, height, orientation=1):
@@ -84,10 +116,10 @@ def photograph(width, height, orientation=1):
     return encoded(image, "JPEG", quality=92, exif=exif)
 
 
-@pytest.mark.parametrize("name", ["full", "plain"])
+@pytest.mark.parametrize("name, factor", [("full", 2), ("plain", 4)])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_same_pixels(
-    models, tmp_path, name, orientation
+    models, tmp_path, name, factor, orientation
 ):
     path = tmp_path / "photo.jpg"
     path.write_bytes(photograph(801, 603, orientation))  # both leave a rest
@@ -95,9 +127,9 @@ def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_same_pixels(
     picture = run_tflite.read_picture(str(path), classifier)
     whole = run_tflite.read_image(str(path))
     assert whole.size == ((801, 603) if orientation < 5 else (603, 801))
-    assert sorted(picture.image.size) == [76, 101]
+    assert sorted(picture.image.size) == [603 // factor + 1, 801 // factor + 1]
     left, top, right, bottom = picture.box
-    assert ((right - left) * 8, (bottom - top) * 8) == whole.size
+    assert ((right - left) * factor, (bottom - top) * factor) == whole.size
     pixels = run_tflite.prepare(picture.image, classifier, picture.box)
     expected = run_tflite.prepare(whole, classifier)
     assert np.abs(pixels.astype(int) - expected).mean() < 0.5
