@@ -895,7 +895,11 @@ class Classifier:
 
         check_normalization(mean, std)
         dtype = self._input["dtype"]
-        table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
+        with np.errstate(all="ignore"):
+            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
+            fits = np.isfinite(table.astype(np.float32)).all()
+        if not fits:
+            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
         if not np.issubdtype(dtype, np.floating):
             scale, zero_point = self._input["quantization"]
             if not scale:
@@ -1416,31 +1420,42 @@ def as_records(top):
     return [prediction._asdict() for prediction in top]
 
 
+def show(text):
+    """Print whole lines at once: native code may end us between two writes."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def print_json(path, top, times):
     """Print the result for one picture as a line of JSON."""
     record = {"file": path, "top": as_records(top), "milliseconds": times}
-    print(json.dumps(record), flush=True)
+    show(json.dumps(record))
 
 
-def print_csv_row(*fields):
-    """Print one row; a field with commas, quotes or line breaks is quoted."""
+def csv_row(*fields):
+    """Format one row; a field with commas, quotes or line breaks is quoted."""
     import csv
 
-    csv.writer(sys.stdout, lineterminator="\n").writerow(fields)
-    sys.stdout.flush()
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(fields)
+    return row.getvalue()
 
 
 def print_csv(path, top, times):
     """Print the result for one picture as rows of CSV, one per class."""
     spent = [times.get(stage, "") for stage in STAGES]
-    for rank, (index, label, score) in enumerate(top, 1):
-        print_csv_row(path, rank, index, label or "", score, *spent)
+    rows = [
+        csv_row(path, rank, index, label or "", score, *spent)
+        for rank, (index, label, score) in enumerate(top, 1)
+    ]
+    if rows:
+        show("\n".join(rows))
 
 
 def print_table(path, top, times):
     """Print the result for one picture for people."""
     spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
-    print("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)), flush=True)
+    show("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
 
 
 def table_lines(top):
@@ -1806,6 +1821,14 @@ def whole_number(lowest, highest):
     return parse
 
 
+def finite(text):
+    """Argument type: one finite number."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(text)):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number, received {text!r}")
+
+
 def numbers(text):
     """Argument type: one finite number, or three separated by commas."""
     with contextlib.suppress(ValueError):
@@ -1839,7 +1862,7 @@ def parse_arguments(argv):
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=pictures)
     add("--model", metavar="PATH", help="the .tflite file")
     add("--top_k", default=5, help="classes to show for each picture (5)", **number)
-    add("--threshold", default=0.0, type=float, help="least score to show (0)")
+    add("--threshold", default=0.0, type=finite, help="least score to show (0)")
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
@@ -1891,6 +1914,9 @@ def check_options(options):
     for clash in (sources, modes, outputs):
         if len(clash) > 1:
             raise UserError(f"{' and '.join(clash)} do not go together; give one")
+    for name in ("labels", "annotate"):  # an unset variable of a shell, mostly
+        if given[name] == "":
+            raise UserError(f"--{name} is empty; give a path or leave it out")
     lists = set(modes) <= {"--camera", "--watch"}
     for name in ("csv", "annotate"):
         if given[name] and not lists:
@@ -2020,7 +2046,7 @@ def run_pictures(classifier, options, messages, guard):
     write = print_json if options.json else print_csv if options.csv else print_table
     if options.csv and not guard.careful:
         stages = [f"{stage}_ms" for stage in STAGES]
-        print_csv_row("file", "rank", "index", "label", "score", *stages)
+        show(csv_row("file", "rank", "index", "label", "score", *stages))
     if options.annotate:
         with blamed_on(options.annotate, OSError):
             os.makedirs(options.annotate, exist_ok=True)
@@ -2031,12 +2057,13 @@ def run_pictures(classifier, options, messages, guard):
             continue
         top = classifier.top_k(result.scores, options.top_k)
         top = [one for one in top if one.score >= options.threshold]
-        write(path, top, result.times)
+        # The line comes last: should the process end here, it is not printed twice.
         if options.annotate:
             annotated = annotated_path(options.annotate, number, path)
             error = attempt(annotate, result.image, top, annotated)
             if error:
                 messages.error(error)
+        write(path, top, result.times)
 
 
 def main(argv=None, guard=None):
