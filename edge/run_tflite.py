@@ -2203,7 +2203,8 @@ def supervise():
     """Run `main` in child processes, so that a crash of native code is one line.
 
     After a crash with several pictures in work, the next child takes them one by one,
-    to name the culprit and go on behind it.
+    to name the culprit and go on behind it. A result that was just being printed is
+    printed again: rather twice than never.
 
     Returns:
       the exit code.
