@@ -1,0 +1,401 @@
+"""edge/run_tflite.py and a thousand damaged or hostile inputs."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from run_tflite_fixtures import (
+    RUNNER,
+    assert_one_error,
+    encoded,
+    noise,
+    run_alone,
+    with_archive,
+)
+
+import run_tflite
+
+pytest_plugins = ["run_tflite_fixtures"]
+SECONDS = 10  # nothing may take longer
+
+
+def damaged(data, rng):
+    """Change, cut, repeat or insert bytes."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 4, 32))):
+        where, kind = rng.randrange(len(data)), rng.randrange(8)
+        if kind == 0:
+            del data[where:]
+        elif kind == 1:
+            data[where:where] = data[where : where + rng.randrange(1, 64)]
+        elif kind == 2:
+            del data[where : where + rng.randrange(1, 64)]
+        else:
+            extremes = (0, 1, 127, 128, 255, rng.randrange(256))
+            data[where] = rng.choice(extremes)
+        if len(data) < 2:
+            break
+    return bytes(data)
+
+
+def png_of(width, height):
+    """A PNG that promises so many pixels and holds few."""
+    data = bytearray(encoded(Image.new("RGB", (8, 8)), "PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zipfile.crc32(data[12:29]))
+    return bytes(data)
+
+
+def gif_of(width, height):
+    data = bytearray(encoded(Image.new("P", (8, 8)), "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def sources():
+    """One whole picture of each format."""
+    image = Image.fromarray(noise(40, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {
+        name.lower(): encoded(image, name)
+        for name in ("PNG", "BMP", "GIF", "WEBP", "TIFF")
+    }
+    pictures["jpg"] = encoded(image, "JPEG", exif=exif, quality=90)
+    pictures["jpeg"] = encoded(image.convert("CMYK"), "JPEG", progressive=True)
+    return pictures
+
+
+def fill_with_damaged_pictures(folder, count, seed=0):
+    """Write damaged pictures."""
+    pictures = sorted(sources().items())
+    for number in range(count):
+        rng = random.Random(f"{seed} {number}")
+        suffix, data = pictures[number % len(pictures)]
+        (folder / f"{number:04d}.{suffix}").write_bytes(damaged(data, rng))
+
+
+def fill_with_hostile_files(folder):
+    """Write what is worse than damage."""
+    bombs = [(10000, 10000), (60000, 60000), (2**31 - 1, 2**31 - 1), (1, 2**31 - 1)]
+    for number, size in enumerate(bombs):
+        (folder / f"bomb{number}.png").write_bytes(png_of(*size))
+    (folder / "bomb.gif").write_bytes(gif_of(65535, 65535))
+    stretched = encoded(Image.new("L", (60000, 1)), "PNG")
+    (folder / "stretched.png").write_bytes(stretched)
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "dangling.png").symlink_to(folder / "nowhere")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "memory.png").symlink_to("/proc/self/mem")
+    (folder / "directory.png").mkdir()
+    (folder / "around").symlink_to(folder)
+    (folder / "new\nline\x1b[2J.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / os.fsdecode(b"latin-\xe9.png")).write_bytes(b"GIF89a")
+    (folder / "-n.png").write_bytes(b"")
+    (folder / ("x" * 200 + ".png")).write_bytes(b"BM")
+
+
+def assert_told(result, code=2):
+    """No traceback and no chatter: every line of stderr is an error of ours."""
+    assert result.returncode == code, result.stderr[-2000:]
+    for line in result.stderr.splitlines():
+        assert line.startswith("error: ") and "\x1b" not in line
+    return result.stderr.splitlines()
+
+
+def run_in_time(*argv, **options):
+    start = time.monotonic()
+    result = run_alone(*argv, timeout=SECONDS * 6, **options)
+    return result, time.monotonic() - start
+
+
+def assert_good_pictures_are_classified(models, folder):
+    for name, colour in (("first", (250, 5, 9)), ("last", (5, 9, 250))):
+        image = Image.new("RGB", (40, 30), colour)
+        image.save(folder / f"{'!' if name == 'first' else 'zz'}{name}.png")
+    result = run_alone(f"--model={models['full']}", "--json", folder, timeout=120)
+    errors = assert_told(result)
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    labels = {os.path.basename(r["file"]): r["top"][0]["label"] for r in records}
+    assert labels["!first.png"] == "red" and labels["zzlast.png"] == "blue"
+    named = sum(len(files) for _, _, files in os.walk(folder))
+    assert len(records) + len(errors) == named
+    assert not [line for line in errors if "native code" in line]
+    return len(errors), len(records)
+
+
+def test_good_pictures_among_hostile_files_are_classified(models, tmp_path):
+    fill_with_hostile_files(tmp_path)
+    errors, records = assert_good_pictures_are_classified(models, tmp_path)
+    assert records == 3  # the two, and the one that is merely long
+    assert errors > 10
+
+
+def test_good_pictures_among_damaged_ones_are_classified(models, tmp_path):
+    fill_with_damaged_pictures(tmp_path, 70)
+    errors, records = assert_good_pictures_are_classified(models, tmp_path)
+    assert errors > 20 and records > 5
+
+
+@pytest.mark.slow
+def test_good_pictures_among_hundreds_of_damaged_ones_are_classified(models, tmp_path):
+    fill_with_damaged_pictures(tmp_path, 600, seed=1)
+    errors, records = assert_good_pictures_are_classified(models, tmp_path)
+    assert errors > 200 and records > 50
+
+
+def hostile_models(models, count):
+    """Yield damaged models: changed bytes, and counts and offsets set to extremes."""
+    plain = open(models["plain"], "rb").read()
+    full = open(models["full"], "rb").read()
+    for number in range(count):
+        rng = random.Random(number)
+        data = bytearray(rng.choice((plain, full)))
+        kind = rng.randrange(3)
+        if kind == 0:
+            yield damaged(data, rng)
+            continue
+        for _ in range(rng.choice((1, 2, 8))):
+            where = rng.randrange(len(data) // 4) * 4
+            near = struct.unpack_from("<i", data, where)[0]
+            extremes = (0, -1, 1, near + 4, near - 4, near * 2, 2**31 - 1, 65536, -128)
+            value = rng.choice(extremes) & 0xFFFFFFFF
+            struct.pack_into("<I", data, where, value)
+        yield bytes(data)
+
+
+def check_models(models, tmp_path, count):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(noise(40, 30)).save(picture)
+    refused = crashed = 0
+    for number, data in enumerate(hostile_models(models, count)):
+        path = tmp_path / "model.tflite"
+        path.write_bytes(data)
+        result, seconds = run_in_time(f"--model={path}", "--json", picture)
+        assert seconds < SECONDS, number
+        assert result.returncode in (0, 2), (number, result.stderr)
+        errors = assert_told(result, result.returncode)
+        assert len(errors) == (1 if result.returncode else 0), (number, errors)
+        refused += result.returncode == 2
+        crashed += any("native code crashed" in line for line in errors)
+    return refused, crashed
+
+
+def test_damaged_models_are_one_line_each(models, tmp_path):
+    refused, _ = check_models(models, tmp_path, 25)
+    assert 5 < refused < 25
+
+
+@pytest.mark.slow
+def test_hundreds_of_damaged_models_are_one_line_each(models, tmp_path):
+    refused, _ = check_models(models, tmp_path, 250)
+    assert 50 < refused < 250
+
+
+def overlapping_vectors(count=20000):
+    """A model whose buffers all begin at another byte of one and the same block."""
+    root = 24
+    data = struct.pack("<I4s", root, b"TFL3")
+    data += struct.pack("<7Hxx", 14, 8, 0, 0, 0, 0, 4)  # Model has buffers alone
+    data += struct.pack("<iII", root - 8, 4, count)
+    first = len(data) + 4 * count
+    first += -first % 8
+    block = first + 16 * count
+    tables = b""
+    for number in range(count):
+        table = first + 16 * number + 8
+        data += struct.pack("<I", table - len(data))
+        target = block + 4 * (number % 1000)
+        tables += struct.pack("<4HiI", 6, 8, 4, 0, 8, target - table - 4)
+    return data.ljust(first, b"\0") + tables + struct.pack("<20000I", *[9000] * 20000)
+
+
+def test_vectors_that_share_their_bytes_are_refused(models, tmp_path, capfd):
+    # Read one by one, they are a gigabyte.
+    path = tmp_path / "m.tflite"
+    path.write_bytes(overlapping_vectors(1))
+    run_tflite.read_model(str(path))
+    path.write_bytes(overlapping_vectors())
+    assert_one_error(capfd, [f"--model={path}", "a.png"], "overlapping vectors")
+
+
+TEXTS = [
+    b"",
+    b"\xff\xfe\0",
+    b"\0" * 100,
+    b"a\nb",
+    b"a\nb\nc\nd\n",
+    b"x" * (5 << 20),
+    b"0 a\n0 b\n1 c",
+    b"999999999999 a\nb\nc",
+    "\u202ered\n\x1b[2J\n\x07".encode(),
+    b"a\r\rb\rc",
+]
+
+
+def test_hostile_labels_are_one_line(models, tmp_path):
+    Image.fromarray(noise(40, 30)).save(tmp_path / "p.png")
+    for number, text in enumerate(TEXTS):
+        (tmp_path / "labels.txt").write_bytes(text)
+        argv = [f"--model={models['full']}", f"--labels={tmp_path / 'labels.txt'}"]
+        result, seconds = run_in_time(*argv, tmp_path / "p.png")
+        assert seconds < SECONDS and result.returncode in (0, 2), number
+        assert len(assert_told(result, result.returncode)) == result.returncode // 2
+        assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", result.stdout)
+
+
+def archives(plain, rng):
+    """Yield models whose archive is hostile."""
+    yield with_archive(plain, labels__txt=bytes(50 << 20))  # 50 MB in 50 KB
+    yield with_archive(plain, preprocessing__json="[" * 60000)
+    yield with_archive(plain, preprocessing__json='{"version": 1e999}')
+    yield with_archive(plain, preprocessing__json='{"version": ' + "9" * 5000 + "}")
+    yield with_archive(plain, **{"../../labels__txt": "a\nb\nc\n"})
+    whole = with_archive(plain, labels__txt="a\nb\nc\n", preprocessing__json="{}")
+    for _ in range(20):
+        tail = damaged(whole[len(plain) :], rng)
+        yield plain + tail
+
+
+def test_hostile_archives_are_one_line(models, tmp_path):
+    Image.fromarray(noise(40, 30)).save(tmp_path / "p.png")
+    plain = open(models["plain"], "rb").read()
+    codes = []
+    for number, data in enumerate(archives(plain, random.Random(0))):
+        (tmp_path / "m.tflite").write_bytes(data)
+        result, seconds = run_in_time(
+            f"--model={tmp_path}/m.tflite", tmp_path / "p.png"
+        )
+        assert seconds < SECONDS and result.returncode in (0, 2), number
+        assert len(assert_told(result, result.returncode)) == result.returncode // 2
+        codes.append(result.returncode)
+    assert codes[:4] == [2, 2, 2, 2] and 0 in codes[4:]
+
+
+def test_folders_without_permission_are_told(models, pictures):
+    if os.getuid() == 0:
+        pytest.skip("root may read everything")
+    (pictures / "closed").mkdir(mode=0)
+    (pictures / "closed.png").touch(mode=0)
+    result = run_alone(f"--model={models['full']}", pictures)
+    assert len(assert_told(result)) == 2
+
+
+def test_the_standard_input_may_be_hostile(models, pictures):
+    argv = [f"--model={models['full']}", "-"]
+    for data in (b"", b"no picture", png_of(60000, 60000)):
+        file = pictures / "stdin"
+        file.write_bytes(data)
+        with open(file, "rb") as stdin:
+            result = run_alone(*argv, stdin=stdin)
+        assert len(assert_told(result)) == 1
+        assert "standard input" in result.stderr
+
+
+def test_noise_is_no_picture(models, tmp_path):
+    for number in range(30):
+        data = np.random.RandomState(number).bytes(200)
+        start = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]
+        (tmp_path / f"{number}.png").write_bytes(start[number % 5] + data)
+    result = run_alone(f"--model={models['full']}", tmp_path)
+    assert (len(assert_told(result)), result.stdout) == (30, "")
+
+
+def test_a_reader_of_json_sees_whole_lines_only(models, tmp_path):
+    fill_with_damaged_pictures(tmp_path, 20, seed=3)
+    result = run_alone(f"--model={models['full']}", "--json", tmp_path)
+    for line in io.StringIO(result.stdout):
+        assert json.loads(line)["file"]
+
+
+CRASHING = """
+import os, sys
+sys.path.insert(0, sys.argv.pop(1))
+import run_tflite
+crashes, read = sys.argv.pop(1), run_tflite.read_picture
+def read_or_crash(source, classifier):
+    if crashes in str(source):
+        os.write(2, b"native chatter")
+        os.abort()
+    return read(source, classifier)
+run_tflite.read_picture = read_or_crash
+sys.exit(run_tflite.supervise())
+"""
+
+
+def run_crashing(name, *argv):
+    """Run the file where reading a picture of this name crashes native code."""
+    return subprocess.run(
+        [sys.executable, "-c", CRASHING, RUNNER.parent, name, *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_crash_names_its_picture_and_the_others_are_classified(models, pictures):
+    for number in range(20):
+        shutil.copy(pictures / "b.png", pictures / f"more{number:02d}.png")
+    (pictures / "text.jpg").write_text("no picture")
+    (pictures / "none").mkdir()
+    argv = [f"--model={models['full']}", "--csv", pictures, pictures / "none"]
+    result = run_crashing("more07", *argv)
+    errors = assert_told(result)
+    assert len(errors) == 3 and len([e for e in errors if "more07.png" in e]) == 1
+    assert sum("native code crashed (SIGABRT)" in line for line in errors) == 1
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    best = [row["file"] for row in rows if row["rank"] == "1"]
+    expected = sorted(set(map(str, pictures.glob("*.png"))))
+    assert best == [path for path in expected if "more07" not in path]
+
+
+def test_a_crash_in_an_evaluation_names_its_picture(models, pictures):
+    for name, number in (("r", 0), ("g", 1), ("b", 2)):
+        (pictures / str(number)).mkdir()
+        shutil.move(pictures / f"{name}.png", pictures / str(number))
+    argv = [f"--model={models['full']}", f"--evaluate={pictures}", "--json"]
+    result = run_crashing("g.png", *argv)
+    assert len(assert_told(result)) == 1 and result.stdout == ""
+    assert "g.png: reading it: native code crashed (SIGABRT)" in result.stderr
+
+
+def test_a_child_that_is_killed_for_memory_is_told(models, pictures):
+    script = CRASHING.replace("os.abort()", "os.kill(os.getpid(), 9)")
+    result = subprocess.run(
+        [sys.executable, "-c", script, RUNNER.parent, "r.png"]
+        + [f"--model={models['full']}", pictures / "r.png"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert len(assert_told(result)) == 1 and "out of memory?" in result.stderr
+
+
+def test_no_child_outlives_its_parent(models, pictures):
+    process = subprocess.Popen(
+        [sys.executable, RUNNER, f"--model={models['full']}", f"--watch={pictures}"],
+        stdout=subprocess.PIPE,
+    )
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 20
+    while not children.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children.read_text()
+    time.sleep(1)
+    process.kill()
+    # The pipe ends when nobody holds it any more.
+    assert process.communicate(timeout=20)[0] == b""
