@@ -386,21 +386,33 @@ def resize_and_crop(image, preprocessing):
         uint8 (*preprocessing.input_size, 3).
     """
     height, width = preprocessing.input_size
-    size = preprocessing.resize_size
+    image = resize(image, preprocessing.resize_size, preprocessing.interpolation)
+    margins = tf.cast(tf.shape(image)[:2] - [height, width], tf.float32)
+    top, left = tf.unstack(tf.cast(tf.round(margins / 2), tf.int32))
+    return tf.image.crop_to_bounding_box(image, top, left, height, width)
+
+
+def resize(image, size, interpolation):
+    """Resizes the shorter side to `size`, as PIL would.
+
+    Args:
+        image: uint8 (height, width, 3).
+        size: pixels.
+        interpolation: one of `keras_resnet.preprocessing.INTERPOLATIONS`.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
     shape = tf.shape(image)[:2]
-    shorter = tf.reduce_min(shape)
     # The longer side in whole numbers, rounded down like PIL's users do.
-    resized = shape * size // shorter
+    resized = shape * size // tf.reduce_min(shape)
     # PIL antialiases when it shrinks and rounds to whole levels.
-    method = _METHODS[preprocessing.interpolation]
-    image = tf.cond(
+    method = _METHODS[interpolation]
+    return tf.cond(
         tf.reduce_all(resized == shape),
         lambda: image,
         lambda: _to_uint8(tf.image.resize(image, resized, method, antialias=True)),
     )
-    margins = tf.cast(resized - [height, width], tf.float32)
-    top, left = tf.unstack(tf.cast(tf.round(margins / 2), tf.int32))
-    return tf.image.crop_to_bounding_box(image, top, left, height, width)
 
 
 def _to_uint8(image):
@@ -586,9 +598,7 @@ def train_batches(
         return _parallel_map(ordered, augmented)
 
     def to_model(images, labels):
-        return _normalize(images, preprocessing), tf.one_hot(
-            labels, len(dataset.labels)
-        )
+        return normalize(images, preprocessing), tf.one_hot(labels, len(dataset.labels))
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
     batches = batches.batch(batch_size // share.replicas, drop_remainder=True)
@@ -628,7 +638,7 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     batches = images(mine, preprocessing).concatenate(filling)
     batches = batches.batch(batch_size // share.replicas)
     return _parallel_map(
-        batches, lambda pixels, labels: (_normalize(pixels, preprocessing), labels)
+        batches, lambda pixels, labels: (normalize(pixels, preprocessing), labels)
     ).prefetch(tf.data.AUTOTUNE)
 
 
@@ -671,8 +681,8 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
         return np.stack([image for image, _ in pixels.as_numpy_iterator()])
 
 
-def _normalize(pixels, preprocessing):
-    """As `Preprocessing.normalize`, in tf.data (a test holds them equal)."""
+def normalize(pixels, preprocessing):
+    """Normalizes as `Preprocessing.normalize` does, in TensorFlow."""
     pixels = tf.cast(pixels, tf.float32)
     pixels = (pixels - preprocessing.mean_rgb_255) / preprocessing.std_rgb_255
     return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
