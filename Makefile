@@ -2,16 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-backends lint setup clean
+.PHONY: demo test test-slow test-backends lint setup environments clean
 
 demo: setup
 	$(BIN)/python demo.py
 
-test: setup
+test: setup environments
 	$(BIN)/python -m pytest -q -m "not slow"
 
 # What takes minutes; CI runs it too.
-test-slow: setup
+test-slow: setup environments
 	$(BIN)/python -m pytest -q -m slow
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
@@ -28,6 +28,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# What the tests run that cannot be installed beside TensorFlow, in folders of its own.
+environments: setup
+	$(BIN)/python tests/environments.py
+
 setup: .venv/installed
 
 .venv/installed: setup.py
@@ -40,4 +44,4 @@ setup: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv* build dist *.egg-info
