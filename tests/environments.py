@@ -27,7 +27,12 @@ def _folder(name):
 
 
 def python_of(name):
-    """Returns the interpreter of an environment; skips the test where it is missing."""
+    """Returns the interpreter of an environment; skips the test where it is missing.
+
+    Environment "here" is the one of the tests.
+    """
+    if name == "here":
+        return sys.executable
     if not (_folder(name) / "complete").exists():
         pytest.skip(f"needs .venv-{name}: make environments")
     return _folder(name) / "bin" / "python"
