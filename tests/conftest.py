@@ -85,7 +85,7 @@ def files(digits_run, qat_report):
 
     import conversion
     import input_pipeline
-    import tflite_file
+    import metadata
 
     paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
     model = keras.saving.load_model(digits_run / "model.keras")
@@ -94,5 +94,6 @@ def files(digits_run, qat_report):
     )
     for name in QUANTIZATIONS[1:]:
         content = conversion.from_keras(model, SMALL, name, calibration)
-        paths[name].write_bytes(tflite_file.with_archive(content, None, SMALL))
+        about = metadata.About(name)
+        paths[name].write_bytes(metadata.with_metadata(content, None, SMALL, about))
     return paths

@@ -76,7 +76,7 @@ def test_int8_files_hold_the_minimum_of_operators_and_no_float(files, quantize):
 
 def dense_layer(content):
     """Returns the weights and the operator code of the one FULLY_CONNECTED."""
-    model = tflite_file._parse(content)
+    model = tflite_file.parse(content)
     graph = model.subgraphs[0]
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
