@@ -82,7 +82,7 @@ def test_the_two_sets_of_kernels_differ_by_one_step_of_the_logits(
         levels_of("here", kernels)[quantize].astype(int)
         for kernels in ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", "AUTO")
     )
-    graph = tflite_file._parse(files[quantize].read_bytes()).subgraphs[0]
+    graph = tflite_file.parse(files[quantize].read_bytes()).subgraphs[0]
     (logits,) = (t for t in graph.tensors if b"BiasAdd" in t.name and len(t.shape) == 2)
     # The slope of a softmax is at most 1/4, and two logits may move apart.
     step = 2 * logits.quantization.scale[0] / 4 * 256
