@@ -2,16 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-backends lint setup clean
+.PHONY: demo test test-slow test-backends lint setup environments clean
 
 demo: setup
 	$(BIN)/python demo.py
 
-test: setup
+test: setup environments
 	$(BIN)/python -m pytest -q -m "not slow"
 
 # What takes minutes; CI runs it too.
-test-slow: setup
+test-slow: setup environments
 	$(BIN)/python -m pytest -q -m slow
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
@@ -28,6 +28,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# What the tests run that cannot be installed beside TensorFlow, in folders of its own.
+environments: setup
+	$(BIN)/python tests/environments.py
+
 setup: .venv/installed
 
 .venv/installed: setup.py
@@ -36,8 +40,8 @@ setup: .venv/installed
 	Python 3.10 to 3.13. Received: %d.%d. Try: make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e ".[train,edge,dev]"
+	  -e ".[train,edge,vela,dev]"
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv* build dist *.egg-info

@@ -22,6 +22,7 @@ EDGE = [
     "flatbuffers>=24.3",
     "Pillow>=10",
 ]
+VELA = ["ethos-u-vela>=5.2,<6"]  # Arm's compiler, for --target=ethos-u55-128 ...
 # The other backends of Keras, for the tests. The torch of PyPI brings CUDA on Linux:
 # a CPU needs only the wheel of https://download.pytorch.org/whl/cpu.
 BACKENDS = [
@@ -53,7 +54,13 @@ setup(
         "huggingface_hub>=1.0",
         "Pillow>=10",
     ],
-    extras_require={"train": TRAIN, "edge": EDGE, "dev": DEV, "backends": BACKENDS},
+    extras_require={
+        "train": TRAIN,
+        "edge": EDGE,
+        "dev": DEV,
+        "backends": BACKENDS,
+        "vela": VELA,
+    },
     classifiers=[
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",

@@ -97,7 +97,7 @@ def main():
     command_line.import_tensorflow()
     import conversion
     import files
-    import tflite_file
+    import metadata
     from keras_resnet.deploy import fold_normalization
 
     source = _from_run() if FLAGS.model_dir else _from_model()
@@ -117,7 +117,8 @@ def main():
         else:
             calibration = _calibration(source) if quantize == "int8" else None
             content = conversion.from_keras(model, preprocessing, quantize, calibration)
-        content = tflite_file.with_archive(content, source.labels, preprocessing)
+        about = metadata.About(source.model.name, run_sha256=_trained_sha256())
+        content = metadata.with_metadata(content, source.labels, preprocessing, about)
         pathlib.Path(temporary).write_bytes(content)
         report = _report(source, quantize, content, temporary)
     print(f"{output}\n{report}")
@@ -269,6 +270,15 @@ def _check_source(source, quantize):
             "--quantize=int8 needs images to calibrate with: --dataset=folder "
             "--data_dir=DIR, or another dataset"
         )
+
+
+def _trained_sha256():
+    """Returns the hash of the file that is exported, or None for the zoo's weights."""
+    import files
+
+    run = FLAGS.model_dir and pathlib.Path(FLAGS.model_dir) / "model.keras"
+    path = pathlib.Path(run or FLAGS.model)
+    return files.sha256(path) if path.is_file() else None
 
 
 def _calibration(source):

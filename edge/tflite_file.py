@@ -1,12 +1,10 @@
-"""Reads and completes a .tflite: operators, tensor types, interface, archive."""
+"""Reads and completes a .tflite: operators, tensor types, interface."""
 
 import collections
 import copy
-import io
-import json
-import zipfile
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _OPERATORS = {
@@ -17,13 +15,47 @@ _FLOATS = {
 }
 
 
-def _parse(content):
+class _AlignedBuffer(schema.BufferT):
+    """Packs its data at a multiple of 16 bytes, as TFLite's schema asks.
+
+    The generated Python code does not, and a constant at an odd place has to be
+    copied or read with slower instructions.
+    """
+
+    def Pack(self, builder):  # noqa: N802, D102
+        data = None
+        if self.data is not None:
+            values = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(values), 16)
+            builder.head -= len(values)
+            builder.Bytes[builder.head : builder.head + len(values)] = values
+            data = builder.EndVector()
+        schema.BufferStart(builder)
+        if data is not None:
+            schema.BufferAddData(builder, data)
+        return schema.BufferEnd(builder)
+
+
+def parse(content):
+    """Returns the `ModelT` of a .tflite that is known to be whole."""
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def pack(model):
+    """Returns the bytes of a .tflite, its `buffers` aligned.
+
+    Args:
+        model: `ModelT`.
+    """
+    model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def operators(content):
     """Returns {operator: count}, the most frequent first."""
-    model = _parse(content)
+    model = parse(content)
     counts = collections.Counter()
     for operator in model.subgraphs[0].operators:
         code = model.operatorCodes[operator.opcodeIndex]
@@ -34,13 +66,13 @@ def operators(content):
 
 def float_tensors(content):
     """Returns the names of the floating-point tensors."""
-    tensors = _parse(content).subgraphs[0].tensors
+    tensors = parse(content).subgraphs[0].tensors
     return [tensor.name.decode() for tensor in tensors if tensor.type in _FLOATS]
 
 
 def interface(content):
     """Returns the input and the output `TensorT`."""
-    graph = _parse(content).subgraphs[0]
+    graph = parse(content).subgraphs[0]
     return graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
 
 
@@ -55,7 +87,7 @@ def with_uint8_interface(content, scale, zero_point):
     Returns:
         bytes of a .tflite with uint8 input and uint8 output of scale 1/256.
     """
-    model = _parse(content)
+    model = parse(content)
     graph = model.subgraphs[0]
 
     def uint8_twin(index, scale, zero_point):
@@ -90,33 +122,4 @@ def with_uint8_interface(content, scale, zero_point):
         for tensor in [*signature.inputs, *signature.outputs]:
             tensor.tensorIndex = replaced[tensor.tensorIndex]
 
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def with_archive(content, labels, preprocessing):
-    """Appends labels.txt and preprocessing.json, as TFLite metadata does.
-
-    Args:
-        content: bytes of a .tflite.
-        labels: names of the classes, or None: no labels.txt then.
-        preprocessing: a `Preprocessing`.
-
-    Returns:
-        bytes that are a .tflite and a ZIP archive at once.
-    """
-    steps = {
-        "version": 1,
-        "input_size": preprocessing.input_size,
-        "resize_size": preprocessing.resize_size,
-        "crop_fraction": preprocessing.crop_fraction,
-        "interpolation": preprocessing.interpolation,
-    }
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        # A fixed date: equal models make equal files.
-        if labels is not None:
-            archive.writestr(zipfile.ZipInfo("labels.txt"), "\n".join(labels) + "\n")
-        archive.writestr(zipfile.ZipInfo("preprocessing.json"), json.dumps(steps))
-    return file.getvalue()
+    return pack(model)

@@ -5,9 +5,11 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import command_line
+from keras_resnet.preprocessing import Preprocessing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -52,3 +54,46 @@ def digits_run(tmp_path_factory):
         done = run_command(script, f"--model_dir={directory}", *replicas, *flags)
         assert done.returncode == 0, done.stderr
     return directory
+
+
+QUANTIZATIONS = ("qat", "int8", "dynamic", "float16", "none")
+SMALL = Preprocessing((32, 32))
+
+
+@pytest.fixture(scope="session")
+def held_out():
+    """The held-out digits as raw pixels, and their labels."""
+    import input_pipeline
+
+    split = input_pipeline.load("digits").held_out
+    pairs = input_pipeline.images(split, SMALL).as_numpy_iterator()
+    return tuple(np.stack(x) for x in zip(*pairs, strict=True))
+
+
+@pytest.fixture(scope="session")
+def qat_report(digits_run):
+    """What the command prints that a user needs, and nothing of the converter."""
+    done = run_command("edge/export.py", f"--model_dir={digits_run}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def files(digits_run, qat_report):
+    """Every kind of export of one run: {quantize: path}."""
+    import keras
+
+    import conversion
+    import input_pipeline
+    import metadata
+
+    paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
+    model = keras.saving.load_model(digits_run / "model.keras")
+    calibration = input_pipeline.calibration_images(
+        input_pipeline.load("digits"), SMALL, 500
+    )
+    for name in QUANTIZATIONS[1:]:
+        content = conversion.from_keras(model, SMALL, name, calibration)
+        about = metadata.About(name)
+        paths[name].write_bytes(metadata.with_metadata(content, None, SMALL, about))
+    return paths

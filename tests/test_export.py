@@ -8,54 +8,18 @@ import keras
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from conftest import run_command
+from conftest import QUANTIZATIONS, SMALL, run_command
 from test_command_line import one_error
 from test_quantization import randomize
 
 import conversion
 import export
-import input_pipeline
 import keras_resnet
 import run_tflite
 import tflite_file
 from command_line import UserError
 from keras_resnet.deploy import fold_normalization
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
-
-SMALL = Preprocessing((32, 32))
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    """The held-out digits as raw pixels, and their labels."""
-    split = input_pipeline.load("digits").held_out
-    pairs = input_pipeline.images(split, SMALL).as_numpy_iterator()
-    return tuple(np.stack(x) for x in zip(*pairs, strict=True))
-
-
-QUANTIZATIONS = ("qat", "int8", "dynamic", "float16", "none")
-
-
-@pytest.fixture(scope="module")
-def qat_report(digits_run):
-    """What the command prints that a user needs, and nothing of the converter."""
-    done = run_command("edge/export.py", f"--model_dir={digits_run}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def files(digits_run, qat_report):
-    """Every kind of export of one run: {quantize: path}."""
-    paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
-    model = keras.saving.load_model(digits_run / "model.keras")
-    calibration = input_pipeline.calibration_images(
-        input_pipeline.load("digits"), SMALL, 500
-    )
-    for name in QUANTIZATIONS[1:]:
-        content = conversion.from_keras(model, SMALL, name, calibration)
-        paths[name].write_bytes(tflite_file.with_archive(content, None, SMALL))
-    return paths
 
 
 def scores(path, images):
@@ -114,7 +78,7 @@ def test_int8_files_hold_the_minimum_of_operators_and_no_float(files, quantize):
 
 def dense_layer(content):
     """Returns the weights and the operator code of the one FULLY_CONNECTED."""
-    model = tflite_file._parse(content)
+    model = tflite_file.parse(content)
     graph = model.subgraphs[0]
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
