@@ -165,9 +165,27 @@ def test_photographs_are_turned_upright_as_on_the_device(file_format):
     ):
         device = np.asarray(run_tflite.read_image(io.BytesIO(file)), np.int32)
         assert image.shape == device.shape
-        assert np.abs(image - device).max() <= (2 if file_format == "JPEG" else 0)
+        assert np.abs(np.int32(image) - device).max() <= (
+            2 if file_format == "JPEG" else 0
+        )
         turned.add(image.numpy().tobytes())
     assert len(turned) == 8
+
+
+def test_photographs_are_decoded_and_resized_as_on_the_device(shared_data):
+    """To a mean difference below half a level of 255, on each of them."""
+    preprocessing = Preprocessing((224, 224), crop_fraction=0.875)
+    paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))
+    files = [path.read_bytes() for path in paths]
+    ours = tf.data.Dataset.from_tensor_slices(files).map(
+        lambda file: input_pipeline.resize_and_crop(
+            input_pipeline.decode(file), preprocessing
+        )
+    )
+    assert len(files) >= 100
+    for path, image in zip(paths, ours, strict=True):
+        device = as_pil_does(run_tflite.read_image(str(path)), preprocessing)
+        assert np.abs(np.int32(image) - device).mean() < 0.5
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
