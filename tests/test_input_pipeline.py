@@ -242,9 +242,11 @@ def test_evaluation_resizes_and_crops_as_pil_does(shared_data, interpolation):
 
 @pytest.mark.parametrize("name", input_pipeline.AUGMENTATIONS)
 def test_augmentation_is_a_pure_function_of_its_seed(name):
-    augment, _ = input_pipeline.AUGMENTATIONS[name]
+    augment, takes_resized = input_pipeline.AUGMENTATIONS[name]
     image = tf.random.stateless_uniform((32, 32, 3), (0, 0), 0, 256, tf.int32)
     image = tf.cast(image, tf.uint8)
+    if not takes_resized:
+        image = tf.io.encode_jpeg(image, quality=95)
     seeds = [tf.constant([3, n], tf.int64) for n in range(8)]
     eager = [augment(image, 32, seed).numpy() for seed in seeds]
     in_graph = tf.data.Dataset.from_tensor_slices(seeds).map(
@@ -253,6 +255,22 @@ def test_augmentation_is_a_pure_function_of_its_seed(name):
     np.testing.assert_array_equal(eager, list(in_graph.as_numpy_iterator()))
     assert len({result.tobytes() for result in eager}) > 4
     assert eager[0].shape == (32, 32, 3) and eager[0].dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_cutting_a_jpeg_while_decoding_changes_nothing_but_the_time(mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize((96, 72))
+    file = io.BytesIO()
+    scene.convert(mode).save(file, "JPEG", quality=95)
+    augment, _ = input_pipeline.AUGMENTATIONS["random_resized_crop_flip"]
+    seeds = [tf.constant([3, n], tf.int64) for n in range(20)]
+    fused = [augment(file.getvalue(), 32, seed).numpy() for seed in seeds]
+    monkeypatch.setattr(input_pipeline.tf.io, "is_jpeg", lambda _: tf.constant(False))
+    apart = [augment(file.getvalue(), 32, seed).numpy() for seed in seeds]
+    for one, other in zip(fused, apart, strict=True):
+        assert np.abs(np.int32(one) - other).mean() < 1.5
+    assert len({image.tobytes() for image in fused}) == 20
 
 
 def test_calibration_reads_training_images_chosen_by_seed(digits):

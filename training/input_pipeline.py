@@ -442,31 +442,48 @@ def _pad_crop(image, size, seed, flip=False):
     return image
 
 
-def _random_resized_crop_flip(image, size, seed):
+def _random_resized_crop_flip(encoded, size, seed):
     """Cuts out 8% to 100% of the image, stretched by up to 4/3, and flips it.
 
     Szegedy et al., "Going deeper with convolutions", section 6.
     """
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(image),
-        tf.zeros((0, 0, 4)),
-        seed,
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=(0.08, 1.0),
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    image = tf.slice(image, begin, extent)
+
+    def random_box(shape):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.zeros((0, 0, 4)),
+            seed,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin, extent
+
+    def cut_while_decoding():
+        begin, extent = random_box(tf.io.extract_jpeg_shape(encoded))
+        window = tf.concat([begin[:2], extent[:2]], 0)
+        return tf.image.decode_and_crop_jpeg(
+            encoded, window, channels=3, dct_method="INTEGER_FAST"
+        )
+
+    def cut_afterwards():
+        image = decode(encoded)
+        return tf.slice(image, *random_box(tf.shape(image)))
+
+    upright_jpeg = tf.io.is_jpeg(encoded) & ~_has_exif(encoded)
+    image = tf.cond(upright_jpeg, cut_while_decoding, cut_afterwards)
     image = tf.image.resize(image, (size, size), antialias=True)
     image = tf.image.stateless_random_flip_left_right(image, seed + 1)
-    return _to_uint8(image)
+    return tf.ensure_shape(_to_uint8(image), (size, size, 3))
 
 
-def _random_scale_crop_flip(image, size, seed):
+def _random_scale_crop_flip(encoded, size, seed):
     """Resizes the shorter side to 256..480 of 224, cuts a square out, flips it.
 
     He et al., "Deep residual learning", section 3.4.
     """
+    image = decode(encoded)
     least, most = size * 256 // 224, size * 480 // 224
     shorter = tf.random.stateless_uniform((), seed + 2, least, most + 1, tf.int32)
     shape = tf.shape(image)[:2]
@@ -476,8 +493,9 @@ def _random_scale_crop_flip(image, size, seed):
     return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
-# name: (function of (uint8 image, size, seed), whether it takes images that are
-# already resized: those are decoded and resized once, not in every epoch).
+# name: (function of (image, size, seed), whether it takes uint8 images that are
+# already resized: those are decoded and resized once, not in every epoch. Others
+# take encoded images).
 AUGMENTATIONS = {
     "pad_crop": (_pad_crop, True),
     "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
@@ -584,7 +602,6 @@ def train_batches(
     def one_epoch(epoch):
         def augmented(index, example):
             image, label = example
-            image = image if takes_resized else decode(image)
             example_seed = tf.stack(
                 [tf.constant(seed, tf.int64), epoch * examples + index]
             )
