@@ -55,6 +55,7 @@ class Tensor:
         shape: sizes; -1 where it is not fixed.
         scales: float32 array, one or one for each channel; empty if not quantized.
         zero_points: int64 array, likewise.
+        axis: the dimension of the channels that have scales of their own.
         data: bytes of a constant as a uint8 array, a view of the file; None for what
             is computed or fed.
         variable: whether it keeps its value from one run to the next.
@@ -66,6 +67,7 @@ class Tensor:
     shape: tuple
     scales: np.ndarray
     zero_points: np.ndarray
+    axis: int
     data: np.ndarray | None
     variable: bool
 
@@ -104,7 +106,7 @@ class Tensor:
 
     def __str__(self):
         """Returns what an error says of it."""
-        return f"tensor {self.name!r} ({self.dtype} {list(self.shape)})"
+        return f"tensor {self.index} ({self.dtype} {list(self.shape)})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,7 +120,8 @@ class Operator:
         version: of the operator.
         inputs: tuple of `Tensor`; None for an optional one that is left out.
         outputs: tuple of `Tensor`.
-        options: {name: value} of the schema's options table (`strideW`, ...).
+        options_table: name of the schema's options table (Conv2DOptions, ...) or NONE.
+        options: {name: value} of it (`strideW`, ...).
     """
 
     index: int
@@ -127,6 +130,7 @@ class Operator:
     version: int
     inputs: tuple
     outputs: tuple
+    options_table: str
     options: dict
 
 
@@ -210,7 +214,7 @@ class _Reader:
         if length > MAX_NAME_BYTES:
             raise ValueError(f"a name of {length} bytes")
         start = table.Vector(offset)
-        return bytes(self.content[start : start + length]).decode("utf-8", "replace")
+        return bytes(self.content[start : start + length]).decode()
 
     def graph(self):
         """Returns the `Graph`."""
@@ -244,7 +248,7 @@ class _Reader:
                 version,
                 tuple(at(found.InputsAsNumpy(), optional=True)),
                 tuple(at(found.OutputsAsNumpy())),
-                self._options(found),
+                *self._options(found),
             )
 
         return Graph(
@@ -273,7 +277,9 @@ class _Reader:
             shape = signature
         quantization = tensor.Quantization()
         scales = zero_points = np.zeros(0)
+        axis = 0
         if quantization is not None:
+            axis = quantization.QuantizedDimension()
             scales = _array(quantization.ScaleAsNumpy())
             zero_points = _array(quantization.ZeroPointAsNumpy())
         if tensor.Buffer() >= self.model.BuffersLength():
@@ -288,6 +294,7 @@ class _Reader:
             shape,
             scales,
             zero_points,
+            axis,
             buffer.DataAsNumpy() if buffer.DataLength() else None,
             tensor.IsVariable(),
         )
@@ -296,10 +303,10 @@ class _Reader:
         name = _OPTIONS.get(operator.BuiltinOptionsType(), "NONE")
         table = operator.BuiltinOptions()
         if name == "NONE" or table is None:
-            return {}
+            return "NONE", {}
         options = getattr(schema, name)()
         options.Init(table.Bytes, table.Pos)
-        return vars(getattr(schema, f"{name}T").InitFromObj(options))
+        return name, vars(getattr(schema, f"{name}T").InitFromObj(options))
 
 
 def _array(values):
