@@ -9,6 +9,7 @@ Examples:
   python edge/export.py --model=my.keras --normalization=torch \
       --dataset=folder --data_dir=photos --output=my.tflite
 
+The report goes to OUTPUT.report.json too.
 The file takes raw uint8 RGB pixels and returns uint8 scores; the labels and how to
 resize are inside. Run it with edge/run_tflite.py.
 """
@@ -44,6 +45,15 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer(
     "report_examples", 1000, "Held-out images, for the report.", lower_bound=1
+)
+flags.DEFINE_string(
+    "target",
+    "litert",
+    "What must run the file, or nothing is written: litert, tflite_runtime (2.14), "
+    "edgetpu, or a configuration of Arm's Vela such as ethos-u55-128.",
+)
+flags.DEFINE_float(
+    "max_drop", 1.0, "Points of top-1 that may be lost, or nothing is written."
 )
 flags.DEFINE_string(
     "dataset", None, "Images to calibrate and report; default: those of the run."
@@ -96,6 +106,7 @@ def main():
     _check_flags()
     command_line.import_tensorflow()
     import conversion
+    import export_report
     import files
     import metadata
     from keras_resnet.deploy import fold_normalization
@@ -120,11 +131,19 @@ def main():
         about = metadata.About(source.model.name, run_sha256=_trained_sha256())
         content = metadata.with_metadata(content, source.labels, preprocessing, about)
         pathlib.Path(temporary).write_bytes(content)
-        report = _report(source, quantize, content, temporary)
-    print(f"{output}\n{report}")
+        report = export_report.measure(
+            source, quantize, content, temporary, FLAGS.target, FLAGS.report_examples
+        )
+        export_report.refuse_drop(report, FLAGS.max_drop)
+    files.write_json(output.with_suffix(".report.json"), report)
+    print(f"{output}\n{export_report.text(report)}")
 
 
 def _check_flags():
+    import targets
+
+    if FLAGS.target not in targets.TARGETS:
+        raise unknown("target", FLAGS.target, targets.TARGETS)
     if bool(FLAGS.model_dir) == bool(FLAGS.model):
         raise UserError(
             "give either --model_dir (a run of train.py) or --model (a name or a "
@@ -287,57 +306,6 @@ def _calibration(source):
     return input_pipeline.calibration_images(
         source.dataset, source.preprocessing, FLAGS.calibration_examples
     )
-
-
-def _report(source, quantize, content, path):
-    """Returns the text that compares the file with the Keras model."""
-    import tflite_file
-
-    operators = tflite_file.operators(content)
-    floats = tflite_file.float_tensors(content)
-    lines = [
-        ("model", f"{source.model.name}, quantize={quantize}"),
-        ("size", f"{len(content):,} bytes"),
-        ("operators", ", ".join(f"{name} {n}" for name, n in operators.items())),
-        ("float tensors", len(floats) or "none"),
-    ]
-    if source.dataset is None:
-        lines.append(("compared", "not at all: no --dataset was given"))
-    else:
-        lines += _comparison(source, path)
-    return "\n".join(f"  {name:<14} {value}" for name, value in lines)
-
-
-def _comparison(source, path):
-    import numpy as np
-
-    import input_pipeline
-    import run_tflite
-
-    held_out = input_pipeline.images(source.dataset.held_out, source.preprocessing)
-    images, labels = zip(
-        *held_out.take(FLAGS.report_examples).as_numpy_iterator(), strict=True
-    )
-    expected = source.model.predict(
-        source.preprocessing.normalize(np.stack(images)), verbose=0
-    )
-    try:
-        classifier = run_tflite.Classifier(path)
-    except run_tflite.UserError as error:
-        raise UserError(f"the runner would refuse this file: {error}") from error
-    actual = np.stack([classifier.scores(image) for image in images])
-    difference = np.abs(actual - expected)
-    agreement = np.mean(actual.argmax(-1) == expected.argmax(-1))
-    lines = [
-        ("images", f"{len(images)} held-out of {source.dataset.name}"),
-        ("difference", f"max {difference.max():.4f}, mean {difference.mean():.6f}"),
-        ("agreement", f"{agreement:.2%} top-1 with the Keras model"),
-    ]
-    if len(source.dataset.labels) == expected.shape[-1]:
-        float_top1 = np.mean(expected.argmax(-1) == labels)
-        top1 = np.mean(actual.argmax(-1) == labels)
-        lines.append(("top-1", f"{top1:.2%}; Keras model {float_top1:.2%}"))
-    return lines
 
 
 if __name__ == "__main__":

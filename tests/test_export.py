@@ -130,8 +130,15 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
         f"{np.mean(actual.argmax(-1) == expected.argmax(-1)):.2%} top-1 with the Keras",
         f"{top1:.2%}; Keras model {float_top1:.2%}",
         "360 held-out of digits",
+        "multiply-adds  12,501,632",
+        "runtime        TensorFlow Lite",
+        "Edge TPU       19 of 19 operators map; on the chip's 8 MB it fits",
     ):
         assert line in qat_report
+    report = json.loads((digits_run / "model-qat.report.json").read_text())
+    assert report["file_bytes"] == path.stat().st_size and not report["problems"]
+    assert report["compared"]["top1"] == pytest.approx(top1)
+    assert report["compared"]["keras_top1"] == pytest.approx(float_top1)
 
 
 def test_int8_keeps_the_accuracy(qat_report, digits_run):
@@ -269,6 +276,7 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
     (damaged / "qat" / "saved_model" / "saved_model.pb").write_bytes(b"half")
     (no_metrics / "qat" / "metrics.json").write_text("{}")
     output = f"--output={tmp_path / 'x.tflite'}"
+    small = (f"--model_dir={plain}", output, "--report_examples=20")
     for flags, reason in (
         ((), "either --model_dir"),
         (("--model=resnet50",), "--output"),
@@ -284,6 +292,12 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
         ((f"--model_dir={plain}", output, "--labels=x.txt"), "need --model"),
         ((f"--model_dir={plain}", output, "--data_dir=x", "--dataset=folder"), "x"),
         (("--model=my.keras", output, "--weights=imagenet"), "of the zoo"),
+        ((f"--model_dir={plain}", output, "--target=edgetpus"), "edgetpu"),
+        (
+            (*small, "--quantize=float16", "--target=edgetpu"),
+            "--target=edgetpu cannot run this: .*float",
+        ),
+        ((*small, "--quantize=none", "--max_drop=-1"), "none loses .* points of top-1"),
         ((f"--model_dir={stale}", output), "another model.keras"),
         ((f"--model_dir={no_result}", output), "saved_model is damaged"),
         ((f"--model_dir={damaged}", output), "saved_model is damaged"),
