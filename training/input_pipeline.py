@@ -483,8 +483,8 @@ def _random_resized_crop_flip(encoded, size, seed):
         lambda: tf.image.resize(image, (size, size)),
         lambda: tf.image.resize(image, (size, size), antialias=True),
     )
-    image = tf.image.stateless_random_flip_left_right(image, seed + 1)
-    return _to_uint8(image)
+    image = tf.cast(tf.round(image), tf.uint8)  # this kind stays within 0..255
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
 def _random_scale_crop_flip(encoded, size, seed):
@@ -713,8 +713,12 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
 
 def normalize(pixels, preprocessing):
     """Normalizes as `Preprocessing.normalize` does, in TensorFlow."""
-    pixels = tf.cast(pixels, tf.float32)
-    pixels = (pixels - preprocessing.mean_rgb_255) / preprocessing.std_rgb_255
+    # By rows of the image: TensorFlow is eight times slower at three numbers.
+    shape = tf.shape(pixels)
+    rows = tf.reshape(tf.cast(pixels, tf.float32), (-1, shape[-2] * 3))
+    rows -= tf.tile(preprocessing.mean_rgb_255, shape[-2:-1])
+    rows /= tf.tile(preprocessing.std_rgb_255, shape[-2:-1])
+    pixels = tf.ensure_shape(tf.reshape(rows, shape), pixels.shape)
     return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
 
 
