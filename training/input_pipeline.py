@@ -473,8 +473,12 @@ def _random_resized_crop_flip(encoded, size, seed):
         image = decode(encoded)
         return tf.slice(image, *window(tf.shape(image)))
 
+    # A JPEG's metadata come before its first scan: the rest need not be searched.
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
     image = tf.cond(
-        tf.io.is_jpeg(encoded) & ~_has_exif(encoded), decoded_in_part, decoded_whole
+        tf.io.is_jpeg(encoded) & ~_has_exif(parts.values[0]),
+        decoded_in_part,
+        decoded_whole,
     )
     # Shrunk to a half at most, plain interpolation leaves out no pixel; the
     # antialiased one takes three times as long.
