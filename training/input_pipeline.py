@@ -361,8 +361,13 @@ def decode(encoded):
 
 
 def _has_exif(encoded):
-    # \C is any byte; JPEG and PNG name it so, and XMP can hold an orientation too.
-    return tf.strings.regex_full_match(encoded, r"\C*(Exif\x00|eXIf|Orientation)\C*")
+    # JPEG and PNG name it so, and XMP can hold an orientation too. Splitting finds
+    # bytes many times faster than a regular expression.
+    def holds(marker):
+        parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=marker, maxsplit=1)
+        return tf.size(parts.values) > 1
+
+    return holds(b"Exif\x00") | holds(b"eXIf") | holds(b"Orientation")
 
 
 def _upright(image, encoded):
@@ -448,7 +453,7 @@ def _random_resized_crop_flip(encoded, size, seed):
     Szegedy et al., "Going deeper with convolutions", section 6.
     """
 
-    def random_box(shape):
+    def window(shape):
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
             shape,
             tf.zeros((0, 0, 4)),
@@ -460,22 +465,35 @@ def _random_resized_crop_flip(encoded, size, seed):
         )
         return begin, extent
 
-    def cut_while_decoding():
-        begin, extent = random_box(tf.io.extract_jpeg_shape(encoded))
-        window = tf.concat([begin[:2], extent[:2]], 0)
+    def decoded_in_part():
+        begin, extent = window(tf.io.extract_jpeg_shape(encoded))
         return tf.image.decode_and_crop_jpeg(
-            encoded, window, channels=3, dct_method="INTEGER_FAST"
+            encoded,
+            tf.concat([begin[:2], extent[:2]], 0),
+            channels=3,
+            dct_method="INTEGER_FAST",
         )
 
-    def cut_afterwards():
+    def decoded_whole():
         image = decode(encoded)
-        return tf.slice(image, *random_box(tf.shape(image)))
+        return tf.slice(image, *window(tf.shape(image)))
 
-    upright_jpeg = tf.io.is_jpeg(encoded) & ~_has_exif(encoded)
-    image = tf.cond(upright_jpeg, cut_while_decoding, cut_afterwards)
-    image = tf.image.resize(image, (size, size), antialias=True)
-    image = tf.image.stateless_random_flip_left_right(image, seed + 1)
-    return tf.ensure_shape(_to_uint8(image), (size, size, 3))
+    # A JPEG's metadata come before its first scan: the rest need not be searched.
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
+    image = tf.cond(
+        tf.io.is_jpeg(encoded) & ~_has_exif(parts.values[0]),
+        decoded_in_part,
+        decoded_whole,
+    )
+    # Shrunk to a half at most, plain interpolation leaves out no pixel; the
+    # antialiased one takes three times as long.
+    image = tf.cond(
+        tf.reduce_max(tf.shape(image)[:2]) <= 2 * size,
+        lambda: tf.image.resize(image, (size, size)),
+        lambda: tf.image.resize(image, (size, size), antialias=True),
+    )
+    image = tf.cast(tf.round(image), tf.uint8)  # this kind stays within 0..255
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
 def _random_scale_crop_flip(encoded, size, seed):
@@ -493,9 +511,8 @@ def _random_scale_crop_flip(encoded, size, seed):
     return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
-# name: (function of (image, size, seed), whether it takes uint8 images that are
-# already resized: those are decoded and resized once, not in every epoch. Others
-# take encoded images).
+# name: (function of (image, size, seed), whether the image is uint8 and already
+# resized, once and not in every epoch; else it is the encoded one).
 AUGMENTATIONS = {
     "pad_crop": (_pad_crop, True),
     "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
@@ -705,8 +722,12 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
 
 def normalize(pixels, preprocessing):
     """Normalizes as `Preprocessing.normalize` does, in TensorFlow."""
-    pixels = tf.cast(pixels, tf.float32)
-    pixels = (pixels - preprocessing.mean_rgb_255) / preprocessing.std_rgb_255
+    # By rows of the image: TensorFlow is eight times slower at three numbers.
+    shape = tf.shape(pixels)
+    rows = tf.reshape(tf.cast(pixels, tf.float32), (-1, shape[-2] * 3))
+    rows -= tf.tile(preprocessing.mean_rgb_255, shape[-2:-1])
+    rows /= tf.tile(preprocessing.std_rgb_255, shape[-2:-1])
+    pixels = tf.ensure_shape(tf.reshape(rows, shape), pixels.shape)
     return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
 
 

@@ -1,0 +1,166 @@
+"""JPEGs a second: our training pipeline, a naive tf.data one, and one of PIL.
+
+    python benchmarks/input_pipeline.py --photos=DIR    # JPEGs, in any folders
+
+Each makes normalized batches of 224x224 crops, flipped by chance. The files that
+are used are those whose longer side is 500 pixels, as most of ImageNet's are,
+unchanged and repeated. Rounds alternate; ratios are medians of rounds.
+"""
+
+import argparse
+import concurrent.futures
+import io
+import itertools
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "training")]
+# A script's own folder comes first, and this file has the name of what it measures.
+sys.path.remove(str(pathlib.Path(__file__).parent))
+
+import numpy as np  # noqa: E402
+import PIL.Image  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+import input_pipeline  # noqa: E402
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing  # noqa: E402
+
+SIZE, BATCH, CLASSES = 224, 64, 1000
+PREPROCESSING = Preprocessing((SIZE, SIZE), **NORMALIZATIONS["torch"])
+MEAN, STD = PREPROCESSING.mean_rgb_255, PREPROCESSING.std_rgb_255
+
+
+def ours(files):
+    """The pipeline of training/train.py."""
+    examples = tf.data.Dataset.from_tensor_slices((files, np.arange(len(files))))
+    repeated = 4096 // len(files) * len(files)
+    split = input_pipeline.Split(
+        repeated, lambda: examples.repeat(repeated // len(files))
+    )
+    dataset = input_pipeline.Dataset(
+        "photos", tuple(str(label) for label in range(CLASSES)), split, split
+    )
+    return iter(
+        input_pipeline.train_batches(
+            dataset, PREPROCESSING, "random_resized_crop_flip", BATCH, 0, 1000
+        )
+    )
+
+
+def naive(files):
+    """What most tutorials show: decode all, crop, resize, flip, normalize."""
+
+    def example(encoded, label):
+        image = tf.io.decode_jpeg(encoded, channels=3)
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((0, 0, 4)),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.slice(image, begin, extent)
+        image = tf.image.resize(image, (SIZE, SIZE))
+        image = tf.image.random_flip_left_right(image)
+        return (image - MEAN) / STD, tf.one_hot(label, CLASSES)
+
+    examples = tf.data.Dataset.from_tensor_slices((files, np.arange(len(files))))
+    examples = examples.repeat().shuffle(4096)
+    return iter(
+        examples.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(BATCH, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def pil(files):
+    """PIL in a thread for each core: it lets go of Python while it decodes."""
+    rng = np.random.default_rng(0)
+
+    def example(encoded):
+        image = PIL.Image.open(io.BytesIO(encoded)).convert("RGB")
+        width, height = image.size
+        area = width * height * rng.uniform(0.08, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = min(width, (area * ratio) ** 0.5), min(height, (area / ratio) ** 0.5)
+        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        image = image.resize(
+            (SIZE, SIZE),
+            PIL.Image.Resampling.BILINEAR,
+            box=(left, top, left + w, top + h),
+        )
+        if rng.random() < 0.5:
+            image = image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+        return (np.asarray(image, np.float32) - np.float32(MEAN)) / np.float32(STD)
+
+    order = itertools.cycle(enumerate(files))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        while True:
+            batch = list(itertools.islice(order, BATCH))
+            images = threads.map(example, [encoded for _, encoded in batch])
+            labels = np.eye(CLASSES, dtype=np.float32)[[label for label, _ in batch]]
+            yield np.stack(list(images)), labels
+
+
+def measure(batches, seconds):
+    """Returns images a second, and milliseconds of all cores for an image."""
+    started, used, images = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - started < seconds:
+        images += len(next(batches)[0])
+    used = time.process_time() - used
+    return images / (time.perf_counter() - started), 1000 * used / images
+
+
+def main():
+    """Prints images a second, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    arguments = parser.parse_args()
+    files = []
+    for path in sorted(arguments.photos.rglob("*")):
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            with PIL.Image.open(path) as image:
+                if image.format == "JPEG" and max(image.size) == 500:
+                    files.append(path.read_bytes())
+    if not files:
+        parser.error(
+            "--photos must hold JPEGs of 500 pixels on the longer side. Received: "
+            f"{str(arguments.photos)!r}"
+        )
+    size = statistics.mean(map(len, files)) / 1000
+    print(f"{len(files)} JPEGs of {size:.0f} kB, {os.cpu_count()} cores")
+
+    makers = (ours, naive, pil)
+    rates, costs = ({make: [] for make in makers} for _ in range(2))
+    for number in range(arguments.rounds + 1):
+        for make in makers:
+            # Made anew each time: a pipeline that waits would fill its queues.
+            batches = make(files)
+            measure(batches, 1.0)  # fills the buffers and lets tf.data tune itself
+            rate, cost = measure(batches, arguments.seconds)
+            del batches
+            if number:  # the first round warms up
+                rates[make].append(rate)
+                costs[make].append(cost)
+    for make in makers:
+        print(
+            f"{make.__name__:<6}{statistics.median(rates[make]):6.0f} images/s"
+            f"{statistics.median(costs[make]):6.2f} ms of a core for each; ours is "
+            f"{_ratio(rates[ours], rates[make]):.2f}x as fast, and "
+            f"{_ratio(costs[make], costs[ours]):.2f}x by the work"
+        )
+
+
+def _ratio(some, others):
+    return statistics.median(a / b for a, b in zip(some, others, strict=True))
+
+
+if __name__ == "__main__":
+    main()
