@@ -55,6 +55,11 @@ def test_wrong_flag_value_is_one_line(flag, hint):
     assert hint in one_error(run_command("training/train.py", flag))
 
 
+def test_fine_tuning_on_several_machines_is_refused():
+    done = run_command("training/qat.py", "--model_dir=x", "--strategy=multi_worker")
+    assert "one machine" in one_error(done)
+
+
 def test_errors_after_tensorflow_has_started_are_one_line_too(tmp_path):
     done = run_command("training/train.py", "--model=resnet51", cwd=tmp_path)
     assert "resnet50" in one_error(done)

@@ -37,6 +37,10 @@ class Settings:
 
 def main():
     """Fine-tunes as the flags say."""
+    if FLAGS.strategy == "multi_worker":
+        raise command_line.UserError(
+            "fine-tuning is for one machine: --strategy=mirrored uses all its devices"
+        )
     command_line.import_tensorflow()
 
     import files
