@@ -4,6 +4,7 @@ import collections
 import io
 import socket
 import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -423,7 +424,7 @@ def test_a_missing_dataset_without_network_says_what_to_do(tmp_path, monkeypatch
     def no_network(*args, **kwargs):
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(input_pipeline.urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", no_network)
     with pytest.raises(UserError) as caught:
         input_pipeline.load("mnist", tmp_path / "data")
     for part in (str(tmp_path / "data"), "tfds build mnist", "--dataset=digits"):

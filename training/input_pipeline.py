@@ -250,7 +250,8 @@ def _download(builder, data_dir):
     for url in hosts.values():
         request = urllib.request.Request(url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=10).close()
+            # `urlopen` would keep the proxies that it saw first.
+            urllib.request.build_opener().open(request, timeout=10).close()
         except urllib.error.HTTPError:
             pass  # it answers
         except (OSError, ValueError, http.client.HTTPException) as error:
