@@ -223,10 +223,10 @@ def fit(
     steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
     rates = recipes.learning_rates(recipe, steps)
     with strategy.scope():
-        optimizer = _optimizer(api, model, recipe, rates)
+        optimizer = create_optimizer(api, model, recipe, rates)
         # Of this epoch: examples, sum of the losses, right ones, finite steps.
         totals = tf.Variable(tf.zeros(4, tf.float64))
-    run_steps = _step_function(api, model, optimizer, recipe, strategy, totals)
+    run_steps = step_function(api, model, optimizer, recipe, strategy, totals)
     evaluate = evaluator(model, strategy)
 
     variables = [*model.variables, *optimizer.variables, totals]
@@ -321,7 +321,8 @@ def fit(
     return dict(zip(run_folder.METRICS, values, strict=True))
 
 
-def _optimizer(api, model, recipe, rates):
+def create_optimizer(api, model, recipe, rates):
+    """Returns the recipe's SGD, whose rate in a step is that of the list."""
     optimizer = api.optimizers.SGD(
         _schedule(api, rates),
         momentum=recipe.momentum,
@@ -333,7 +334,7 @@ def _optimizer(api, model, recipe, rates):
     return optimizer
 
 
-def _step_function(api, model, optimizer, recipe, strategy, totals):
+def step_function(api, model, optimizer, recipe, strategy, totals):
     """Returns a function of (iterator, count) that makes that many steps."""
     scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
 

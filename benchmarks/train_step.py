@@ -1,0 +1,342 @@
+"""Training steps: ours, Keras as it is on each backend, and PyTorch, side by side.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --precision=mixed_bfloat16
+    python benchmarks/train_step.py --model=resnet50 --batch_size=16
+    python benchmarks/train_step.py --contenders=ours,ours_mirrored
+
+`ours` is the step of training/train.py, `keras` the same model under plain `fit`,
+`applications` that of keras.applications. Each runs in a process of its own, on the
+accelerator that its library finds; one measures while the others wait, in turns. The
+images are random, and lie in memory. Ratios are medians of the rounds' ratios, and
+those of the best rounds: other work on the machine does not slow all down alike.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+RATE = 0.01  # learning rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What all contenders do; images are float32 (batch, size, size, 3)."""
+
+    model: str
+    precision: str
+    size: int
+    classes: int
+    images: np.ndarray
+    targets: np.ndarray  # one-hot, float32
+
+
+# --- Contenders: Task -> (number of parameters, function that makes n steps) -----
+
+
+def _ours(task, **strategy):
+    import keras
+    import tensorflow as tf
+
+    import loop
+    import recipes
+    import strategies
+    from fused_norm import with_fused_norm
+
+    strategy = strategies.create(**strategy)
+    recipe = dataclasses.replace(
+        recipes.RECIPES[recipes.default_name("cifar10")], batch_size=len(task.images)
+    )
+    with strategy.scope():
+        model = with_fused_norm(_zoo(task))
+        optimizer = loop.create_optimizer(keras, model, recipe, [RATE])
+        totals = tf.Variable(tf.zeros(4, tf.float64))
+    run_steps = loop.step_function(keras, model, optimizer, recipe, strategy, totals)
+    share = len(task.images) // strategy.num_replicas_in_sync
+    batches = iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: tf.data.Dataset.from_tensors(
+                (task.images[:share], task.targets[:share])
+            ).repeat()
+        )
+    )
+
+    def run(steps):
+        run_steps(batches, tf.constant(steps))
+        totals.numpy()  # waits for the device
+
+    return _parameters(model), run
+
+
+def ours(task):
+    """The step of training/train.py."""
+    return _ours(task, name="one_device")
+
+
+def ours_mirrored(task):
+    """The same, the batch shared by two replicas on the CPU."""
+    return _ours(task, name="mirrored", cpu_replicas=2)
+
+
+def keras_fit(task):
+    """The model of the zoo under plain `fit`."""
+    return _fit(task, _zoo(task))
+
+
+def applications(task):
+    """The model of keras.applications under plain `fit`."""
+    import keras
+
+    keras.config.set_dtype_policy(task.precision)
+    name = task.model.replace("resnet", "ResNet")
+    build = getattr(keras.applications, name, None)
+    if build is None:
+        raise ValueError(f"keras.applications has no {name}")
+    shape = (task.size, task.size, 3)
+    return _fit(task, build(weights=None, input_shape=shape, classes=task.classes))
+
+
+def _zoo(task):
+    import keras
+
+    import keras_resnet
+
+    keras.config.set_dtype_policy(task.precision)
+    build = getattr(keras_resnet, task.model.replace("resnet", "ResNet"))
+    shape = (task.size, task.size, 3)
+    return build(weights=None, input_shape=shape, classes=task.classes)
+
+
+def _parameters(model):
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def _fit(task, model):
+    import keras
+
+    # Keras chooses XLA where its backend offers it, as for anybody.
+    model.compile(
+        keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=1e-4),
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+    def run(steps):
+        model.fit(
+            np.concatenate([task.images] * steps),
+            np.concatenate([task.targets] * steps),
+            batch_size=len(task.images),
+            shuffle=False,
+            verbose=0,
+        )
+
+    return _parameters(model), run
+
+
+def pytorch(task):
+    """Channels last, autocast for bfloat16: the fastest of eager PyTorch."""
+    import torch
+    import torch_resnet
+    from torch import nn
+
+    import keras_resnet.models
+
+    family, _, counts = keras_resnet.models.VARIANTS[task.model]
+    if family is keras_resnet.models.IMAGENET:
+        depth = int(task.model.removeprefix("resnet"))
+        net = torch_resnet.TorchResNet(depth, task.classes, stride_on="1x1")
+    else:
+        layers, channels = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)], 16
+        layers += [nn.BatchNorm2d(16), nn.ReLU()]
+        for stage, count in enumerate(counts):
+            for index in range(count):
+                filters, stride = 16 * 2**stage, 2 if stage and not index else 1
+                layers.append(
+                    torch_resnet.Block(channels, filters, stride, False, "3x3")
+                )
+                channels = filters
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        net = nn.Sequential(*layers, nn.Linear(channels, task.classes))
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = net.to(device, memory_format=torch.channels_last).train()
+    images = torch.from_numpy(task.images.transpose(0, 3, 1, 2)).to(device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.from_numpy(task.targets.argmax(-1)).to(device)
+    optimizer = torch.optim.SGD(net.parameters(), RATE, 0.9, weight_decay=1e-4)
+    bfloat16 = task.precision == "mixed_bfloat16"
+
+    def run(steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                loss = nn.functional.cross_entropy(net(images), labels)
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits for the device
+
+    return sum(value.numel() for value in net.parameters()), run
+
+
+# name: (backend of Keras, function of the task)
+CONTENDERS = {
+    "ours": ("tensorflow", ours),
+    "ours_mirrored": ("tensorflow", ours_mirrored),
+    "keras": ("tensorflow", keras_fit),
+    "applications": ("tensorflow", applications),
+    "keras_jax": ("jax", keras_fit),
+    "keras_torch": ("torch", keras_fit),
+    "pytorch": ("tensorflow", pytorch),
+}
+
+
+# --- A process for each ----------------------------------------------------------
+
+
+def contend(arguments):
+    """Runs as one contender: answers numbers of steps with seconds."""
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    backend, make = CONTENDERS[arguments.contend]
+    os.environ["KERAS_BACKEND"] = backend
+    # Several processes share an accelerator.
+    os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    here = str(pathlib.Path(__file__).parent)
+    folders = [str(ROOT / name) for name in ("", "training", "tests")]
+    sys.path[:] = folders + [path for path in sys.path if path != here]
+
+    size = 32 if _is_small(arguments.model) else 224
+    classes = 10 if size == 32 else 1000
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(arguments.batch_size, size, size, 3))
+    labels = rng.integers(0, classes, arguments.batch_size)
+    task = Task(
+        arguments.model,
+        arguments.precision,
+        size,
+        classes,
+        images.astype(np.float32),
+        np.eye(classes, dtype=np.float32)[labels],
+    )
+    parameters, run = make(task)
+    run(1)
+    run(2)
+    print(parameters, file=answers)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        run(int(line))
+        print(time.perf_counter() - started, file=answers)
+
+
+def _is_small(model):
+    return model not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+class Contender:
+    """The process of one contender."""
+
+    def __init__(self, name):
+        """Starts it."""
+        self.name, self.rates = name, []
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], f"--contend={name}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def answer(self):
+        """Returns the next number it says, or None where it has ended."""
+        line = self._process.stdout.readline()
+        return float(line) if line else None
+
+    def measure(self, steps):
+        """Returns the seconds that it takes for some steps."""
+        print(steps, file=self._process.stdin, flush=True)
+        seconds = self.answer()
+        if seconds is None:
+            raise RuntimeError(f"{self.name} ended: {self.reason()}")
+        return seconds
+
+    def reason(self):
+        """Returns the last line of its errors."""
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self._process.returncode}"
+
+    def stop(self):
+        """Ends it."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def main():
+    """Prints images a second of each contender, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet20", metavar="NAME")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "mixed_bfloat16"]
+    )
+    parser.add_argument(
+        "--contenders",
+        default="ours,keras,pytorch",
+        help=f"some of {','.join(CONTENDERS)}; the ratios are to the first",
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5, help="steps in a round")
+    parser.add_argument("--contend", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contend:
+        return contend(arguments)
+    names = arguments.contenders.split(",")
+    if unknown := set(names) - set(CONTENDERS):
+        parser.error(f"--contenders: no {', '.join(sorted(unknown))}")
+
+    with contextlib.ExitStack() as stack:
+        running = []
+        for name in names:
+            contender = Contender(name)
+            stack.callback(contender.stop)
+            parameters = contender.answer()
+            if parameters is None:
+                print(f"{name:<14} cannot run here: {contender.reason()}")
+            else:
+                print(f"{name:<14} {parameters:,.0f} parameters")
+                running.append(contender)
+        for _ in range(arguments.rounds):
+            for contender in running:
+                seconds = contender.measure(arguments.steps)
+                contender.rates.append(arguments.steps * arguments.batch_size / seconds)
+    for contender in running:
+        ratios = [
+            first / rate
+            for first, rate in zip(running[0].rates, contender.rates, strict=True)
+        ]
+        print(
+            f"{contender.name:<14} {statistics.median(contender.rates):8.1f} images/s; "
+            f"{running[0].name} is {statistics.median(ratios):.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"{max(running[0].rates) / max(contender.rates):.2f}x by the best rounds"
+        )
+
+
+if __name__ == "__main__":
+    main()
