@@ -64,14 +64,27 @@ def levels_of(files, pixels, tmp_path_factory):
 
 @pytest.mark.parametrize("quantize", QUANTIZATIONS)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_scores_are_those_of_the_newest_runtime(levels_of, held_out, runtime, quantize):
+def test_scores_are_those_of_the_newest_runtime(
+    levels_of, files, held_out, runtime, quantize
+):
     name, kernels = runtime
     new, old = levels_of("here", kernels)[quantize], levels_of(name)[quantize]
     assert old.dtype == new.dtype == np.uint8 and old.shape == new.shape == (80, 10)
-    assert np.abs(old.astype(int) - new).max() <= 1
+    # The oldest XNNPACK has fewer int8 operators: the rest are TFLite's own.
+    mixed = kernels == "AUTO" and quantize in ("qat", "int8")
+    limit = step_of_the_logits(files[quantize]) + 1 if mixed else 1
+    assert np.abs(old.astype(int) - new).max() <= limit
     # TFLite 2.5 to 2.9 returned the same scores for every image where
     # FULLY_CONNECTED has a scale for each channel.
     assert np.mean(old[:64].argmax(-1) == held_out[1][:64]) > 0.9
+
+
+def step_of_the_logits(path):
+    """Returns by how many levels the scores move with one step of the logits."""
+    graph = tflite_file.parse(path.read_bytes()).subgraphs[0]
+    (logits,) = (t for t in graph.tensors if b"BiasAdd" in t.name and len(t.shape) == 2)
+    # The slope of a softmax is at most 1/4, and two logits may move apart.
+    return 2 * logits.quantization.scale[0] / 4 * 256
 
 
 @pytest.mark.parametrize("quantize", ["qat", "int8"])
@@ -82,9 +95,5 @@ def test_the_two_sets_of_kernels_differ_by_one_step_of_the_logits(
         levels_of("here", kernels)[quantize].astype(int)
         for kernels in ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", "AUTO")
     )
-    graph = tflite_file.parse(files[quantize].read_bytes()).subgraphs[0]
-    (logits,) = (t for t in graph.tensors if b"BiasAdd" in t.name and len(t.shape) == 2)
-    # The slope of a softmax is at most 1/4, and two logits may move apart.
-    step = 2 * logits.quantization.scale[0] / 4 * 256
-    assert np.abs(own - xnnpack).max() <= step + 1
+    assert np.abs(own - xnnpack).max() <= step_of_the_logits(files[quantize]) + 1
     assert np.mean(own.argmax(-1) == xnnpack.argmax(-1)) >= 0.975
