@@ -67,6 +67,7 @@ def kill_and_continue(directory, kills, *flags):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_equal_weights_and_history(unbroken, tmp_path):
     kill_and_continue(tmp_path, 2)
     assert_equal_endings(unbroken, tmp_path)
