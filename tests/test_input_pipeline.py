@@ -337,6 +337,18 @@ def _arrays(split):
     return input_pipeline.images(split, SMALL).as_numpy_iterator()
 
 
+def test_what_is_held_out_is_spread_and_not_trained_on(digits):
+    """A source may be sorted by class."""
+    dataset = input_pipeline.load("digits", hold_out=400)
+    whole, train, held_out = (
+        [(image.numpy(), int(label)) for image, label in split.read()]
+        for split in (digits.train, dataset.train, dataset.held_out)
+    )
+    assert (len(train), len(held_out)) == (1037, 400)
+    assert sorted(train + held_out) == sorted(whole)
+    assert [whole.index(pair) for pair in held_out[:4]] == [0, 3, 7, 10]
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Ten pictures of two classes, grey and RGBA among them."""

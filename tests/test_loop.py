@@ -25,6 +25,7 @@ SETTINGS = loop.Settings(
     model="resnet8",
     dataset="digits",
     data_dir=None,
+    hold_out=None,
     recipe=None,
     strategy="one_device",
     cpu_replicas=0,
@@ -34,6 +35,7 @@ SETTINGS = loop.Settings(
     image_size=None,
     precision="float32",
     weights=None,
+    evaluation_epochs=1,
     seed=0,
 )
 
@@ -74,6 +76,22 @@ def test_a_run_writes_its_files(finished):
     assert config["versions"]["keras"] == keras.__version__
     assert (directory / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((directory / "tensorboard").rglob("events.*"))
+    assert run_folder.dataset_of(config).held_out.examples == 360
+
+
+def test_choices_need_not_see_the_test_split(tmp_path, finished):
+    """Part of the training split is held out, and the rest trained on."""
+    settings = dataclasses.replace(
+        SETTINGS, hold_out=100, batch_size=400, evaluation_epochs=2
+    )
+    metrics = loop.train(settings, tmp_path)
+    assert metrics["examples_evaluated"] == 100
+    evaluated = [bool(row["val_top1"]) for row in history(tmp_path)]
+    assert evaluated == [False, True, True]  # the last epoch always is
+    dataset = run_folder.dataset_of(run_folder.read_config(tmp_path))
+    assert (dataset.train.examples, dataset.held_out.examples) == (1337, 100)
+    with pytest.raises(UserError, match="1437 training images. Received: 1437"):
+        loop.train(dataclasses.replace(settings, hold_out=1437), tmp_path)
 
 
 def test_the_metrics_are_those_of_the_saved_model(finished):

@@ -71,7 +71,7 @@ class Dataset:
 # --- Sources ----------------------------------------------------------------
 
 
-def load(name, data_dir=None):
+def load(name, data_dir=None, hold_out=None):
     """Opens a dataset.
 
     Args:
@@ -80,20 +80,32 @@ def load(name, data_dir=None):
         data_dir: for "folder", DIR/CLASS/IMAGE (a fifth of each class is held out) or
             DIR/{train,val}/CLASS/IMAGE; for tensorflow-datasets, where it
             keeps its prepared datasets (default: ~/tensorflow_datasets).
+        hold_out: split off so many training examples and evaluate on them, so that
+            choices do not see the published split.
 
     Returns:
         A `Dataset`. Held out is the split "validation" where the dataset has
-        one, else "test", else the last fifth of "train".
+        one, else "test", else a fifth of "train".
 
     Raises:
         UserError: there is no such dataset, it is no image classification, or
             it is not on disk and cannot be downloaded.
     """
     if name == "digits":
-        return _digits()
-    if name == "folder":
-        return _folder(data_dir)
-    return _tfds(name, data_dir)
+        dataset = _digits()
+    elif name == "folder":
+        dataset = _folder(data_dir)
+    else:
+        dataset = _tfds(name, data_dir)
+    if hold_out is None:
+        return dataset
+    if hold_out >= dataset.train.examples:
+        raise UserError(
+            f"--hold_out must leave some of the {dataset.train.examples} training "
+            f"images. Received: {hold_out}"
+        )
+    train, held_out = _hold_out(dataset.train, hold_out)
+    return dataclasses.replace(dataset, train=train, held_out=held_out)
 
 
 def _digits():
@@ -231,7 +243,8 @@ def _tfds(name, data_dir):
     for split in ("validation", "test"):
         if split in builder.info.splits:
             return Dataset(name, labels, train, _tfds_split(builder, split))
-    return Dataset(name, labels, *_hold_out(train))
+    fifth = math.ceil(train.examples / HELD_OUT_EVERY)
+    return Dataset(name, labels, *_hold_out(train, fifth))
 
 
 def _download(builder, data_dir):
@@ -290,21 +303,25 @@ def _tfds_split(builder, name):
     )
 
 
-def _hold_out(split):
-    """Splits off the last fifth."""
-    held_out = math.ceil(split.examples / HELD_OUT_EVERY)
-    train = split.examples - held_out
+def _hold_out(split, held_out):
+    """Splits off `held_out` examples, spread evenly: a source may be sorted."""
+    chosen = np.zeros(split.examples, bool)
+    chosen[np.arange(held_out) * split.examples // held_out] = True
+    return _part(split, ~chosen), _part(split, chosen)
 
-    def part(examples, cut):
-        return Split(
-            examples,
-            lambda: cut(split.read()),
-            split.names and (lambda: cut(split.names())),
-        )
 
-    return (
-        part(train, lambda dataset: dataset.take(train)),
-        part(held_out, lambda dataset: dataset.skip(train)),
+def _part(split, chosen):
+    """Returns the examples of a split for which the array `chosen` is true."""
+
+    def of(dataset):
+        numbered = dataset.enumerate()
+        numbered = numbered.filter(lambda index, _: tf.gather(chosen, index))
+        return numbered.map(lambda _, example: example)
+
+    return Split(
+        int(chosen.sum()),
+        lambda: of(split.read()),
+        split.names and (lambda: of(split.names())),
     )
 
 
@@ -710,13 +727,7 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
     chosen = np.random.default_rng(seed).permutation(dataset.train.examples)[:count]
     wanted = np.zeros(dataset.train.examples, bool)
     wanted[chosen] = True
-
-    def read():
-        numbered = dataset.train.read().enumerate()
-        numbered = numbered.filter(lambda index, _: tf.gather(wanted, index))
-        return numbered.map(lambda _, example: example)
-
-    pixels = images(Split(count, read), preprocessing)
+    pixels = images(_part(dataset.train, wanted), preprocessing)
     with damaged_images_named(dataset):
         return np.stack([image for image, _ in pixels.as_numpy_iterator()])
 

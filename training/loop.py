@@ -43,6 +43,7 @@ class Settings:
     model: str
     dataset: str
     data_dir: str | None
+    hold_out: int | None
     recipe: str | None
     strategy: str
     cpu_replicas: int
@@ -52,6 +53,7 @@ class Settings:
     image_size: int | None
     precision: str
     weights: str | None
+    evaluation_epochs: int
     seed: int
 
 
@@ -81,7 +83,9 @@ def train(settings, directory, checkpoint_steps=1000):
         settings, recipe=name, data_dir=_absolute(settings.data_dir)
     )
     strategy = strategies.create(settings.strategy, settings.cpu_replicas)
-    dataset = input_pipeline.load(settings.dataset, settings.data_dir)
+    dataset = input_pipeline.load(
+        settings.dataset, settings.data_dir, settings.hold_out
+    )
     check_batch_size(recipe.batch_size, dataset, strategy)
 
     def build(precision):
@@ -127,6 +131,7 @@ def train(settings, directory, checkpoint_steps=1000):
         settings.seed,
         directory,
         checkpoint_steps,
+        settings.evaluation_epochs,
     )
     # The file holds a plain float32 model without optimizer, whatever was trained.
     saved = build("float32")
@@ -198,6 +203,7 @@ def fit(
     seed,
     directory,
     checkpoint_steps=1000,
+    evaluation_epochs=1,
 ):
     """Trains a model and writes history, curves, TensorBoard and checkpoints.
 
@@ -212,6 +218,8 @@ def fit(
         directory: the run's folder; continues from its newest checkpoint.
         checkpoint_steps: steps between two checkpoints; there is one at the end
             of each epoch too.
+        evaluation_epochs: epochs between two evaluations; there is one at the end
+            of the last epoch too.
 
     Returns:
         The metrics, as in `metrics.json`.
@@ -289,8 +297,9 @@ def fit(
                     if received:
                         raise Terminated
             _synchronize(model)
-            result = evaluate(dataset.held_out, preprocessing, recipe.batch_size)
-            values |= {f"val_{name}": result[name] for name in result}
+            if (epoch + 1) % evaluation_epochs == 0 or step == len(rates):
+                result = evaluate(dataset.held_out, preprocessing, recipe.batch_size)
+                values |= {f"val_{name}": result[name] for name in result}
             values["learning_rate"] = rates[step - 1]
             values["examples_per_second"] = steps * recipe.batch_size / seconds
             bar.update(steps, list(values.items()), finalize=True)

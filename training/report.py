@@ -22,7 +22,8 @@ def write_history(directory, history):
 
     Args:
         directory: the run's folder.
-        history: list of dicts with the keys `HISTORY`.
+        history: list of dicts with the keys `HISTORY`; those of an evaluation may
+            be missing.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
@@ -35,7 +36,6 @@ def draw_curves(directory, history):
     """Draws error and loss of training and held-out split over the epochs."""
     from matplotlib.figure import Figure
 
-    epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     error, loss = figure.subplots(1, 2)
     for axes, title, of in (
@@ -43,9 +43,12 @@ def draw_curves(directory, history):
         (loss, "cross entropy", lambda row, split: row[split + "loss"]),
     ):
         for split, label in (("", "training"), ("val_", "held out")):
-            values = [of(row, split) for row in history]
+            rows = [row for row in history if split + "loss" in row]
             axes.plot(
-                epochs, values, label=label, marker="." if len(epochs) < 30 else ""
+                [row["epoch"] for row in rows],
+                [of(row, split) for row in rows],
+                label=label,
+                marker="." if len(rows) < 30 else "",
             )
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)

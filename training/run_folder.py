@@ -177,7 +177,9 @@ def dataset_of(config, data_dir=None):
         UserError: it cannot be opened, or its classes are not the run's.
     """
     settings = config["settings"]
-    dataset = input_pipeline.load(settings["dataset"], data_dir or settings["data_dir"])
+    dataset = input_pipeline.load(
+        settings["dataset"], data_dir or settings["data_dir"], settings["hold_out"]
+    )
     if list(dataset.labels) != config["labels"]:
         raise UserError(
             f"dataset {dataset.name} has other classes than the model was trained on: "

@@ -26,6 +26,13 @@ flags.DEFINE_string(
     "dataset", "digits", "digits, folder or a tensorflow-datasets dataset."
 )
 flags.DEFINE_string("data_dir", None, "Where the dataset lies.")
+flags.DEFINE_integer(
+    "hold_out",
+    None,
+    "Evaluate on so many images of the training split, and train on the others: for "
+    "choices that must not see the test split.",
+    lower_bound=1,
+)
 flags.DEFINE_string(
     "recipe", None, "Hyperparameters (training/recipes.py); default: by dataset."
 )
@@ -38,6 +45,9 @@ flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy."
 )
 flags.DEFINE_string("weights", None, "Start from these: a name (imagenet) or a file.")
+flags.DEFINE_integer(
+    "evaluation_epochs", 1, "Epochs between evaluations.", lower_bound=1
+)
 flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", lower_bound=0)
 flags.DEFINE_string("model_dir", None, "Default: runs/<model>-<dataset>.")
 
