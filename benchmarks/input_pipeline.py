@@ -9,6 +9,7 @@ unchanged and repeated. Rounds alternate; ratios are medians of rounds.
 
 import argparse
 import concurrent.futures
+import dataclasses
 import io
 import itertools
 import os
@@ -28,10 +29,12 @@ import PIL.Image  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import input_pipeline  # noqa: E402
+import recipes  # noqa: E402
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing  # noqa: E402
 
 SIZE, BATCH, CLASSES = 224, 64, 1000
 PREPROCESSING = Preprocessing((SIZE, SIZE), **NORMALIZATIONS["torch"])
+RECIPE = dataclasses.replace(recipes.RECIPES["imagenet"], epochs=1000, batch_size=BATCH)
 MEAN, STD = PREPROCESSING.mean_rgb_255, PREPROCESSING.std_rgb_255
 
 
@@ -45,11 +48,7 @@ def ours(files):
     dataset = input_pipeline.Dataset(
         "photos", tuple(str(label) for label in range(CLASSES)), split, split
     )
-    return iter(
-        input_pipeline.train_batches(
-            dataset, PREPROCESSING, "random_resized_crop_flip", BATCH, 0, 1000
-        )
-    )
+    return iter(input_pipeline.train_batches(dataset, PREPROCESSING, RECIPE, 0))
 
 
 def naive(files):

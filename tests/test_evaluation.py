@@ -11,6 +11,7 @@ import tensorflow as tf
 from conftest import run_command
 from test_command_line import one_error
 
+import decoding
 import evaluation
 import input_pipeline
 import keras_resnet
@@ -85,7 +86,7 @@ def test_multi_scale_averages_the_whole_image_at_five_sizes(model):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     expected = []
     for size in (32, 36, 54, 68, 91):
-        resized = input_pipeline.resize(image, size, "bilinear").numpy()
+        resized = decoding.resize(image, size, "bilinear").numpy()
         assert min(resized.shape[:2]) == size
         net = keras_resnet.ResNet8(input_shape=resized.shape)
         net.set_weights(model.get_weights())

@@ -1,6 +1,7 @@
 """Datasets in, batches out: the same ones every time."""
 
 import collections
+import dataclasses
 import io
 import socket
 import urllib.error
@@ -11,7 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import augmentation
+import decoding
 import input_pipeline
+import recipes
 import run_tflite
 from command_line import UserError
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
@@ -24,12 +28,26 @@ def digits():
     return input_pipeline.load("digits")
 
 
-def batches(dataset, epochs=2, first_step=0, seed=0, batch_size=100, name="pad_crop"):
-    return list(
-        input_pipeline.train_batches(
-            dataset, SMALL, name, batch_size, seed, epochs, first_step
-        ).as_numpy_iterator()
-    )
+RECIPE = recipes.Recipe(
+    epochs=2,
+    batch_size=100,
+    learning_rate=0.1,
+    weight_decay=0.0,
+    augmentation="pad_crop",
+    image_size=32,
+)
+EVERYTHING = dict(
+    policy="rand_augment_7", random_erasing=0.5, mixup=0.2, cutmix=1.0, batch_size=104
+)
+
+
+def train_batches(dataset, seed=0, first_step=0, share=input_pipeline.WHOLE, **changes):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    return input_pipeline.train_batches(dataset, SMALL, recipe, seed, first_step, share)
+
+
+def batches(dataset, **arguments):
+    return list(train_batches(dataset, **arguments).as_numpy_iterator())
 
 
 def equal(some, others):
@@ -81,15 +99,13 @@ def test_a_resumed_epoch_sees_what_an_unbroken_one_would(digits):
         assert equal(unbroken[first:], batches(digits, epochs=3, first_step=first))
 
 
-def test_workers_share_every_batch(digits):
+@pytest.mark.parametrize("changes", [{}, EVERYTHING])
+def test_workers_share_every_batch(digits, changes):
     """Each gets a part of it, in as many pieces as it has replicas."""
-    whole = batches(digits, epochs=2, first_step=3)
+    changes = dict(first_step=3) | changes
+    whole = batches(digits, **changes)
     parts = [
-        list(
-            input_pipeline.train_batches(
-                digits, SMALL, "pad_crop", 100, 0, 2, 3, input_pipeline.Share(i, 2, 4)
-            ).as_numpy_iterator()
-        )
+        batches(digits, share=input_pipeline.Share(i, 2, 4), **changes)
         for i in range(2)
     ]
     pieces = [
@@ -128,7 +144,7 @@ def test_an_epoch_sees_no_example_twice(digits):
     seen = [
         image.tobytes()
         for images, _ in input_pipeline.train_batches(
-            digits, plain, "pad_crop_flip", 1437, 0, 1
+            digits, plain, dataclasses.replace(RECIPE, epochs=1, batch_size=1437), 0
         ).as_numpy_iterator()
         for image in images
     ]
@@ -161,7 +177,7 @@ def test_photographs_are_turned_upright_as_on_the_device(file_format):
     turned = set()
     for file, image in zip(
         files,
-        tf.data.Dataset.from_tensor_slices(files).map(input_pipeline.decode),
+        tf.data.Dataset.from_tensor_slices(files).map(decoding.decode),
         strict=True,
     ):
         device = np.asarray(run_tflite.read_image(io.BytesIO(file)), np.int32)
@@ -179,9 +195,7 @@ def test_photographs_are_decoded_and_resized_as_on_the_device(shared_data):
     paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))
     files = [path.read_bytes() for path in paths]
     ours = tf.data.Dataset.from_tensor_slices(files).map(
-        lambda file: input_pipeline.resize_and_crop(
-            input_pipeline.decode(file), preprocessing
-        )
+        lambda file: decoding.resize_and_crop(decoding.decode(file), preprocessing)
     )
     assert len(files) >= 100
     for path, image in zip(paths, ours, strict=True):
@@ -195,7 +209,7 @@ def test_damaged_exif_leaves_the_image_as_it_is():
     for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0junk" * 9):
         file = io.BytesIO()
         Image.fromarray(scene).save(file, "JPEG", exif=exif)
-        assert input_pipeline.decode(file.getvalue()).shape == (6, 9, 3)
+        assert decoding.decode(file.getvalue()).shape == (6, 9, 3)
 
 
 @pytest.mark.parametrize("mode", NORMALIZATIONS)
@@ -232,7 +246,7 @@ def test_evaluation_resizes_and_crops_as_pil_does(shared_data, interpolation):
     paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))[:8]
     for path in paths:
         image = Image.open(path).convert("RGB")
-        ours = input_pipeline.resize_and_crop(np.asarray(image), preprocessing)
+        ours = decoding.resize_and_crop(np.asarray(image), preprocessing)
         theirs = as_pil_does(image, preprocessing)
         difference = np.abs(ours.numpy().astype(int) - theirs)
         assert difference.mean() < 0.25
@@ -241,9 +255,9 @@ def test_evaluation_resizes_and_crops_as_pil_does(shared_data, interpolation):
         assert interpolation != "bilinear" or difference.max() <= 1
 
 
-@pytest.mark.parametrize("name", input_pipeline.AUGMENTATIONS)
+@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
 def test_augmentation_is_a_pure_function_of_its_seed(name):
-    augment, takes_resized = input_pipeline.AUGMENTATIONS[name]
+    augment, takes_resized = augmentation.AUGMENTATIONS[name]
     image = tf.random.stateless_uniform((32, 32, 3), (0, 0), 0, 256, tf.int32)
     image = tf.cast(image, tf.uint8)
     if not takes_resized:
@@ -290,8 +304,8 @@ def _as_file(pixels, file_format="JPEG", mode="RGB", orientation=None, **argumen
 )
 def test_a_crop_is_the_same_whether_decoded_in_part_or_whole(arguments):
     file = _as_file(scene(375, 500), **arguments)
-    whole = tf.io.encode_png(input_pipeline.decode(file))  # a PNG has no short cut
-    augment, _ = input_pipeline.AUGMENTATIONS["random_resized_crop_flip"]
+    whole = tf.io.encode_png(decoding.decode(file))  # a PNG has no short cut
+    augment, _ = augmentation.AUGMENTATIONS["random_resized_crop_flip"]
 
     def crops(encoded):
         seeds = tf.constant([[5, n] for n in range(8)], tf.int64)
@@ -307,7 +321,7 @@ def test_a_crop_is_the_same_whether_decoded_in_part_or_whole(arguments):
 def test_crops_of_large_photographs_are_antialiased():
     stripes = np.zeros((600, 600, 3), np.uint8)
     stripes[:, ::2] = 255
-    augment, _ = input_pipeline.AUGMENTATIONS["random_resized_crop_flip"]
+    augment, _ = augmentation.AUGMENTATIONS["random_resized_crop_flip"]
     encoded = tf.io.encode_jpeg(stripes, quality=100)
     for n in range(8):
         crop = augment(encoded, 32, tf.constant([0, n], tf.int64))
@@ -318,7 +332,7 @@ def test_crops_of_large_photographs_are_antialiased():
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 def test_exif_is_seen_where_there_is_any(file_format, orientation):
     file = _as_file(scene(20, 30), file_format, orientation=orientation)
-    assert bool(input_pipeline._has_exif(file)) == bool(orientation)
+    assert bool(decoding.has_exif(file)) == bool(orientation)
 
 
 def test_calibration_reads_training_images_chosen_by_seed(digits):
@@ -374,8 +388,8 @@ def test_a_folder_of_classes_holds_out_a_fifth(photos):
     assert sorted(label for _, label in _arrays(dataset.held_out)) == [0, 1]
     images, labels = next(
         iter(
-            input_pipeline.train_batches(
-                dataset, SMALL, "random_resized_crop_flip", 4, 0, 1
+            train_batches(
+                dataset, augmentation="random_resized_crop_flip", batch_size=4
             )
         )
     )

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-import input_pipeline
+import augmentation
 import recipes
 
 COSINE = dataclasses.replace(
@@ -41,7 +41,7 @@ def test_fewer_epochs_move_the_decays_in_proportion():
 
 def test_every_recipe_names_an_augmentation():
     for recipe in recipes.RECIPES.values():
-        assert recipe.augmentation in input_pipeline.AUGMENTATIONS
+        assert recipe.augmentation in augmentation.AUGMENTATIONS
 
 
 def test_datasets_have_a_recipe():

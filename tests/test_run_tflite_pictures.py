@@ -48,15 +48,15 @@ pytest_plugins = ["run_tflite_fixtures"]
 def test_pixels_and_labels_are_those_of_trainings_evaluation(size, resize_size):
     import tensorflow as tf
 
-    import input_pipeline
+    import decoding
     from keras_resnet.preprocessing import Preprocessing
 
     def decode_exactly(data):
         # TensorFlow's default DCT is a fast one: 1.2 of 255 away from all the others.
         if data[:2] != b"\xff\xd8":
-            return input_pipeline.decode(data)
+            return decoding.decode(data)
         image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-        return tf.convert_to_tensor(input_pipeline._upright(image.numpy(), data))
+        return tf.convert_to_tensor(decoding.upright(image.numpy(), data))
 
     steps = Preprocessing((size, size), crop_fraction=size / resize_size)
     assert steps.resize_size == resize_size
@@ -70,7 +70,7 @@ def test_pixels_and_labels_are_those_of_trainings_evaluation(size, resize_size):
     for path in sorted(PHOTOS.glob("*/*")):
         data = path.read_bytes()
         actual = run_tflite.load_pixels(str(path), classifier)[0]
-        exact = input_pipeline.resize_and_crop(decode_exactly(data), steps).numpy()
+        exact = decoding.resize_and_crop(decode_exactly(data), steps).numpy()
         differences.append(np.abs(actual.astype(int) - exact).mean())
         if size == 128:
             scores, other = classifier.scores(actual), classifier.scores(exact)

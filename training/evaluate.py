@@ -90,6 +90,7 @@ def _evaluate_tflite(path):
 def _evaluate_keras(path):
     import tensorflow as tf
 
+    import decoding
     import evaluation
     import input_pipeline
     import run_folder
@@ -106,7 +107,7 @@ def _evaluate_keras(path):
         else:
             score = getattr(evaluation, FLAGS.views)(model, preprocessing)
             decoded = split.read().map(
-                lambda encoded, label: (input_pipeline.decode(encoded), label),
+                lambda encoded, label: (decoding.decode(encoded), label),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
             metrics = evaluation.of_scores(score, decoded.as_numpy_iterator())

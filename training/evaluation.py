@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import decoding
 import input_pipeline
 
 # He et al., section 4.1: the shorter sides of the images, for an input of 224.
@@ -97,7 +98,7 @@ def ten_crop(model, preprocessing):
     height, width = preprocessing.input_size
 
     def crops(image):
-        image = input_pipeline.resize(
+        image = decoding.resize(
             image, preprocessing.resize_size, preprocessing.interpolation
         )
         rest = tf.shape(image)[:2] - [height, width]
@@ -130,7 +131,7 @@ def multi_scale(model, preprocessing):
 
     def sizes(image):
         return [
-            input_pipeline.resize(image, size, preprocessing.interpolation)[None]
+            decoding.resize(image, size, preprocessing.interpolation)[None]
             for size in scales
         ]
 
@@ -143,7 +144,7 @@ def _mean_over(model, preprocessing, views):
         scores = []
         for batch in views(image):
             both = tf.concat([batch, tf.reverse(batch, [2])], 0)
-            scores.append(model(input_pipeline.normalize(both, preprocessing)))
+            scores.append(model(decoding.normalize(both, preprocessing)))
         return tf.reduce_mean(tf.concat(scores, 0), 0)
 
     return lambda image: score(image).numpy()

@@ -7,9 +7,7 @@ example depends on (seed, epoch, example) only.
 
 import contextlib
 import dataclasses
-import functools
 import http.client
-import io
 import math
 import os
 import pathlib
@@ -21,9 +19,10 @@ import urllib.request
 from collections.abc import Callable
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
+import augmentation
+import decoding
 from command_line import UserError, unknown
 
 # Decoded training images are kept in memory up to this size, in bytes.
@@ -338,7 +337,7 @@ def damaged_images_named(dataset):
         for split in (dataset.train, dataset.held_out):
             for index, (encoded, _) in enumerate(split.read()):
                 try:
-                    decode(encoded)
+                    decoding.decode(encoded)
                 except tf.errors.InvalidArgumentError as error:
                     reason = error.message.partition(" [Op:")[0]
                     raise UserError(
@@ -353,190 +352,6 @@ def _example_name(split, index):
         return f"image {index} of the dataset"
     (name,) = next(split.names().skip(index).as_numpy_iterator())
     return os.path.realpath(name.decode(errors="replace"))  # not our link to it
-
-
-# --- Images -----------------------------------------------------------------
-
-
-def decode(encoded):
-    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), RGB, upright.
-
-    The device turns photographs upright as EXIF says; TensorFlow alone does not.
-    """
-    # TensorFlow's default for JPEG is a fast approximation: a level away on average.
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
-    )
-    image.set_shape((None, None, 3))
-    turned = tf.cond(
-        _has_exif(encoded),
-        lambda: tf.numpy_function(_upright, [image, encoded], tf.uint8),
-        lambda: image,
-    )
-    return tf.ensure_shape(turned, (None, None, 3))
-
-
-def _has_exif(encoded):
-    # JPEG and PNG name it so, and XMP can hold an orientation too. Splitting finds
-    # bytes many times faster than a regular expression.
-    def holds(marker):
-        parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=marker, maxsplit=1)
-        return tf.size(parts.values) > 1
-
-    return holds(b"Exif\x00") | holds(b"eXIf") | holds(b"Orientation")
-
-
-def _upright(image, encoded):
-    """Turns an array as the EXIF of its file says, as the device reads it."""
-    try:
-        orientation = PIL.Image.open(io.BytesIO(encoded)).getexif().get(0x0112)
-    except Exception:  # damaged EXIF: the pixels are whole
-        return image
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def resize_and_crop(image, preprocessing):
-    """Resizes and crops as `preprocessing` says, as PIL would.
-
-    Args:
-        image: uint8 (height, width, 3).
-        preprocessing: a `keras_resnet.preprocessing.Preprocessing`.
-
-    Returns:
-        uint8 (*preprocessing.input_size, 3).
-    """
-    height, width = preprocessing.input_size
-    image = resize(image, preprocessing.resize_size, preprocessing.interpolation)
-    margins = tf.cast(tf.shape(image)[:2] - [height, width], tf.float32)
-    top, left = tf.unstack(tf.cast(tf.round(margins / 2), tf.int32))
-    return tf.image.crop_to_bounding_box(image, top, left, height, width)
-
-
-def resize(image, size, interpolation):
-    """Resizes the shorter side to `size`, as PIL would.
-
-    Args:
-        image: uint8 (height, width, 3).
-        size: pixels.
-        interpolation: one of `keras_resnet.preprocessing.INTERPOLATIONS`.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
-    shape = tf.shape(image)[:2]
-    # The longer side in whole numbers, rounded down like PIL's users do.
-    resized = shape * size // tf.reduce_min(shape)
-    # PIL antialiases when it shrinks and rounds to whole levels.
-    method = _METHODS[interpolation]
-    return tf.cond(
-        tf.reduce_all(resized == shape),
-        lambda: image,
-        lambda: _to_uint8(tf.image.resize(image, resized, method, antialias=True)),
-    )
-
-
-def _to_uint8(image):
-    return tf.saturate_cast(tf.round(image), tf.uint8)
-
-
-_METHODS = {
-    "nearest": tf.image.ResizeMethod.NEAREST_NEIGHBOR,
-    "bilinear": tf.image.ResizeMethod.BILINEAR,
-    "bicubic": tf.image.ResizeMethod.BICUBIC,
-    "lanczos": tf.image.ResizeMethod.LANCZOS3,
-}
-
-
-def _pad_crop(image, size, seed, flip=False):
-    """Shifts by up to an eighth, filling with black; flips if asked."""
-    padding = size // 8  # 4 of 32 pixels: the paper, section 4.2
-    image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
-    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
-    if flip:
-        image = tf.image.stateless_random_flip_left_right(image, seed + 1)
-    return image
-
-
-def _random_resized_crop_flip(encoded, size, seed):
-    """Cuts out 8% to 100% of the image, stretched by up to 4/3, and flips it.
-
-    Szegedy et al., "Going deeper with convolutions", section 6.
-    """
-
-    def window(shape):
-        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            tf.zeros((0, 0, 4)),
-            seed,
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            area_range=(0.08, 1.0),
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
-        return begin, extent
-
-    def decoded_in_part():
-        begin, extent = window(tf.io.extract_jpeg_shape(encoded))
-        return tf.image.decode_and_crop_jpeg(
-            encoded,
-            tf.concat([begin[:2], extent[:2]], 0),
-            channels=3,
-            dct_method="INTEGER_FAST",
-        )
-
-    def decoded_whole():
-        image = decode(encoded)
-        return tf.slice(image, *window(tf.shape(image)))
-
-    # A JPEG's metadata come before its first scan: the rest need not be searched.
-    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
-    image = tf.cond(
-        tf.io.is_jpeg(encoded) & ~_has_exif(parts.values[0]),
-        decoded_in_part,
-        decoded_whole,
-    )
-    # Shrunk to a half at most, plain interpolation leaves out no pixel; the
-    # antialiased one takes three times as long.
-    image = tf.cond(
-        tf.reduce_max(tf.shape(image)[:2]) <= 2 * size,
-        lambda: tf.image.resize(image, (size, size)),
-        lambda: tf.image.resize(image, (size, size), antialias=True),
-    )
-    image = tf.cast(tf.round(image), tf.uint8)  # this kind stays within 0..255
-    return tf.image.stateless_random_flip_left_right(image, seed + 1)
-
-
-def _random_scale_crop_flip(encoded, size, seed):
-    """Resizes the shorter side to 256..480 of 224, cuts a square out, flips it.
-
-    He et al., "Deep residual learning", section 3.4.
-    """
-    image = decode(encoded)
-    least, most = size * 256 // 224, size * 480 // 224
-    shorter = tf.random.stateless_uniform((), seed + 2, least, most + 1, tf.int32)
-    shape = tf.shape(image)[:2]
-    resized = shape * shorter // tf.reduce_min(shape)
-    image = _to_uint8(tf.image.resize(image, resized, antialias=True))
-    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
-    return tf.image.stateless_random_flip_left_right(image, seed + 1)
-
-
-# name: (function of (image, size, seed), whether the image is uint8 and already
-# resized, once and not in every epoch; else it is the encoded one).
-AUGMENTATIONS = {
-    "pad_crop": (_pad_crop, True),
-    "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
-    "random_resized_crop_flip": (_random_resized_crop_flip, False),
-    "random_scale_crop_flip": (_random_scale_crop_flip, False),
-}
 
 
 # --- Batches ----------------------------------------------------------------
@@ -589,10 +404,8 @@ WHOLE = Share(0, 1, 1)
 def train_batches(
     dataset,
     preprocessing,
-    augmentation,
-    batch_size,
+    recipe,
     seed,
-    epochs,
     first_step=0,
     share=WHOLE,
 ):
@@ -601,26 +414,25 @@ def train_batches(
     Args:
         dataset: a `Dataset`.
         preprocessing: a `Preprocessing`.
-        augmentation: a name of `AUGMENTATIONS`.
-        batch_size: examples in a batch. An epoch's remainder is left out; as
-            every epoch is shuffled anew, it is another one each time.
+        recipe: a `recipes.Recipe`. The remainder of an epoch that fills no batch is
+            left out; as every epoch is shuffled anew, it is another one each time.
         seed: int. Equal seeds give equal batches.
-        epochs: number of epochs of the whole run.
         first_step: number of the first step: batches are then those that an
             unbroken run would see from there on.
         share: the `Share` of this worker.
 
     Returns:
-        `tf.data.Dataset` of (float32 (batch, height, width, 3), one-hot float32
+        `tf.data.Dataset` of (float32 (batch, height, width, 3), targets float32
         (batch, classes)), with `steps_per_epoch(...)` batches for each epoch.
         With several replicas a batch comes in that many parts.
     """
-    augment, takes_resized = AUGMENTATIONS[augmentation]
-    size = preprocessing.input_size[0]
+    takes_resized = augmentation.takes_resized(recipe)
+    height, width = preprocessing.input_size
+    batch_size = recipe.batch_size
     examples = dataset.train.examples
     used = examples // batch_size * batch_size
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
-    in_memory = takes_resized and examples * size * size * 3 <= CACHE_BYTES
+    in_memory = takes_resized and examples * height * width * 3 <= CACHE_BYTES
 
     source = dataset.train.read().enumerate()
     if takes_resized:
@@ -628,7 +440,7 @@ def train_batches(
             source,
             lambda index, x: (
                 index,
-                (resize_and_crop(decode(x[0]), preprocessing), x[1]),
+                (decoding.resize_and_crop(decoding.decode(x[0]), preprocessing), x[1]),
             ),
         )
     if in_memory:
@@ -640,7 +452,8 @@ def train_batches(
             example_seed = tf.stack(
                 [tf.constant(seed, tf.int64), epoch * examples + index]
             )
-            return augment(image, size, example_seed), label
+            image = augmentation.augment(recipe, preprocessing, image, example_seed)
+            return image, tf.one_hot(label, len(dataset.labels)), example_seed
 
         # Without this the order would depend on tf.random.set_seed too (and a
         # seed that is a tensor would be refused beside it).
@@ -654,11 +467,21 @@ def train_batches(
         ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
         return _parallel_map(ordered, augmented)
 
-    def to_model(images, labels):
-        return normalize(images, preprocessing), tf.one_hot(labels, len(dataset.labels))
+    def mixed(images, targets, seeds):
+        return *augmentation.mix(recipe, images, targets, seeds[0]), seeds
 
-    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    batches = batches.batch(batch_size // share.replicas, drop_remainder=True)
+    def to_model(images, targets, _):
+        if images.shape.rank > 4:  # pairs
+            images = tf.reshape(images, (-1, height, width, 3))
+            targets = tf.reshape(targets, (-1, len(dataset.labels)))
+        return decoding.normalize(images, preprocessing), targets
+
+    batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
+    part = batch_size // share.replicas
+    if augmentation.mixes(recipe):
+        batches = _parallel_map(batches.batch(2, drop_remainder=True), mixed)
+        part //= 2
+    batches = batches.batch(part, drop_remainder=True)
     return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
 
 
@@ -695,7 +518,8 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     batches = images(mine, preprocessing).concatenate(filling)
     batches = batches.batch(batch_size // share.replicas)
     return _parallel_map(
-        batches, lambda pixels, labels: (normalize(pixels, preprocessing), labels)
+        batches,
+        lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
     ).prefetch(tf.data.AUTOTUNE)
 
 
@@ -707,7 +531,10 @@ def images(split, preprocessing):
     """
     return _parallel_map(
         split.read(),
-        lambda encoded, label: (resize_and_crop(decode(encoded), preprocessing), label),
+        lambda encoded, label: (
+            decoding.resize_and_crop(decoding.decode(encoded), preprocessing),
+            label,
+        ),
     )
 
 
@@ -730,17 +557,6 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
     pixels = images(_part(dataset.train, wanted), preprocessing)
     with damaged_images_named(dataset):
         return np.stack([image for image, _ in pixels.as_numpy_iterator()])
-
-
-def normalize(pixels, preprocessing):
-    """Normalizes as `Preprocessing.normalize` does, in TensorFlow."""
-    # By rows of the image: TensorFlow is eight times slower at three numbers.
-    shape = tf.shape(pixels)
-    rows = tf.reshape(tf.cast(pixels, tf.float32), (-1, shape[-2] * 3))
-    rows -= tf.tile(preprocessing.mean_rgb_255, shape[-2:-1])
-    rows /= tf.tile(preprocessing.std_rgb_255, shape[-2:-1])
-    pixels = tf.ensure_shape(tf.reshape(rows, shape), pixels.shape)
-    return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
 
 
 def _parallel_map(dataset, function):

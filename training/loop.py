@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import augmentation
 import checkpoints
 import files
 import input_pipeline
@@ -86,7 +87,7 @@ def train(settings, directory, checkpoint_steps=1000):
     dataset = input_pipeline.load(
         settings.dataset, settings.data_dir, settings.hold_out
     )
-    check_batch_size(recipe.batch_size, dataset, strategy)
+    check_batch_size(recipe, dataset, strategy)
 
     def build(precision):
         keras.config.set_dtype_policy(precision)
@@ -174,14 +175,16 @@ def _absolute(path):
     return str(pathlib.Path(path).expanduser().resolve()) if path else None
 
 
-def check_batch_size(batch_size, dataset, strategy):
+def check_batch_size(recipe, dataset, strategy):
     """Raises `UserError` where batches cannot be cut or shared evenly."""
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        nearest = max(1, round(batch_size / replicas)) * replicas
+    batch_size, replicas = recipe.batch_size, strategy.num_replicas_in_sync
+    parts = 2 * replicas if augmentation.mixes(recipe) else replicas
+    if batch_size % parts:
+        nearest = max(1, round(batch_size / parts)) * parts
+        pairs = "pairs for each of " if parts > replicas else ""
         raise UserError(
-            f"--batch_size must be a multiple of the {replicas} replicas: try "
-            f"{nearest}. Received: {batch_size}"
+            f"--batch_size must be a multiple of {parts}, for {pairs}the {replicas} "
+            f"replicas: try {nearest}. Received: {batch_size}"
         )
     if batch_size > dataset.train.examples:
         raise UserError(
@@ -250,10 +253,8 @@ def fit(
             lambda context: input_pipeline.train_batches(
                 dataset,
                 preprocessing,
-                recipe.augmentation,
-                recipe.batch_size,
+                recipe,
                 seed,
-                recipe.epochs,
                 step,
                 input_pipeline.Share.of(context),
             )

@@ -58,7 +58,7 @@ def main():
     model, preprocessing = fold_normalization(*run_folder.load_model(run, config))
     dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     recipe = _recipe(config)
-    loop.check_batch_size(recipe.batch_size, dataset, strategy)
+    loop.check_batch_size(recipe, dataset, strategy)
     settings = Settings(
         model_sha256=files.sha256(run / "model.keras"),
         strategy=FLAGS.strategy,

@@ -25,7 +25,11 @@ class Recipe:
         decay_all: whether biases and batch normalization decay too, and not
             only the kernels of convolutions and the classifier.
         label_smoothing: share of the target spread over all classes.
-        augmentation: a name of `input_pipeline.AUGMENTATIONS`.
+        policy: a name of `policies.POLICIES`, or none.
+        random_erasing: probability that a box of the image is blanked.
+        mixup: parameter of the beta distribution of the shares, 0 for none.
+        cutmix: likewise; where both are there, each is as likely.
+        augmentation: a name of `augmentation.AUGMENTATIONS`.
         image_size: side of the square image, in pixels.
         crop_fraction: see `keras_resnet.preprocessing.Preprocessing`.
         shortcut: option "A", "B" or "C" of the paper's section 3.3.
@@ -43,6 +47,10 @@ class Recipe:
     nesterov: bool = False
     decay_all: bool = False
     label_smoothing: float = 0.0
+    policy: str | None = None
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     crop_fraction: float = 1.0
     shortcut: str = "B"
 
