@@ -17,9 +17,8 @@ from keras_resnet.models import (
     feature_maps,
     list_models,
 )
-from keras_resnet.preprocessing import decode_predictions
 from keras_resnet.registry import list_weights
-from keras_resnet.weights import preprocess_input
+from keras_resnet.weights import decode_predictions, preprocess_input
 
 __version__ = "0.1.0"
 

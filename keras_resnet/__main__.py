@@ -39,14 +39,14 @@ def table():
         parameters, *giga_multiply_adds = SIZES[model]
         for entry in registry.weight_files().get(model, {}).values():
             multiply_adds = giga_multiply_adds[entry.stride_on == "3x3"]
-            default = registry.find(model, "imagenet") == entry
+            default = registry.default(model) == entry
             rows.append(
                 (
                     model,
                     f"{parameters:.3f}",
                     f"{multiply_adds:.3f}",
                     entry.tag + (" (default)" if default else ""),
-                    _accuracy(entry.evaluations[0]),
+                    _at_224(entry.evaluations[0]),
                     _best(entry.evaluations),
                     entry.licence,
                 )
@@ -57,8 +57,10 @@ def table():
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _accuracy(evaluation):
-    return "-" if evaluation.top1 is None else f"{evaluation.top1:g}"
+def _at_224(evaluation):
+    size = evaluation.preprocessing.input_size
+    known = evaluation.top1 is not None and size == (224, 224)
+    return f"{evaluation.top1:g}" if known else "-"
 
 
 def _best(evaluations):

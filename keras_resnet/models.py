@@ -24,6 +24,9 @@ BOTTLENECK = (1, 3, 1)
 # A bottleneck's last convolution is this much wider than its first two.
 EXPANSION = 4
 
+# What every registered weight file was trained with.
+REGISTERED = {"shortcut": "B", "residual": True, "width": 1}
+
 # torch and Caffe use these; the defaults of Keras are 1e-3 and 0.99.
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -100,12 +103,14 @@ def ResNet(
         block: `BASIC` or `BOTTLENECK`.
         counts: number of blocks in each stage.
         include_top: whether to end with the classifier.
-        weights: `None` (random initialization); "imagenet", a name of
-            `list_weights()`, or "hf://owner/repo" of a hub repository in timm's
-            layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
+        weights: `None` (random initialization); "imagenet", "cifar10", a name
+            of `list_weights()`, or "hf://owner/repo" of a hub repository in
+            timm's layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
             (keras.applications) or `.safetensors` (timm, torchvision) file. A
             classifier of the file for other classes is skipped, with a
-            warning, where `classes` is not the family's default.
+            warning, where `classes` is not the family's default. "auto" takes
+            the weights that ship with the package where all of them fit the
+            network that is asked for, and else `None`.
         input_tensor: Keras tensor to use as the image input.
         input_shape: shape without the batch: (height, width, channels), or
             channels first where `keras.image_data_format()` says so. At least
@@ -149,18 +154,20 @@ def ResNet(
             f"`width` must be a whole number from 1. Received: width={width!r}"
         )
     classes = family.classes if classes is None else classes
-    if weights is not None:
-        weights = weights_lib.resolve(_variant(family, block, tuple(counts)), weights)
-        stride_on = _stride_for(
-            weights,
-            block,
-            stride_on,
-            shortcut=shortcut,
-            residual=residual,
-            width=width,
-        )
-
     inputs = _image_input(family, include_top, input_tensor, input_shape)
+    variant = _variant(family, block, tuple(counts))
+    architecture = {"shortcut": shortcut, "residual": residual, "width": width}
+    if weights == "auto":
+        fit = (
+            architecture == REGISTERED
+            and inputs.shape[_channel_axis()] == 3
+            and (classes == family.classes or not include_top)
+        )
+        weights = registry.shipped(variant) if fit else None
+    if weights is not None:
+        weights = weights_lib.resolve(variant, weights)
+        stride_on = _stride_for(weights, block, stride_on, architecture)
+
     x = _stem(inputs, family)
     reached = 4 if family.pooled_stem else 1
     dilation = 1
@@ -198,13 +205,13 @@ def _variant(*network):
     return next((name for name in VARIANTS if VARIANTS[name] == network), None)
 
 
-def _stride_for(source, block, stride_on, **architecture):
+def _stride_for(source, block, stride_on, architecture):
     """Returns the placement of the stride that a weight file is for.
 
     Raises ValueError where an argument contradicts the weights.
     """
     if isinstance(source, registry.WeightFile):
-        for flag, needed in (("shortcut", "B"), ("residual", True), ("width", 1)):
+        for flag, needed in REGISTERED.items():
             if architecture[flag] != needed:
                 raise ValueError(
                     f"The weights {source.name} are for {flag}={needed!r}; other "
@@ -400,7 +407,7 @@ def feature_maps(model):
 
 def _entry_point(variant, public_name):
     family, block, counts = VARIANTS[variant]
-    published = "imagenet" if family is IMAGENET else None
+    published = "imagenet" if family is IMAGENET else "auto"
 
     def build(
         include_top=True,

@@ -145,7 +145,7 @@ def test_convolutions_start_with_the_variance_of_he():
 
 
 def test_every_parameter_gets_a_gradient():
-    model = keras_resnet.ResNet8()
+    model = keras_resnet.ResNet8(weights=None)
     before = model.get_weights()
     model.compile("sgd", "categorical_crossentropy")
     rng = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_bfloat16")
-        model = keras_resnet.ResNet8()
+        model = keras_resnet.ResNet8(weights=None)
     finally:
         keras.config.set_dtype_policy(policy)
     assert model.output.dtype == "float32"
@@ -233,7 +233,9 @@ def test_feature_maps_are_the_ends_of_the_stages():
 
 def test_feature_maps_refuse_a_model_around_one():
     inputs = keras.Input((32, 32, 3))
-    around = keras.Model(inputs, keras_resnet.ResNet8()(inputs), name="around")
+    around = keras.Model(
+        inputs, keras_resnet.ResNet8(weights=None)(inputs), name="around"
+    )
     with pytest.raises(ValueError, match="Received: 'around'"):
         keras_resnet.feature_maps(around)
 
