@@ -68,11 +68,18 @@ VARIANTS = {
     "resnet44": (CIFAR, BASIC, (7, 7, 7)),
     "resnet56": (CIFAR, BASIC, (9, 9, 9)),
     "resnet110": (CIFAR, BASIC, (18, 18, 18)),
+    # Without shortcuts: what the paper holds its networks against (figure 6).
+    "plain20": (CIFAR, BASIC, (3, 3, 3)),
+    "plain32": (CIFAR, BASIC, (5, 5, 5)),
+    "plain44": (CIFAR, BASIC, (7, 7, 7)),
 }
 
 
 def list_models():
-    """Returns the names of the models of the zoo, the ImageNet ones first."""
+    """Returns the names of the models of the zoo, the ImageNet ones first.
+
+    The last are the paper's plain networks, to compare with.
+    """
     return list(VARIANTS)
 
 
@@ -201,7 +208,7 @@ def ResNet(
 
 
 def _variant(*network):
-    """Returns the name of a network of the table, `None` for any other."""
+    """Returns the name of a ResNet of the table, `None` for any other network."""
     return next((name for name in VARIANTS if VARIANTS[name] == network), None)
 
 
@@ -405,7 +412,7 @@ def feature_maps(model):
     return keras.Model(model.inputs, ends, name=f"{model.name}_feature_maps")
 
 
-def _entry_point(variant, public_name):
+def _entry_point(variant, public_name, residual=True):
     family, block, counts = VARIANTS[variant]
     published = "imagenet" if family is IMAGENET else "auto"
 
@@ -432,7 +439,7 @@ def _entry_point(variant, public_name):
             classes,
             classifier_activation,
             name,
-            **architecture,
+            **{"residual": residual, **architecture},
         )
 
     build.__name__ = build.__qualname__ = public_name
@@ -459,3 +466,7 @@ ResNet32 = _entry_point("resnet32", "ResNet32")
 ResNet44 = _entry_point("resnet44", "ResNet44")
 ResNet56 = _entry_point("resnet56", "ResNet56")
 ResNet110 = _entry_point("resnet110", "ResNet110")
+# Written as the paper writes them: ResNet-20, plain-20.
+plain20 = _entry_point("plain20", "plain20", residual=False)
+plain32 = _entry_point("plain32", "plain32", residual=False)
+plain44 = _entry_point("plain44", "plain44", residual=False)

@@ -59,6 +59,11 @@ def test_model_has_the_published_size(name, parameters):
 
 
 def test_every_model_of_the_list_has_an_entry_point():
+    assert set(keras_resnet.list_models()) - set(SIZES) == {
+        "plain20",
+        "plain32",
+        "plain44",
+    }
     for name in keras_resnet.list_models():
         assert builder(name).__name__ == name.replace("resnet", "ResNet")
 
@@ -70,6 +75,23 @@ def test_every_model_of_the_list_has_an_entry_point():
 def test_option_a_has_the_parameters_of_table_6(depth, parameters):
     model = builder(f"resnet{depth}")(shortcut="A")
     assert trainable_parameters(model) == parameters
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [("plain20", 269_722), ("plain32", 464_154), ("plain44", 658_586)],
+)
+def test_plain_networks_are_the_resnets_without_additions(name, parameters):
+    plain = builder(name)(shortcut="A")
+    residual = builder(name.replace("plain", "resnet"))(shortcut="A")
+    assert plain.name == name
+    assert trainable_parameters(plain) == parameters
+    assert [w.shape for w in plain.weights] == [w.shape for w in residual.weights]
+    kinds = {type(layer).__name__ for layer in plain.layers}
+    assert "Add" in {type(layer).__name__ for layer in residual.layers} - kinds
+    assert multiply_adds(plain) == multiply_adds(residual)
+    with pytest.raises(ValueError, match="Received: "):
+        builder(name)(weights="cifar10")
 
 
 def test_plain_networks_have_as_many_parameters_as_option_a():
