@@ -1,5 +1,6 @@
 """The weights in the package: found by default, checked, right on every backend."""
 
+import contextlib
 import hashlib
 import pathlib
 import shutil
@@ -33,37 +34,52 @@ def random_resnet8(**arguments):
     return oracles.randomize(keras_resnet.ResNet8(weights=None, **arguments), seed=6)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A copy of the project that ships a stand-in, random weights for ResNet-8."""
-    root = tmp_path_factory.mktemp("root")
+def copy_project(root):
+    """Copies what makes a wheel, without the weights that ship; returns the package."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
     package = root / "keras_resnet"
     ignored = shutil.ignore_patterns("__pycache__", "pretrained")
     shutil.copytree(ROOT / "keras_resnet", package, ignore=ignored)
+    table = package / "weights.tsv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(row for row in rows if "\tcifar10\t" not in row))
+    return package
+
+
+@contextlib.contextmanager
+def in_the_place_of_ours(package):
+    """Lets the registry read the tables and files of a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "PACKAGE", package)
+        registry.weight_files.cache_clear()
+        yield package
+    registry.weight_files.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A copy of the project that ships a stand-in, random weights for ResNet-8."""
+    root = tmp_path_factory.mktemp("root")
+    package = copy_project(root)
     (package / "pretrained").mkdir()
     weights = package / "pretrained" / f"{NAME}.weights.h5"
     random_resnet8().save_weights(weights)
     (package / "pretrained" / f"{NAME}.json").write_text("{}")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    registered = package / "weights.tsv"
-    rows = [r for r in registered.read_text().splitlines() if "\tcifar10\t" not in r]
     row = "resnet8 cifar10 cifar10 apache-2.0 1x1 zoo bilinear 32:1.0:88.1:99.5".split()
-    rows.append("\t".join([*row, digest, f"pretrained/{NAME}.weights.h5"]))
-    registered.write_text("\n".join(rows) + "\n")
+    with open(package / "weights.tsv", "a") as file:
+        print(*row, digest, f"pretrained/{NAME}.weights.h5", sep="\t", file=file)
     return root
 
 
 @pytest.fixture
-def package(root, tmp_path, monkeypatch):
+def package(root, tmp_path):
     """The package of that copy, in the place of this one's."""
     package = tmp_path / "keras_resnet"
     shutil.copytree(root / "keras_resnet", package)
-    monkeypatch.setattr(registry, "PACKAGE", package)
-    registry.weight_files.cache_clear()
-    yield package
-    registry.weight_files.cache_clear()
+    with in_the_place_of_ours(package):
+        yield package
 
 
 # --- what `weights` gives ---------------------------------------------------
