@@ -301,7 +301,8 @@ def _training(run, config, metrics, history, report, examples, hardware):
     """Returns how the network came about, without a path of this machine."""
     import run_folder
 
-    settings, quantize = config["settings"], report["quantize"]
+    runs = run.resolve().parent
+    settings, quantize = _portable(config["settings"], runs), report["quantize"]
     folder = {"model_dir": f"runs/{run.resolve().name}"}
     commands = [_command("training/train.py", settings | folder)]
     of_config = ("settings", "recipe", "versions")
@@ -317,7 +318,7 @@ def _training(run, config, metrics, history, report, examples, hardware):
     rates = [float(row["examples_per_second"]) for row in csv.DictReader(history)]
     return {
         "commands": commands,
-        **_without_folders(told),
+        **_portable(told, runs),
         "metrics": metrics,
         "hardware": hardware,
         # Of the float training, evaluations not counted.
@@ -333,14 +334,17 @@ def _command(script, settings):
     return " ".join(["python", script, *words])
 
 
-def _without_folders(value):
-    """Cuts absolute paths, wherever they are, down to their last part."""
+def _portable(value, runs):
+    """Shortens absolute paths, wherever they are: runs/... or the last part."""
     if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
+        return {key: _portable(item, runs) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    is_path = isinstance(value, str) and pathlib.PurePath(value).is_absolute()
-    return pathlib.PurePath(value).name if is_path else value
+        return [_portable(item, runs) for item in value]
+    if not (isinstance(value, str) and pathlib.Path(value).is_absolute()):
+        return value
+    path = pathlib.Path(value)
+    inside = path.is_relative_to(runs)
+    return f"runs/{path.relative_to(runs).as_posix()}" if inside else path.name
 
 
 def _register(table, model, card):

@@ -128,6 +128,7 @@ def stand_in(digits_run, qat_report, tmp_path_factory):
     config = json.loads((run / "config.json").read_text())
     config["labels"] = list(LABELS)
     config["settings"] |= {"dataset": "cifar10", "data_dir": "/somewhere/tfds"}
+    config["settings"]["weights"] = str(run.parent / "teacher" / "model.keras")
     (run / "config.json").write_text(json.dumps(config))
     export = run / "model-qat.tflite"
     content = export.read_bytes()
@@ -166,7 +167,8 @@ def test_what_is_shipped_passes_these_tests(stand_in, digits, package):
     assert card["training"]["commands"] == [
         "python training/train.py --model=resnet8 --dataset=cifar10 --recipe=digits "
         "--strategy=mirrored --cpu_replicas=2 --epochs=6 --precision=float32 "
-        "--evaluation_epochs=1 --seed=0 --model_dir=runs/resnet8-cifar10",
+        "--weights=runs/teacher/model.keras --evaluation_epochs=1 --seed=0 "
+        "--model_dir=runs/resnet8-cifar10",
         "python training/qat.py --model_dir=runs/resnet8-cifar10 --strategy=mirrored "
         "--cpu_replicas=2 --epochs=1 --learning_rate=0.001",
         "python edge/export.py --model_dir=runs/resnet8-cifar10 --quantize=qat",
