@@ -244,3 +244,17 @@ def test_an_installed_wheel_predicts_offline(installed, tmp_path, monkeypatch, b
     expected = random_resnet8().predict(Preprocessing((32, 32)).normalize(pixels))
     assert oracles.relative_difference(np.load(output), expected) < 1e-4
     assert not (tmp_path / "keras" / "models").exists()
+
+
+# --- the example ------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_example_of_fine_tuning_learns(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # python -c looks for modules here first
+    script = (ROOT / "examples" / "finetune.py").read_text()
+    *_, accuracy, of, count, digits = run(
+        script, keras.backend.backend(), python_path=root
+    )[:-5]
+    assert (of, count, digits) == ("of", "397", "digits")
+    assert float(accuracy.rstrip("%")) > 60
