@@ -16,7 +16,7 @@ test-slow: setup environments
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
 # machine without a GPU, install the CPU build first (see setup.py).
-ZOO_TESTS := $(foreach name,models convert deploy preprocessing registry,\
+ZOO_TESTS := $(foreach name,models convert deploy preprocessing registry pretrained,\
   tests/test_$(name).py)
 test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"

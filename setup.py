@@ -46,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=["keras_resnet"],
-    package_data={"keras_resnet": ["*.tsv"]},
+    package_data={"keras_resnet": ["*.tsv", "pretrained/*"]},
     install_requires=[
         "keras>=3.10",
         "numpy",

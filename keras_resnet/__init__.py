@@ -16,10 +16,12 @@ from keras_resnet.models import (
     ResNet152,
     feature_maps,
     list_models,
+    plain20,
+    plain32,
+    plain44,
 )
-from keras_resnet.preprocessing import decode_predictions
 from keras_resnet.registry import list_weights
-from keras_resnet.weights import preprocess_input
+from keras_resnet.weights import decode_predictions, preprocess_input
 
 __version__ = "0.1.0"
 
@@ -41,5 +43,8 @@ __all__ = [
     "feature_maps",
     "list_models",
     "list_weights",
+    "plain20",
+    "plain32",
+    "plain44",
     "preprocess_input",
 ]

@@ -1,4 +1,4 @@
-"""Brings a published weight file onto this machine, checked.
+"""Finds a published weight file, in the package or by a download, and checks it.
 
 Environment variables:
     KERAS_HOME: holds `models/`, the cache; a file put there by hand is used as
@@ -18,6 +18,9 @@ import keras
 from keras_resnet import registry
 from keras_resnet.convert import one_line
 
+# Algorithms by the number of hexadecimal digits of their results.
+ALGORITHMS = {32: "md5", 64: "sha256"}
+
 
 def fetch(entry):
     """Returns the local path of a weight file, downloading it at first use.
@@ -30,10 +33,12 @@ def fetch(entry):
             names the file, its address and the path where it may be put by
             hand. Nothing damaged is left in the cache.
     """
+    if entry.shipped:
+        return _in_package(entry)
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     home = os.path.abspath(os.path.expanduser(home))
     path = os.path.join(home, "models", entry.file)
-    if os.path.isfile(path) and entry.md5 in (None, _digest(path, "md5")):
+    if os.path.isfile(path) and _is_whole(path, entry):
         return path
     mirror = os.environ.get("KERAS_RESNET_MIRROR")
     on_hub = entry.source.startswith(registry.HUB) and not mirror
@@ -45,13 +50,38 @@ def fetch(entry):
     try:
         if on_hub:
             return hub_file(repository, registry.HUB_FILE, revision)
-        _download(address, path, entry.md5)
+        _download(address, path, entry)
     except Exception as error:  # one line instead of each library's own kind
         raise ValueError(
             f"Cannot download the weights {entry.name}: {one_line(error)}. "
             f"Without a network, put the file at {path}. Received: {address}"
         ) from error
     return path
+
+
+def _in_package(entry):
+    path = str(registry.PACKAGE / entry.source)
+    if not os.path.isfile(path):
+        problem = "are missing"
+    elif not _is_whole(path, entry):
+        problem = f"are damaged: {_must_be(entry)}"
+    else:
+        return path
+    raise ValueError(
+        f"The weights {entry.name} {problem}. Install keras-resnet-zoo again. "
+        f"Received: {path!r}"
+    )
+
+
+def _is_whole(path, entry):
+    """Whether a file has the registered hash, where there is one."""
+    if entry.digest is None:
+        return True
+    return entry.digest == _digest(path, ALGORITHMS[len(entry.digest)])
+
+
+def _must_be(entry):
+    return f"the {ALGORITHMS[len(entry.digest)].upper()} must be {entry.digest}"
 
 
 def hub_repository(source):
@@ -104,7 +134,7 @@ def hub_file(repository, name, revision):
     return path
 
 
-def _download(address, path, md5):
+def _download(address, path, entry):
     """Downloads to a file beside `path`, which appears whole or not at all."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "TRUE", "YES"):
         raise ValueError("HF_HUB_OFFLINE is set and the file is not in the cache")
@@ -118,8 +148,8 @@ def _download(address, path, md5):
             cache_subdir=directory,
             force_download=True,
         )
-        if md5 not in (None, _digest(part, "md5")):
-            raise ValueError(f"wrong hash, the MD5 must be {md5}")
+        if not _is_whole(part, entry):
+            raise ValueError(f"wrong hash, {_must_be(entry)}")
         os.replace(part, path)
     finally:
         if os.path.exists(part):

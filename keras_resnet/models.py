@@ -24,6 +24,9 @@ BOTTLENECK = (1, 3, 1)
 # A bottleneck's last convolution is this much wider than its first two.
 EXPANSION = 4
 
+# What every registered weight file was trained with.
+REGISTERED = {"shortcut": "B", "residual": True, "width": 1}
+
 # torch and Caffe use these; the defaults of Keras are 1e-3 and 0.99.
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -65,11 +68,18 @@ VARIANTS = {
     "resnet44": (CIFAR, BASIC, (7, 7, 7)),
     "resnet56": (CIFAR, BASIC, (9, 9, 9)),
     "resnet110": (CIFAR, BASIC, (18, 18, 18)),
+    # Without shortcuts: what the paper holds its networks against (figure 6).
+    "plain20": (CIFAR, BASIC, (3, 3, 3)),
+    "plain32": (CIFAR, BASIC, (5, 5, 5)),
+    "plain44": (CIFAR, BASIC, (7, 7, 7)),
 }
 
 
 def list_models():
-    """Returns the names of the models of the zoo, the ImageNet ones first."""
+    """Returns the names of the models of the zoo, the ImageNet ones first.
+
+    The last are the paper's plain networks, to compare with.
+    """
     return list(VARIANTS)
 
 
@@ -100,12 +110,14 @@ def ResNet(
         block: `BASIC` or `BOTTLENECK`.
         counts: number of blocks in each stage.
         include_top: whether to end with the classifier.
-        weights: `None` (random initialization); "imagenet", a name of
-            `list_weights()`, or "hf://owner/repo" of a hub repository in timm's
-            layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
+        weights: `None` (random initialization); "imagenet", "cifar10", a name
+            of `list_weights()`, or "hf://owner/repo" of a hub repository in
+            timm's layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
             (keras.applications) or `.safetensors` (timm, torchvision) file. A
             classifier of the file for other classes is skipped, with a
-            warning, where `classes` is not the family's default.
+            warning, where `classes` is not the family's default. "auto" takes
+            the weights that ship with the package where all of them fit the
+            network that is asked for, and else `None`.
         input_tensor: Keras tensor to use as the image input.
         input_shape: shape without the batch: (height, width, channels), or
             channels first where `keras.image_data_format()` says so. At least
@@ -149,18 +161,20 @@ def ResNet(
             f"`width` must be a whole number from 1. Received: width={width!r}"
         )
     classes = family.classes if classes is None else classes
-    if weights is not None:
-        weights = weights_lib.resolve(_variant(family, block, tuple(counts)), weights)
-        stride_on = _stride_for(
-            weights,
-            block,
-            stride_on,
-            shortcut=shortcut,
-            residual=residual,
-            width=width,
-        )
-
     inputs = _image_input(family, include_top, input_tensor, input_shape)
+    variant = _variant(family, block, tuple(counts))
+    architecture = {"shortcut": shortcut, "residual": residual, "width": width}
+    if weights == "auto":
+        fit = (
+            architecture == REGISTERED
+            and inputs.shape[_channel_axis()] == 3
+            and (classes == family.classes or not include_top)
+        )
+        weights = registry.shipped(variant) if fit else None
+    if weights is not None:
+        weights = weights_lib.resolve(variant, weights)
+        stride_on = _stride_for(weights, block, stride_on, architecture)
+
     x = _stem(inputs, family)
     reached = 4 if family.pooled_stem else 1
     dilation = 1
@@ -194,17 +208,17 @@ def ResNet(
 
 
 def _variant(*network):
-    """Returns the name of a network of the table, `None` for any other."""
+    """Returns the name of a ResNet of the table, `None` for any other network."""
     return next((name for name in VARIANTS if VARIANTS[name] == network), None)
 
 
-def _stride_for(source, block, stride_on, **architecture):
+def _stride_for(source, block, stride_on, architecture):
     """Returns the placement of the stride that a weight file is for.
 
     Raises ValueError where an argument contradicts the weights.
     """
     if isinstance(source, registry.WeightFile):
-        for flag, needed in (("shortcut", "B"), ("residual", True), ("width", 1)):
+        for flag, needed in REGISTERED.items():
             if architecture[flag] != needed:
                 raise ValueError(
                     f"The weights {source.name} are for {flag}={needed!r}; other "
@@ -398,9 +412,9 @@ def feature_maps(model):
     return keras.Model(model.inputs, ends, name=f"{model.name}_feature_maps")
 
 
-def _entry_point(variant, public_name):
+def _entry_point(variant, public_name, residual=True):
     family, block, counts = VARIANTS[variant]
-    published = "imagenet" if family is IMAGENET else None
+    published = "imagenet" if family is IMAGENET else "auto"
 
     def build(
         include_top=True,
@@ -425,7 +439,7 @@ def _entry_point(variant, public_name):
             classes,
             classifier_activation,
             name,
-            **architecture,
+            **{"residual": residual, **architecture},
         )
 
     build.__name__ = build.__qualname__ = public_name
@@ -452,3 +466,7 @@ ResNet32 = _entry_point("resnet32", "ResNet32")
 ResNet44 = _entry_point("resnet44", "ResNet44")
 ResNet56 = _entry_point("resnet56", "ResNet56")
 ResNet110 = _entry_point("resnet110", "ResNet110")
+# Written as the paper writes them: ResNet-20, plain-20.
+plain20 = _entry_point("plain20", "plain20", residual=False)
+plain32 = _entry_point("plain32", "plain32", residual=False)
+plain44 = _entry_point("plain44", "plain44", residual=False)

@@ -128,39 +128,21 @@ NORMALIZATIONS = {
 
 
 @functools.cache
-def imagenet_classes():
-    """Returns the 1000 classes of ILSVRC in the order of their scores.
+def classes(dataset):
+    """Returns the classes of a dataset in the order of their scores.
+
+    Args:
+        dataset: "imagenet" (the 1000 of ILSVRC) or "cifar10".
 
     Returns:
-        Tuple of (WordNet id, name) pairs, such as ("n01440764", "tench").
+        Tuple of (id, name) pairs, such as ("n01440764", "tench"): the id of
+        WordNet, or for CIFAR-10, which has none, the name again.
     """
-    path = pathlib.Path(__file__).with_name("imagenet_classes.tsv")
+    path = pathlib.Path(__file__).with_name(f"{dataset}_classes.tsv")
     rows = path.read_text(encoding="utf-8").splitlines()
     return tuple(tuple(row.split("\t")[1:]) for row in rows)
 
 
-def decode_predictions(preds, top=5):
-    """Names the best classes of ImageNet predictions.
-
-    Args:
-        preds: array (batch, 1000) of scores.
-        top: how many classes to return for each image.
-
-    Returns:
-        One list for each image, of (WordNet id, name, score) tuples, the best
-        first.
-
-    Raises:
-        ValueError: the array has another shape.
-    """
-    preds = np.asarray(preds)
-    if preds.ndim != 2 or preds.shape[1] != len(imagenet_classes()):
-        raise ValueError(
-            "`preds` must be an array (batch, 1000) of scores. "
-            f"Received: shape {preds.shape}"
-        )
-    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
-    return [
-        [(*imagenet_classes()[index], scores[index]) for index in indices]
-        for indices, scores in zip(best, preds, strict=True)
-    ]
+def imagenet_classes():
+    """Returns `classes("imagenet")`."""
+    return classes("imagenet")

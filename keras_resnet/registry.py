@@ -6,6 +6,11 @@ validation images, one centre crop. The evaluation of keras.applications does
 not state its resizing; ours is that of the original Caffe models (shorter side
 256). A wrong placement of the stride loads without an error and costs accuracy:
 that is why it is here, beside the file.
+
+The files of CIFAR-10 were trained here and lie in the package, each beside a
+card (JSON) that says how, and on how many images its figures were measured.
+
+Of the rows of a model the first is its default.
 """
 
 import csv
@@ -16,15 +21,15 @@ import pathlib
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 
-# What `weights="imagenet"` means where keras.applications has no weights.
-DEFAULT_TAGS = {"resnet18": "a1_in1k", "resnet34": "a1_in1k"}
+PACKAGE = pathlib.Path(__file__).parent
+SHIPPED = "pretrained/"  # the folder of the package, and how such a source begins
 HUB = "hf://"
 HUB_FILE = "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A published accuracy on ImageNet, and the preprocessing it holds for.
+    """A published accuracy, and the preprocessing it holds for.
 
     Attributes:
         preprocessing: a `Preprocessing`.
@@ -44,8 +49,9 @@ class WeightFile:
     Attributes:
         model: name of the model it is for.
         tag: its name among the files for that model.
-        source: its address, or hf://owner/repo[@revision].
-        md5: hexadecimal digest, or `None`: then the hub's own is checked.
+        dataset: "imagenet" or "cifar10": whose classes it tells apart.
+        source: its address, hf://owner/repo[@revision], or its path in the package.
+        digest: hexadecimal MD5 or SHA-256, or `None`: then the hub's own is checked.
         licence: SPDX identifier in lower case, or "not stated".
         stride_on: "1x1" or "3x3": the placement it was trained with.
         evaluations: the published ones, the zoo's default input size first.
@@ -53,8 +59,9 @@ class WeightFile:
 
     model: str
     tag: str
+    dataset: str
     source: str
-    md5: str | None
+    digest: str | None
     licence: str
     stride_on: str
     evaluations: tuple[Evaluation, ...]
@@ -74,6 +81,11 @@ class WeightFile:
         return self.source.rpartition("/")[2]
 
     @property
+    def shipped(self):
+        """Whether it lies in the package."""
+        return self.source.startswith(SHIPPED)
+
+    @property
     def preprocessing(self):
         """The preprocessing for the zoo's default input size."""
         return self.evaluations[0].preprocessing
@@ -88,15 +100,14 @@ class WeightFile:
 def weight_files():
     """Returns the registry: {model name: {tag: WeightFile}}."""
     registry = {}
-    path = pathlib.Path(__file__).with_name("weights.tsv")
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(PACKAGE / "weights.tsv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             entry = _weight_file(**row)
             registry.setdefault(entry.model, {})[entry.tag] = entry
     return registry
 
 
-def _weight_file(normalization, interpolation, evaluations, md5, **fields):
+def _weight_file(normalization, interpolation, evaluations, digest, **fields):
     def evaluation(size, crop_fraction, *accuracies):
         preprocessing = Preprocessing(
             (int(size), int(size)),
@@ -107,7 +118,7 @@ def _weight_file(normalization, interpolation, evaluations, md5, **fields):
         return Evaluation(preprocessing, *map(float, accuracies))
 
     return WeightFile(
-        md5=None if md5 == "-" else md5,
+        digest=None if digest == "-" else digest,
         evaluations=tuple(evaluation(*e.split(":")) for e in evaluations.split()),
         **fields,
     )
@@ -135,30 +146,41 @@ def list_weights(model=None):
     return [entry.name for name in models for entry in registry[name].values()]
 
 
+def default(model):
+    """Returns the `WeightFile` that a model has by default, `None` without any."""
+    return next(iter(weight_files().get(model, {}).values()), None)
+
+
+def shipped(model):
+    """Returns the name of the file for a model in the package, `None` without any."""
+    entries = weight_files().get(model, {}).values()
+    return next((entry.name for entry in entries if entry.shipped), None)
+
+
 def find(model, name):
     """Returns the `WeightFile` of a name.
 
     Args:
         model: name of a model.
-        name: "imagenet" (the default weights), a tag such as "a1_in1k", or
-            both together: "resnet50.a1_in1k".
+        name: "imagenet" or "cifar10" (the default weights for it), a tag such
+            as "a1_in1k", or model and tag together: "resnet50.a1_in1k".
 
     Raises:
         ValueError: there is no such file for this model.
     """
     entries = weight_files().get(model, {})
     tag = name.removeprefix(f"{model}.")
-    if tag == "imagenet":
-        tag = DEFAULT_TAGS.get(model, tag)
-    if tag in entries:
-        return entries[tag]
+    of_datasets = {entry.dataset: entry for entry in reversed(entries.values())}
+    entry = entries.get(tag) or of_datasets.get(tag)
+    if entry:
+        return entry
     if name in list_weights():
         raise ValueError(
             f"These weights are for another model than {model}. Received: {name!r}"
         )
     if not entries:
         raise ValueError(f"No weights are published for {model}. Received: {name!r}")
-    names = ["imagenet", *(tag for tag in entries if tag != "imagenet")]
+    names = list(dict.fromkeys([*of_datasets, *entries]))
     near = difflib.get_close_matches(tag, names, n=3, cutoff=0.4)
     raise ValueError(
         f"Unknown weights for {model}. "

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_resnet import convert, download, registry
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.preprocessing import Preprocessing, classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,14 @@ class LocalFile:
         certain: whether the file says so itself; where it does not, this is
             what the writers of the format use.
         preprocessing: `None`: the file does not say.
+        dataset: likewise.
     """
 
     path: str
     stride_on: str
     certain: bool
     preprocessing: None = None
+    dataset: None = None
 
 
 def resolve(model, weights):
@@ -75,7 +77,8 @@ def load(model, source, skip_classifier=False):
 
     Args:
         model: a `keras.Model` of the zoo, changed in place. It remembers the
-            weights' preprocessing as `model.preprocessing`.
+            weights' preprocessing as `model.preprocessing`, and as `model.dataset`
+            whose classes they tell apart.
         source: what `resolve` returned.
         skip_classifier: whether a classifier for another number of classes
             keeps its initialization, with a warning, instead of being refused.
@@ -94,6 +97,7 @@ def load(model, source, skip_classifier=False):
             _say_non_commercial(source.name, source.licence)
     unused = convert.load(model, path, skip_classifier)
     model.preprocessing = source.preprocessing
+    model.dataset = source.dataset
     return unused
 
 
@@ -166,8 +170,9 @@ def _hub_entry(model, source):
     return registry.WeightFile(
         model,
         tag=source.removeprefix(registry.HUB).replace("/", "."),
+        dataset="imagenet",
         source=source,
-        md5=None,
+        digest=None,
         licence=trained.get("license") or "not stated",
         stride_on="3x3",
         evaluations=(registry.Evaluation(preprocessing),),
@@ -193,7 +198,7 @@ def preprocess_input(x, model_or_weights="resnet50", data_format=None):
     Raises:
         ValueError: unknown weights, or a model that does not know its own.
     """
-    preprocessing = _preprocessing_of(model_or_weights)
+    preprocessing = _described(model_or_weights).preprocessing
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(
@@ -216,19 +221,52 @@ def preprocess_input(x, model_or_weights="resnet50", data_format=None):
     return x
 
 
-def _preprocessing_of(model_or_weights):
+def decode_predictions(preds, top=5, model_or_weights="resnet50"):
+    """Names the best classes of predictions.
+
+    Args:
+        preds: array (batch, classes) of scores.
+        top: how many classes to return for each image.
+        model_or_weights: whose classes they are, as for `preprocess_input`. The
+            default are those of ImageNet, as keras.applications has it.
+
+    Returns:
+        One list for each image, of (WordNet id, name, score) tuples, the best
+        first. For CIFAR-10, which has no such ids, the name stands for it.
+
+    Raises:
+        ValueError: the array has another shape, unknown weights, or a model that
+            does not know its own.
+    """
+    source = _described(model_or_weights)
+    names = classes(source.dataset)
+    preds = np.asarray(preds)
+    if preds.ndim != 2 or preds.shape[1] != len(names):
+        raise ValueError(
+            f"`preds` must be an array (batch, {len(names)}) of scores for "
+            f"{source.dataset}; for other classes give `model_or_weights`. "
+            f"Received: shape {preds.shape}"
+        )
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*names[index], scores[index]) for index in indices]
+        for indices, scores in zip(best, preds, strict=True)
+    ]
+
+
+def _described(model_or_weights):
+    """Returns what has the `preprocessing` and the `dataset` of weights."""
     if isinstance(model_or_weights, keras.Model):
-        preprocessing = getattr(model_or_weights, "preprocessing", None)
-        if preprocessing is None:
+        if getattr(model_or_weights, "preprocessing", None) is None:
             raise ValueError(
                 "This model was not built with named weights: give the name of "
                 f"those it has. Received: model {model_or_weights.name!r}"
             )
-        return preprocessing
+        return model_or_weights
     files = registry.weight_files()
     model, _, tag = str(model_or_weights).partition(".")
     if model in files:
-        return registry.find(model, tag or "imagenet").preprocessing
+        return registry.find(model, tag) if tag else registry.default(model)
     found = [tags[model] for tags in files.values() if model in tags]
     if model == "imagenet" or not found:  # "imagenet" depends on the depth
         raise ValueError(
@@ -237,4 +275,4 @@ def _preprocessing_of(model_or_weights):
             f"Received: {model_or_weights!r}"
         )
     # The normalization of a tag is the same for all depths (a test asserts it).
-    return found[0].preprocessing
+    return found[0]

@@ -40,10 +40,10 @@ print("tensorflow" in sys.modules)
 """
 
 
-def run(script, backend, *arguments):
+def run(script, backend, *arguments, python_path=ROOT):
     environment = os.environ | {
         "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(python_path),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     result = subprocess.run(

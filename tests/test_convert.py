@@ -92,7 +92,7 @@ def test_deeper_keras_applications_files_give_the_same_logits(tmp_path, depth):
 def test_biases_and_epsilon_are_folded_in_double_precision(tmp_path):
     """Against the formula of batch normalization, in float64."""
     rng = np.random.default_rng(0)
-    model = keras_resnet.ResNet8()
+    model = keras_resnet.ResNet8(weights=None)
     state = {(la.name, v.name): v.numpy() for la in model.layers for v in la.weights}
     bias = rng.normal(0, 10, 16).astype("float32")
     mean = rng.normal(0, 10, 16).astype("float32")
@@ -145,7 +145,7 @@ def test_torch_file_gives_the_same_logits(tmp_path, depth):
 
 @pytest.fixture(scope="module")
 def small():
-    return randomize(keras_resnet.ResNet8(), seed=3)
+    return randomize(keras_resnet.ResNet8(weights=None), seed=3)
 
 
 def same_weights(model, other):
@@ -181,14 +181,14 @@ def test_counters_of_torch_are_optional_and_named_as_unused(tmp_path, small):
     state = oracles.torch_state(small)
     path = tmp_path / "with.safetensors"
     oracles.write_safetensors(state, path)
-    unused = convert.load(keras_resnet.ResNet8(), path)
+    unused = convert.load(keras_resnet.ResNet8(weights=None), path)
     assert len(unused) == 9
     assert all(name.endswith("num_batches_tracked") for name in unused)
     for name in unused:
         del state[name]
     path = tmp_path / "without.safetensors"
     oracles.write_safetensors(state, path)
-    model = keras_resnet.ResNet8()
+    model = keras_resnet.ResNet8(weights=None)
     assert convert.load(model, path) == []
     assert same_weights(model, small)
 
@@ -257,7 +257,7 @@ def test_a_classifier_of_another_size_is_refused_otherwise(tmp_path):
     hundred.save_weights(tmp_path / "hundred.weights.h5")
     with pytest.raises(ValueError, match="for 10 classes.*one for 100.*Received"):
         keras_resnet.ResNet8(weights=tmp_path / "hundred.weights.h5")
-    headless = keras_resnet.ResNet8(include_top=False)
+    headless = keras_resnet.ResNet8(weights=None, include_top=False)
     headless.save_weights(tmp_path / "headless.weights.h5")
     with pytest.raises(ValueError, match="has none.*include_top=False.*Received"):
         keras_resnet.ResNet8(weights=tmp_path / "headless.weights.h5")
@@ -268,7 +268,7 @@ def test_a_classifier_of_another_size_is_refused_otherwise(tmp_path):
 
 def refuses(path, message):
     """The error, and the model as it was before."""
-    model = randomize(keras_resnet.ResNet8(), seed=4)
+    model = randomize(keras_resnet.ResNet8(weights=None), seed=4)
     before = model.get_weights()
     with pytest.raises(ValueError, match=message) as error:
         convert.load(model, path)
@@ -311,7 +311,7 @@ def test_foreign_files_are_refused(tmp_path, file):
 
 
 def test_another_architecture_is_refused_with_what_differs(tmp_path, small):
-    deeper = keras_resnet.ResNet14()
+    deeper = keras_resnet.ResNet14(weights=None)
     state = oracles.torch_state(deeper)
     path = tmp_path / "deeper.safetensors"
     oracles.write_safetensors(state, path)

@@ -24,7 +24,9 @@ def with_random_statistics(model):
 
 @pytest.fixture(scope="module")
 def model():
-    return with_random_statistics(keras_resnet.ResNet8(classifier_activation=None))
+    return with_random_statistics(
+        keras_resnet.ResNet8(weights=None, classifier_activation=None)
+    )
 
 
 def predict(model, preprocessing, pixels):

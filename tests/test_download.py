@@ -101,7 +101,7 @@ def entry_at(server, content, path="/weights/w.h5"):
     return dataclasses.replace(
         registry.find("resnet50", "imagenet"),
         source=server.address + path,
-        md5=hashlib.md5(content).hexdigest(),
+        digest=hashlib.md5(content).hexdigest(),
     )
 
 
@@ -141,7 +141,7 @@ def test_a_file_is_downloaded_once_and_kept(server, cache):
 def test_a_wrong_hash_is_refused_and_not_kept(server, cache):
     entry = entry_at(server, b"good weights")
     server.files["/weights/w.h5"] = b"evil weights"
-    fails(entry, "MD5 must be", entry.md5, entry.source, str(cache / "w.h5"))
+    fails(entry, "MD5 must be", entry.digest, entry.source, str(cache / "w.h5"))
     nothing_but(cache)
 
 
@@ -179,7 +179,7 @@ def test_no_server_names_what_to_do(cache):
     fails(entry, "Connection refused", entry.source, str(cache / "w.h5"))
     # What the message says helps: the file, put there by hand.
     (cache / "w.h5").write_bytes(b"by hand")
-    entry = dataclasses.replace(entry, md5=hashlib.md5(b"by hand").hexdigest())
+    entry = dataclasses.replace(entry, digest=hashlib.md5(b"by hand").hexdigest())
     assert download.fetch(entry) == str(cache / "w.h5")
 
 
@@ -195,7 +195,7 @@ def test_a_mirror_serves_every_file_under_its_cache_name(server, cache, monkeypa
     assert download.fetch(registry.find(MODEL, TAG)) == str(cache / FILE)
     entry = registry.find("resnet50", "imagenet")
     server.files[f"/mirror/{entry.file}"] = b"not those of 2018"
-    fails(entry, entry.md5, f"{server.address}/mirror/{entry.file}")
+    fails(entry, entry.digest, f"{server.address}/mirror/{entry.file}")
 
 
 # --- the hub ----------------------------------------------------------------

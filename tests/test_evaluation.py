@@ -32,7 +32,7 @@ def test_eval_under_mirrored_counts_every_example_once(digits):
     """With a remainder of one example: one replica gets nothing."""
     strategy = strategies.create("mirrored", cpu_replicas=2)
     with strategy.scope():
-        model = keras_resnet.ResNet8()
+        model = keras_resnet.ResNet8(weights=None)
     part = input_pipeline.Split(61, lambda: digits.held_out.read().take(61))
     result = evaluator(model, strategy)(part, SMALL, 20)
     batches = input_pipeline.evaluation_batches(part, SMALL, 20)
@@ -47,7 +47,9 @@ def test_eval_under_mirrored_counts_every_example_once(digits):
 
 def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
     short = input_pipeline.Split(360, lambda: digits.held_out.read().take(200))
-    evaluate = evaluator(keras_resnet.ResNet8(), tf.distribute.get_strategy())
+    evaluate = evaluator(
+        keras_resnet.ResNet8(weights=None), tf.distribute.get_strategy()
+    )
     with pytest.raises(RuntimeError, match="200 of 360"):
         evaluate(short, SMALL, 100)
 
@@ -62,7 +64,7 @@ def test_top1_and_top5_are_counted():
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return keras_resnet.ResNet8()
+    return keras_resnet.ResNet8(weights=None)
 
 
 def mean_scores(model, crops):

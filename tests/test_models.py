@@ -59,6 +59,11 @@ def test_model_has_the_published_size(name, parameters):
 
 
 def test_every_model_of_the_list_has_an_entry_point():
+    assert set(keras_resnet.list_models()) - set(SIZES) == {
+        "plain20",
+        "plain32",
+        "plain44",
+    }
     for name in keras_resnet.list_models():
         assert builder(name).__name__ == name.replace("resnet", "ResNet")
 
@@ -70,6 +75,23 @@ def test_every_model_of_the_list_has_an_entry_point():
 def test_option_a_has_the_parameters_of_table_6(depth, parameters):
     model = builder(f"resnet{depth}")(shortcut="A")
     assert trainable_parameters(model) == parameters
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [("plain20", 269_722), ("plain32", 464_154), ("plain44", 658_586)],
+)
+def test_plain_networks_are_the_resnets_without_additions(name, parameters):
+    plain = builder(name)(shortcut="A")
+    residual = builder(name.replace("plain", "resnet"))(shortcut="A")
+    assert plain.name == name
+    assert trainable_parameters(plain) == parameters
+    assert [w.shape for w in plain.weights] == [w.shape for w in residual.weights]
+    kinds = {type(layer).__name__ for layer in plain.layers}
+    assert "Add" in {type(layer).__name__ for layer in residual.layers} - kinds
+    assert multiply_adds(plain) == multiply_adds(residual)
+    with pytest.raises(ValueError, match="Received: "):
+        builder(name)(weights="cifar10")
 
 
 def test_plain_networks_have_as_many_parameters_as_option_a():
@@ -145,7 +167,7 @@ def test_convolutions_start_with_the_variance_of_he():
 
 
 def test_every_parameter_gets_a_gradient():
-    model = keras_resnet.ResNet8()
+    model = keras_resnet.ResNet8(weights=None)
     before = model.get_weights()
     model.compile("sgd", "categorical_crossentropy")
     rng = np.random.default_rng(0)
@@ -158,7 +180,7 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_bfloat16")
-        model = keras_resnet.ResNet8()
+        model = keras_resnet.ResNet8(weights=None)
     finally:
         keras.config.set_dtype_policy(policy)
     assert model.output.dtype == "float32"
@@ -233,7 +255,9 @@ def test_feature_maps_are_the_ends_of_the_stages():
 
 def test_feature_maps_refuse_a_model_around_one():
     inputs = keras.Input((32, 32, 3))
-    around = keras.Model(inputs, keras_resnet.ResNet8()(inputs), name="around")
+    around = keras.Model(
+        inputs, keras_resnet.ResNet8(weights=None)(inputs), name="around"
+    )
     with pytest.raises(ValueError, match="Received: 'around'"):
         keras_resnet.feature_maps(around)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.preprocessing import Preprocessing, imagenet_classes
+from keras_resnet.preprocessing import Preprocessing, classes
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 
@@ -95,7 +95,11 @@ def test_unknown_weights_and_formats_are_refused(pixels, arguments, message):
 
 def test_a_model_without_named_weights_does_not_guess(pixels):
     with pytest.raises(ValueError, match="not built with named weights.*'resnet8'"):
-        keras_resnet.preprocess_input(pixels, keras_resnet.ResNet8())
+        keras_resnet.preprocess_input(pixels, keras_resnet.ResNet8(weights=None))
+    with pytest.raises(ValueError, match="not built with named weights.*'resnet8'"):
+        keras_resnet.decode_predictions(
+            np.zeros((1, 10)), model_or_weights=keras_resnet.ResNet8(weights=None)
+        )
 
 
 # --- resize and crop --------------------------------------------------------
@@ -165,15 +169,15 @@ def test_grey_images_become_rgb_and_floats_are_refused():
 
 
 def test_classes_are_the_published_ones():
-    classes = imagenet_classes()
-    assert len(classes) == len({wnid for wnid, _ in classes}) == 1000
-    assert classes[0] == ("n01440764", "tench")
-    assert classes[999][0] == "n15075141"
-    assert sorted(wnid for wnid, _ in classes) == [wnid for wnid, _ in classes]
+    names = classes("imagenet")
+    assert len(names) == len({wnid for wnid, _ in names}) == 1000
+    assert names[0] == ("n01440764", "tench")
+    assert names[999][0] == "n15075141"
+    assert sorted(wnid for wnid, _ in names) == [wnid for wnid, _ in names]
     path = SHARED / "imagenet_classes.tsv"
     if path.exists():
         rows = [tuple(row.split("\t")[1:]) for row in path.read_text().splitlines()]
-        assert list(classes) == rows
+        assert list(names) == rows
 
 
 def test_decode_predictions_names_the_best_classes_first():
@@ -187,3 +191,5 @@ def test_decode_predictions_names_the_best_classes_first():
     assert [len(row) for row in keras_resnet.decode_predictions(scores)] == [5, 5]
     with pytest.raises(ValueError, match=r"Received: shape \(1000,\)"):
         keras_resnet.decode_predictions(scores[0])
+    with pytest.raises(ValueError, match="other classes.*`model_or_weights`"):
+        keras_resnet.decode_predictions(scores[:, :10])

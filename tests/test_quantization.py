@@ -41,7 +41,7 @@ def every_layer():
 
 
 MODELS = {
-    "resnet8": lambda: keras_resnet.ResNet8(),
+    "resnet8": lambda: keras_resnet.ResNet8(weights=None),
     "resnet20-A": lambda: keras_resnet.ResNet20(shortcut="A"),
     "resnet50": lambda: keras_resnet.ResNet50(weights=None, input_shape=(64, 64, 3)),
     "applications-resnet50": lambda: keras.applications.ResNet50(
@@ -101,7 +101,7 @@ def calibration():
 
 @pytest.fixture(scope="module")
 def aware(calibration):
-    model = keras_resnet.ResNet8()
+    model = keras_resnet.ResNet8(weights=None)
     preprocessing = Preprocessing((32, 32))
     for _ in range(5):  # statistics that fit the images
         model(preprocessing.normalize(calibration), training=True)

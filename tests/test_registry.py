@@ -11,9 +11,9 @@ import oracles
 import pytest
 
 import keras_resnet
-from keras_resnet import registry, weights
+from keras_resnet import models, registry, weights
 from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
-from keras_resnet.preprocessing import imagenet_classes
+from keras_resnet.preprocessing import classes
 
 SHARED = pathlib.Path(__file__).parents[1].parent / "shared"
 
@@ -34,9 +34,14 @@ def all_files():
     return [e for tags in registry.weight_files().values() for e in tags.values()]
 
 
+def downloaded_files():
+    return [entry for entry in all_files() if not entry.shipped]
+
+
 def test_every_published_file_is_registered_and_no_other():
-    assert {(e.model, e.tag) for e in all_files()} == set(published())
-    assert len(keras_resnet.list_weights()) == 50
+    assert {(e.model, e.tag) for e in downloaded_files()} == set(published())
+    assert len(downloaded_files()) == 50
+    assert keras_resnet.list_weights() == [entry.name for entry in all_files()]
     assert keras_resnet.list_weights("resnet34")[0] == "resnet34.a1_in1k"
 
 
@@ -47,7 +52,7 @@ def test_registered_facts_are_the_published_ones():
         assert entry.non_commercial == bool(facts.get("non_commercial"))
         if facts["source"] == "keras-applications":
             assert entry.source == facts["base_url"] + facts["file_top"]
-            assert entry.md5 == facts["md5_top"]
+            assert entry.digest == facts["md5_top"]
             assert entry.preprocessing.mean_rgb_255 == tuple(facts["mean_rgb"])
             assert entry.preprocessing.channel_order == "bgr"
             continue
@@ -79,12 +84,14 @@ def test_keras_files_are_those_that_keras_itself_downloads():
     for model in ("resnet50", "resnet101", "resnet152"):
         entry = registry.find(model, "imagenet")
         assert entry.source.startswith(theirs.BASE_WEIGHTS_PATH)
-        assert entry.md5 == theirs.WEIGHTS_HASHES[model][0]
+        assert entry.digest == theirs.WEIGHTS_HASHES[model][0]
 
 
 def test_first_evaluation_is_at_the_default_input_size():
     for entry in all_files():
-        assert entry.preprocessing.input_size == (224, 224)
+        size = {"imagenet": 224, "cifar10": 32}[entry.dataset]
+        assert entry.preprocessing.input_size == (size, size)
+        assert size == models.VARIANTS[entry.model][0].image_size
 
 
 def test_normalization_of_a_tag_is_the_same_for_all_depths():
@@ -101,7 +108,10 @@ def test_imagenet_names_a_permissive_default_for_every_depth():
     for model in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
         assert registry.find(model, "imagenet").licence in ("mit", "apache-2.0")
     for model in ("resnet50", "resnet101", "resnet152"):
-        assert registry.find(model, "imagenet").md5
+        assert registry.find(model, "imagenet").digest
+        assert registry.find(model, "imagenet").tag == "imagenet"
+    for model in ("resnet18", "resnet34"):
+        assert registry.find(model, "imagenet").tag == "a1_in1k"
     assert registry.find("resnet50", "resnet50.a1_in1k").tag == "a1_in1k"
 
 
@@ -110,6 +120,7 @@ def test_imagenet_names_a_permissive_default_for_every_depth():
     [
         (dict(weights="a1_in2k"), "nearest names: a1_in1k"),
         (dict(weights="imagenet21k"), "nearest names: imagenet"),
+        (dict(weights="cifar10"), "Unknown weights for resnet50"),
         (dict(weights="resnet101.a1_in1k"), "another model than resnet50"),
         (dict(weights="ra4_e3600_r224_in1k"), "Unknown weights for resnet50"),
         (dict(weights="https://example.com/w.h5"), "not an address"),
@@ -129,8 +140,8 @@ def test_wrong_weights_are_refused_before_any_download(arguments, message):
 
 
 def test_models_without_published_weights_say_so():
-    with pytest.raises(ValueError, match="No weights are published for resnet20"):
-        keras_resnet.ResNet20(weights="imagenet")
+    with pytest.raises(ValueError, match="No weights are published for resnet110"):
+        keras_resnet.ResNet110(weights="imagenet")
     with pytest.raises(ValueError, match="local weight files only"):
         keras_resnet.ResNet(IMAGENET, BASIC, (1, 1, 1, 1), weights="imagenet")
 
@@ -245,7 +256,7 @@ def test_a_fine_tuning_script_runs_after_changing_the_import_alone(
     monkeypatch.setattr(
         importlib.import_module("keras.src.applications.imagenet_utils"),
         "CLASS_INDEX",
-        {str(i): list(row) for i, row in enumerate(imagenet_classes())},
+        {str(i): list(row) for i, row in enumerate(classes("imagenet"))},
     )
     theirs, ours = dict(WEIGHTS=str(path)), dict(WEIGHTS=str(path))
     exec(FINE_TUNING, theirs)

@@ -1,0 +1,233 @@
+r"""Accuracy against latency of the shipped networks and of others: a table, a picture.
+
+    python benchmarks/pareto.py --data_dir=DIR \
+        --others=mlperf_tiny_resnet8_int8.tflite --picture=pareto.png
+
+Takes every int8 file in models/, and --others, any .tflite classifiers of CIFAR-10 that
+take raw pixels (or, as int8, pixel - 128). Their accuracy is measured on the test split
+in --data_dir; without it that of the cards is shown, and none for the others. Latencies
+are those of this machine: one interpreter for each file and number of threads, all of
+them in one process and in turns, so that other work on the machine hits all alike.
+Prints Markdown.
+"""
+
+import pathlib
+import statistics
+import sys
+import time
+
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# In front: this folder has an input_pipeline.py too.
+sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+
+import command_line  # noqa: E402
+import files  # noqa: E402
+from benchmarks import ship  # noqa: E402
+from command_line import UserError  # noqa: E402
+
+FLAGS = flags.FLAGS
+
+THREADS = (1, 2)
+HEADER = (
+    "Model",
+    "Parameters",
+    "Multiply-adds (M)",
+    "Float top-1 (%)",
+    "int8 top-1 (%)",
+    "Bytes",
+    *(f"ms, {count} thread{'s' * (count > 1)}" for count in THREADS),
+)
+
+
+def main():
+    """Measures as the flags say."""
+    command_line.import_tensorflow()
+    paths = sorted((ROOT / "models").glob("*.tflite"))
+    paths += map(pathlib.Path, FLAGS.others)
+    if not paths:
+        raise UserError("models/ is empty: give some .tflite files as --others")
+    models = [describe(path) for path in paths]
+    if FLAGS.data_dir:
+        measure_accuracies(models, FLAGS.data_dir)
+    measure_latencies(models, FLAGS.rounds)
+    print(table(models))
+    if FLAGS.picture:
+        with files.replacing(FLAGS.picture) as temporary:
+            picture(models).savefig(temporary, dpi=120)
+
+
+def describe(path):
+    """Returns what a file and its card tell.
+
+    Args:
+        path: a .tflite.
+
+    Returns:
+        {"name", "path", "bytes", "parameters", "multiply_adds": of the graph,
+        "float", "int8": accuracies as in a card, or None}.
+
+    Raises:
+        UserError: it is missing, damaged or no classifier of CIFAR-10.
+    """
+    import run_tflite
+    import targets
+    import tflite_graph
+
+    try:
+        content = path.read_bytes()
+        classifier = run_tflite.Classifier(str(path))
+        graph = tflite_graph.read(content)
+    except (run_tflite.UserError, ValueError) as error:
+        raise UserError(str(error)) from error
+    if (*classifier.input_shape, classifier.classes) != (1, 32, 32, 3, 10):
+        raise UserError(
+            f"{path} must take 32x32 images and tell 10 classes apart. Received: "
+            f"{classifier.input_shape[1:3]}, {classifier.classes}"
+        )
+    card = _card(path)
+    return {
+        "name": path.name.removesuffix(".tflite"),
+        "path": path,
+        "bytes": len(content),
+        "parameters": parameters(graph),
+        "multiply_adds": targets.check(content, integer=False).multiply_adds,
+        "float": card and card["float"]["accuracy"],
+        "int8": card and card["int8"]["accuracy"],
+    }
+
+
+def _card(path):
+    """Returns the card of a shipped file, None of any other."""
+    from keras_resnet import registry
+
+    name = path.name.removesuffix(".int8.tflite")
+    card = files.read_json(registry.PACKAGE / registry.SHIPPED / f"{name}.json")
+    of_this_file = card and card["int8"]["sha256"] == files.sha256(path)
+    return card if of_this_file else None
+
+
+def parameters(graph):
+    """Returns the number of weights and biases, batch normalization folded in."""
+    constants = {
+        tensor.index: tensor.elements
+        for operator in graph.operators
+        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        for tensor in operator.inputs
+        if tensor is not None and tensor.constant
+    }
+    return sum(constants.values())
+
+
+# --- Measuring ----------------------------------------------------------------
+
+
+def measure_accuracies(models, data_dir):
+    """Puts the int8 accuracy on CIFAR-10's test split into each model."""
+    import input_pipeline
+    from keras_resnet.preprocessing import Preprocessing
+
+    dataset = input_pipeline.load("cifar10", data_dir)
+    images, labels = ship.arrays(dataset.held_out, Preprocessing((32, 32)))
+    for model in models:
+        model["int8"] = ship.accuracy(ship.int8_scores(model["path"], images), labels)
+
+
+def measure_latencies(models, rounds, seconds=0.02):
+    """Puts the median time of an inference into each model.
+
+    Args:
+        models: list of `describe`; each gets "milliseconds", {threads: float}.
+        rounds: how often each has its turn.
+        seconds: how long a turn lasts, about.
+    """
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    turns = []
+    for model in models:
+        for threads in THREADS:
+            interpreter = Interpreter(str(model["path"]), num_threads=threads)
+            interpreter.allocate_tensors()
+            (given,) = interpreter.get_input_details()
+            random = np.random.default_rng(0).integers(0, 128, given["shape"])
+            interpreter.set_tensor(given["index"], random.astype(given["dtype"]))
+            interpreter.invoke()
+            single = _seconds(interpreter, 10) / 10
+            count = max(1, round(seconds / single))
+            turns.append((model, threads, interpreter, count, []))
+    for _ in range(rounds):
+        for _, _, interpreter, count, found in turns:
+            found.append(_seconds(interpreter, count) / count)
+    for model, threads, _, _, found in turns:
+        median = 1000 * statistics.median(found)
+        model.setdefault("milliseconds", {})[threads] = median
+
+
+def _seconds(interpreter, count):
+    started = time.perf_counter()
+    for _ in range(count):
+        interpreter.invoke()
+    return time.perf_counter() - started
+
+
+# --- Showing ------------------------------------------------------------------
+
+
+def table(models):
+    """Returns the models as a Markdown table, the fastest first."""
+    rows = [HEADER, ("---",) * len(HEADER)]
+    for model in _by_latency(models):
+        rows.append(
+            (
+                model["name"],
+                f"{model['parameters']:,}",
+                f"{model['multiply_adds'] / 1e6:.1f}",
+                _percent(model["float"]),
+                _percent(model["int8"]),
+                f"{model['bytes']:,}",
+                *(f"{model['milliseconds'][threads]:.3f}" for threads in THREADS),
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _by_latency(models):
+    return sorted(models, key=lambda model: model["milliseconds"][THREADS[0]])
+
+
+def _percent(accuracy):
+    if accuracy is None:
+        return "-"
+    return f"{100 * accuracy['top1']:.2f} ± {100 * accuracy['standard_error']:.2f}"
+
+
+def picture(models):
+    """Returns a figure of int8 top-1, with standard error, by single-thread latency."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for model in _by_latency(models):
+        if model["int8"] is None:
+            continue
+        place = (model["milliseconds"][THREADS[0]], 100 * model["int8"]["top1"])
+        error = 100 * model["int8"]["standard_error"]
+        axes.errorbar(*place, yerr=error, marker="o", capsize=3)
+        axes.annotate(model["name"], place, xytext=(6, -12), textcoords="offset points")
+    axes.set(
+        xlabel="ms an image, int8, one thread",
+        ylabel="CIFAR-10 top-1, %",
+    )
+    axes.margins(x=0.3)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("others", [], "More .tflite files, separated by commas.")
+    flags.DEFINE_string("data_dir", None, "Where CIFAR-10 lies; see above.")
+    flags.DEFINE_string("picture", None, "A .png to draw.")
+    flags.DEFINE_integer("rounds", 51, "Turns of each.", lower_bound=1)
+    command_line.run(main)

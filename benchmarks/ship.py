@@ -1,0 +1,395 @@
+r"""Puts a trained CIFAR network into the package: weights, card, registry, README.
+
+    python benchmarks/ship.py --model_dir=runs/resnet8-cifar10 \
+        --hardware="two cores of an AMD EPYC (Zen 5)"
+
+The folder is an ended run of training/train.py, with an int8 export of
+edge/export.py inside (after training/qat.py or without). Writes
+
+    keras_resnet/pretrained/MODEL.cifar10.weights.h5   kernels in float16
+    keras_resnet/pretrained/MODEL.cifar10.json         how it came about: its card
+    models/MODEL.cifar10.int8.tflite                   for the device; not in the wheel
+
+and the row of the file in keras_resnet/weights.tsv and in the README. The accuracies
+are measured here, on the test split, with the files that are written.
+"""
+
+import csv
+import math
+import pathlib
+import sys
+import tempfile
+
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# In front: this folder has an input_pipeline.py too.
+sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+
+import command_line  # noqa: E402
+from command_line import UserError  # noqa: E402
+
+FLAGS = flags.FLAGS
+
+TAG = "cifar10"
+# Tests measure again on so many test images, the first ones.
+FIRST = 1000
+
+
+def main():
+    """Ships as the flags say."""
+    command_line.import_tensorflow()
+    card = ship(
+        pathlib.Path(FLAGS.model_dir),
+        FLAGS.tflite and pathlib.Path(FLAGS.tflite),
+        FLAGS.data_dir,
+        FLAGS.hardware,
+    )
+    for kind in ("float", "int8"):
+        found = card[kind]["accuracy"]
+        print(
+            f"{card[kind]['file']}: {card[kind]['bytes']:,} bytes, top-1 "
+            f"{found['top1']:.2%} +- {found['standard_error']:.2%} on "
+            f"{found['images']} test images"
+        )
+
+
+def ship(run, tflite, data_dir, hardware):
+    """Writes the files of a shipped network, next to those of the others.
+
+    Args:
+        run: folder of an ended run.
+        tflite: its int8 export; None takes the one in the folder, that of
+            quantization-aware training where there are two.
+        data_dir: where CIFAR-10 lies; None: where the training found it.
+        hardware: what it was trained on, for the card.
+
+    Returns:
+        The card, as written.
+
+    Raises:
+        UserError: the run has not ended, is of another kind of network, or the
+            export is of other weights. Nothing is written.
+    """
+    import files
+    import input_pipeline
+    import keras_resnet.__main__ as zoo
+    from keras_resnet import registry
+
+    config, metrics, history = _read_run(run)
+    model, preprocessing = _model_of(run, config)
+    name = f"{model.name}.{TAG}"
+    tflite = tflite or _export_in(run)
+    content, report = _export_of(run, tflite, config)
+    settings = config["settings"]
+    # The test split, whatever the run held out; and what it trained on.
+    dataset = input_pipeline.load(settings["dataset"], data_dir or settings["data_dir"])
+    images, labels = arrays(dataset.held_out, preprocessing)
+    trained_on = dataset.train.examples - (settings.get("hold_out") or 0)
+    batch_size = config["recipe"]["batch_size"]
+    examples = trained_on // batch_size * batch_size  # in an epoch
+
+    package = registry.PACKAGE
+    weights = package / registry.SHIPPED / f"{name}.weights.h5"
+    device = package.parent / "models" / f"{name}.int8.tflite"
+    with tempfile.TemporaryDirectory() as folder:
+        stored = pathlib.Path(folder) / weights.name
+        write_weights(model, stored)
+        card = {
+            "name": name,
+            "licence": "apache-2.0",
+            "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
+            "float": {
+                **_described(stored, weights.relative_to(package.parent)),
+                "accuracy": accuracy(
+                    _float_scores(model, stored, preprocessing, images), labels
+                ),
+            },
+            "int8": {
+                **_described(tflite, device.relative_to(package.parent)),
+                "accuracy": accuracy(int8_scores(tflite, images), labels),
+            },
+            "training": _training(
+                run, config, metrics, history, report, examples, hardware
+            ),
+        }
+        for path, new in ((weights, stored.read_bytes()), (device, content)):
+            with files.replacing(path) as temporary:
+                pathlib.Path(temporary).write_bytes(new)
+    files.write_json(weights.parent / f"{name}.json", card)
+    _register(package / "weights.tsv", model.name, card)
+    registry.weight_files.cache_clear()
+    _show_in_readme(package.parent / "README.md", zoo.table())
+    return card
+
+
+# --- What the run left --------------------------------------------------------
+
+
+def _read_run(run):
+    import run_folder
+
+    config = run_folder.read_config(run)
+    metrics = run_folder.read_metrics(run)
+    if metrics is None:
+        raise UserError(f"{run} has not ended: run training/train.py again")
+    with open(run / "history.csv", encoding="utf-8", newline="") as file:
+        history = file.read().splitlines()
+    return config, metrics, history
+
+
+def _model_of(run, config):
+    """Returns the network of a run, as the zoo builds it, and its preprocessing."""
+    import keras
+
+    import loop
+    import run_folder
+    from keras_resnet import models
+    from keras_resnet.preprocessing import Preprocessing, classes
+
+    trained, preprocessing = run_folder.load_model(run, config)
+    name, recipe = config["settings"]["model"], config["recipe"]
+    family = models.VARIANTS.get(name, (None,))[0]
+    wanted = {
+        "a ResNet for CIFAR": family == models.CIFAR and name.startswith("resnet"),
+        "trained on CIFAR-10": config["labels"] == [n for _, n in classes(TAG)],
+        "with shortcut B": recipe["shortcut"] == models.REGISTERED["shortcut"],
+        "of 32x32 images, (pixel - 128) / 64": preprocessing == Preprocessing((32, 32)),
+    }
+    missing = [what for what, there in wanted.items() if not there]
+    if missing:
+        raise UserError(f"{run} cannot be shipped: it must be {', '.join(missing)}")
+    keras.config.set_dtype_policy("float32")
+    model = loop.build_model(name, weights=None)
+    model.set_weights(trained.get_weights())
+    return model, preprocessing
+
+
+def _export_in(run):
+    for path in (run / "model-qat.tflite", run / "model-int8.tflite"):
+        if path.exists():
+            return path
+    raise UserError(f"{run} has no int8 export: run edge/export.py --model_dir={run}")
+
+
+def _export_of(run, tflite, config):
+    """Returns the bytes of an export of this run, and the report beside it."""
+    import files
+    import metadata
+
+    content = tflite.read_bytes()
+    try:
+        found = metadata.read(content)
+        made_from = found.about.run_sha256
+        labels = found.files["labels.txt"].decode().splitlines()
+    except (AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{tflite} is no export of edge/export.py: {error}") from error
+    if labels != config["labels"]:
+        raise UserError(f"{tflite} has other labels than the run")
+    if made_from != files.sha256(run / "model.keras"):
+        raise UserError(f"{tflite} was not made from {run / 'model.keras'}")
+    report = files.read_json(tflite.with_suffix(".report.json"))
+    if report is None:
+        raise UserError(f"{tflite} lacks its .report.json: run edge/export.py again")
+    return content, report
+
+
+def arrays(split, preprocessing):
+    """Returns the images of a split, as raw pixels, and their labels."""
+    import numpy as np
+
+    import input_pipeline
+
+    pairs = input_pipeline.images(split, preprocessing).as_numpy_iterator()
+    images, labels = zip(*pairs, strict=True)
+    return np.stack(images), np.stack(labels)
+
+
+# --- Files and figures --------------------------------------------------------
+
+
+def write_weights(model, path):
+    """Writes a .weights.h5 of Keras with kernels in float16.
+
+    Biases and batch normalization stay in float32: variances span more powers of
+    two than float16 has. Equal weights give equal bytes.
+
+    Args:
+        model: a `keras.Model` in float32.
+        path: the file, which ends in .weights.h5.
+    """
+    import h5py
+
+    def copy(name, item):
+        if isinstance(item, h5py.Group):
+            new = target.create_group(name)
+            if not len(item):
+                return  # of a layer without weights: Keras numbers inputs as they come
+        else:
+            dtype = "float16" if item.ndim > 1 else "float32"
+            new = target.create_dataset(name, data=item[()], dtype=dtype)
+        new.attrs.update(item.attrs)
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole = pathlib.Path(folder) / path.name
+        model.save_weights(whole)
+        with h5py.File(whole, "r") as source, h5py.File(path, "w") as target:
+            target.attrs.update(source.attrs)
+            source.visititems(copy)
+
+
+def _float_scores(model, path, preprocessing, images):
+    """Returns the scores of the weights in the file, not of those in training."""
+    from keras_resnet import convert
+
+    convert.load(model, path)
+    return model.predict(preprocessing.normalize(images), batch_size=100, verbose=0)
+
+
+def int8_scores(path, images):
+    """Returns what the device's runner makes of raw images, one row for each."""
+    import numpy as np
+
+    import run_tflite
+
+    try:
+        classifier = run_tflite.Classifier(str(path))
+    except run_tflite.UserError as error:
+        raise UserError(str(error)) from error
+    return np.stack([classifier.scores(image) for image in images])
+
+
+def accuracy(scores, labels):
+    """Returns the accuracy of scores, one row for each image, as a card tells it."""
+    import evaluation
+
+    def of(count):
+        examples = zip(scores[:count], labels[:count], strict=True)
+        return evaluation.of_scores(lambda row: row, examples)
+
+    whole, first = of(len(labels)), of(FIRST)
+    top1, images = whole["top1"], whole["examples_evaluated"]
+    return {
+        "top1": top1,
+        "top5": whole["top5"],
+        "images": images,
+        "standard_error": standard_error(top1, images),
+        "first_images": first["examples_evaluated"],
+        "first_top1": first["top1"],
+    }
+
+
+def standard_error(share, count):
+    """Returns the binomial standard error of a share of so many images."""
+    return math.sqrt(share * (1 - share) / count)
+
+
+def _described(path, destination):
+    import files
+
+    return {
+        "file": destination.as_posix(),
+        "bytes": path.stat().st_size,
+        "sha256": files.sha256(path),
+    }
+
+
+# --- The card -----------------------------------------------------------------
+
+
+def _training(run, config, metrics, history, report, examples, hardware):
+    """Returns how the network came about, without a path of this machine."""
+    import run_folder
+
+    runs = run.resolve().parent
+    settings, quantize = _portable(config["settings"], runs), report["quantize"]
+    folder = {"model_dir": f"runs/{run.resolve().name}"}
+    commands = [_command("training/train.py", settings | folder)]
+    of_config = ("settings", "recipe", "versions")
+    told = {key: config[key] for key in of_config}
+    if quantize == "qat":
+        aware = run_folder.read_config(run / "qat")
+        told["qat"] = {key: aware[key] for key in of_config}
+        chosen = aware["settings"] | aware["recipe"]
+        names = ("strategy", "cpu_replicas", "epochs", "learning_rate")
+        chosen = folder | {name: chosen[name] for name in names}
+        commands.append(_command("training/qat.py", chosen))
+    commands.append(_command("edge/export.py", folder | {"quantize": quantize}))
+    rates = [float(row["examples_per_second"]) for row in csv.DictReader(history)]
+    return {
+        "commands": commands,
+        **_portable(told, runs),
+        "metrics": metrics,
+        "hardware": hardware,
+        # Of the float training, evaluations not counted.
+        "seconds": round(sum(examples / rate for rate in rates)),
+        "history": history,
+    }
+
+
+def _command(script, settings):
+    """Returns a command line; where the data lies is up to whoever repeats it."""
+    chosen = {k: v for k, v in settings.items() if v is not None and k != "data_dir"}
+    words = [f"--{name}={value}" for name, value in chosen.items()]
+    return " ".join(["python", script, *words])
+
+
+def _portable(value, runs):
+    """Shortens absolute paths, wherever they are: runs/... or the last part."""
+    if isinstance(value, dict):
+        return {key: _portable(item, runs) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_portable(item, runs) for item in value]
+    if not (isinstance(value, str) and pathlib.Path(value).is_absolute()):
+        return value
+    path = pathlib.Path(value)
+    inside = path.is_relative_to(runs)
+    return f"runs/{path.relative_to(runs).as_posix()}" if inside else path.name
+
+
+def _register(table, model, card):
+    """Writes the row of a file into the registry, in the place of an older one."""
+    import files
+    import keras_resnet
+
+    found = card["float"]["accuracy"]
+    percent = [f"{100 * found[key]:.2f}" for key in ("top1", "top5")]
+    row = {
+        "model": model,
+        "tag": TAG,
+        "dataset": "cifar10",
+        "licence": card["licence"],
+        "stride_on": "1x1",
+        "normalization": "zoo",
+        "interpolation": "bilinear",
+        "evaluations": ":".join(["32", "1.0", *percent]),
+        "digest": card["float"]["sha256"],
+        "source": card["float"]["file"].partition("/")[2],
+    }
+    header, *lines = table.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line.split("\t")[:2] != [model, TAG]]
+    lines.append("\t".join(row[column] for column in header.split("\t")))
+    order = keras_resnet.list_models()
+    lines.sort(key=lambda line: order.index(line.partition("\t")[0]))
+    files.write_text(table, "\n".join([header, *lines]) + "\n")
+
+
+def _show_in_readme(readme, table):
+    import files
+
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition("<!-- zoo: python -m keras_resnet -->\n")
+    _, end, after = rest.partition("<!-- /zoo -->")
+    files.write_text(readme, f"{before}{start}{table}\n{end}{after}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model_dir", None, "The run to ship.", required=True)
+    flags.DEFINE_string(
+        "tflite", None, "Its int8 export; default: model-qat.tflite, else model-int8."
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where CIFAR-10 lies; default: where the training found it."
+    )
+    flags.DEFINE_string("hardware", None, "What it was trained on.", required=True)
+    command_line.run(main)
