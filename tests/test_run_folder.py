@@ -55,6 +55,15 @@ def test_a_config_with_a_damaged_section_is_refused(claimed, section, value):
         run_folder.read_config(claimed)
 
 
+def test_a_run_of_an_earlier_version_is_read(claimed):
+    """What was added to the recipes since has its default."""
+    config = run_folder.read_config(claimed)
+    earlier = {k: v for k, v in config["recipe"].items() if k != "mixup"}
+    (claimed / "config.json").write_text(json.dumps({**config, "recipe": earlier}))
+    recipe = recipes.Recipe(**run_folder.read_config(claimed)["recipe"])
+    assert recipe == recipes.RECIPES["digits"]
+
+
 @pytest.mark.parametrize("damage", (*DAMAGED, '{"a": 1}'))
 def test_damaged_metrics_are_refused(tmp_path, damage):
     (tmp_path / "metrics.json").write_text(damage)

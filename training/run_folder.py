@@ -109,6 +109,15 @@ def _shown(value):
     return "(default)" if value is None else value
 
 
+def _holds(instance, fields):
+    """Returns whether a dataclass took its fields as they are.
+
+    A run of an earlier version lacks what was added since: that has its default.
+    """
+    whole = _as_on_disk(dataclasses.asdict(instance))
+    return all(whole[name] == value for name, value in fields.items())
+
+
 def _as_on_disk(value):
     return json.loads(json.dumps(value))  # tuples become lists
 
@@ -127,9 +136,8 @@ def read_config(directory):
         recipe = recipes.Recipe(**config["recipe"])
         preprocessing = Preprocessing(**config["preprocessing"])
         whole = (
-            _as_on_disk(dataclasses.asdict(recipe)) == config["recipe"]
-            and _as_on_disk(dataclasses.asdict(preprocessing))
-            == config["preprocessing"]
+            _holds(recipe, config["recipe"])
+            and _holds(preprocessing, config["preprocessing"])
             and isinstance(config["settings"], dict)
             and all(isinstance(label, str) for label in config["labels"])
         )
@@ -178,7 +186,7 @@ def dataset_of(config, data_dir=None):
     """
     settings = config["settings"]
     dataset = input_pipeline.load(
-        settings["dataset"], data_dir or settings["data_dir"], settings["hold_out"]
+        settings["dataset"], data_dir or settings["data_dir"], settings.get("hold_out")
     )
     if list(dataset.labels) != config["labels"]:
         raise UserError(
