@@ -11,7 +11,7 @@ pixels, labels = load_digits(return_X_y=True)  # 8x8 grey, 0..16
 pixels = np.kron(pixels.reshape(-1, 8, 8) * 255 / 16, np.ones((4, 4)))  # 32x32
 images = np.repeat(pixels[..., None], 3, axis=-1)
 
-base = keras_resnet.ResNet8(weights="cifar10", include_top=False, pooling="avg")
+base = keras_resnet.ResNet20(weights="cifar10", include_top=False, pooling="avg")
 scores = keras.layers.Dense(10, activation="softmax")(base.output)
 model = keras.Model(base.input, scores)
 model.compile(
