@@ -214,14 +214,14 @@ def picture(models):
             continue
         place = (model["milliseconds"][THREADS[0]], 100 * model["int8"]["top1"])
         error = 100 * model["int8"]["standard_error"]
-        axes.errorbar(*place, yerr=error, marker="o", capsize=3)
-        axes.annotate(model["name"], place, xytext=(6, -12), textcoords="offset points")
+        axes.errorbar(*place, yerr=error, fmt="o", capsize=3, label=model["name"])
     axes.set(
         xlabel="ms an image, int8, one thread",
         ylabel="CIFAR-10 top-1, %",
     )
-    axes.margins(x=0.3)
     axes.grid(alpha=0.3)
+    if axes.containers:
+        axes.legend(loc="lower right")
     return figure
 
 

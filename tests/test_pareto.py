@@ -97,7 +97,7 @@ def test_the_table_is_sorted_by_latency_and_tells_what_is_missing():
         "| slow | 77,706 | 12.5 | - | - | 98,000 | 0.500 | 0.250 |",
     ]
     (axes,) = pareto.picture(rows).axes
-    assert [text.get_text() for text in axes.texts] == ["fast"]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["fast"]
     assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.25, 87.5]]
 
 
