@@ -112,12 +112,14 @@ def test_the_metrics_are_those_of_the_saved_model(finished):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_saves_a_float32_model(tmp_path, precision):
+def test_mixed_precision_saves_a_float32_model(tmp_path, precision, capsys):
     settings = dataclasses.replace(SETTINGS, precision=precision, epochs=1)
     try:
         loop.train(settings, tmp_path / "run")
     finally:
         keras.config.set_dtype_policy("float32")
+    warned = "CPUs compute slowly in float16" in capsys.readouterr().err
+    assert warned == (precision == "mixed_float16")
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     config = json.loads((tmp_path / "run" / "config.json").read_text())

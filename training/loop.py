@@ -88,6 +88,13 @@ def train(settings, directory, checkpoint_steps=1000):
         settings.dataset, settings.data_dir, settings.hold_out
     )
     check_batch_size(recipe, dataset, strategy)
+    if settings.precision == "mixed_float16" and not tf.config.list_physical_devices(
+        "GPU"
+    ):
+        print(
+            "warning: CPUs compute slowly in float16: use --precision=mixed_bfloat16",
+            file=sys.stderr,
+        )
 
     def build(precision):
         keras.config.set_dtype_policy(precision)
