@@ -49,10 +49,11 @@ def _ours(task, **strategy):
     import keras
     import tensorflow as tf
 
-    import loop
+    import optimizers
     import recipes
     import strategies
     from fused_norm import with_fused_norm
+    from steps import SUMS, step_function
 
     strategy = strategies.create(**strategy)
     recipe = dataclasses.replace(
@@ -60,9 +61,9 @@ def _ours(task, **strategy):
     )
     with strategy.scope():
         model = with_fused_norm(_zoo(task))
-        optimizer = loop.create_optimizer(keras, model, recipe, [RATE])
-        totals = tf.Variable(tf.zeros(4, tf.float64))
-    run_steps = loop.step_function(keras, model, optimizer, recipe, strategy, totals)
+        optimizer = optimizers.create(keras, model, recipe, [RATE])
+        totals = tf.Variable(tf.zeros(SUMS, tf.float64))
+    run_steps = step_function(model, optimizer, recipe, strategy, totals)
     share = len(task.images) // strategy.num_replicas_in_sync
     batches = iter(
         strategy.distribute_datasets_from_function(

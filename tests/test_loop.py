@@ -35,6 +35,8 @@ SETTINGS = loop.Settings(
     image_size=None,
     precision="float32",
     weights=None,
+    teacher=None,
+    damaged_images=None,
     evaluation_epochs=1,
     seed=0,
 )

@@ -116,3 +116,13 @@ def normalize(pixels, preprocessing):
     rows /= tf.tile(preprocessing.std_rgb_255, shape[-2:-1])
     pixels = tf.ensure_shape(tf.reshape(rows, shape), pixels.shape)
     return pixels if preprocessing.channel_order == "rgb" else pixels[..., ::-1]
+
+
+def renormalize(pixels, source, target):
+    """Turns what was normalized as `source` says into what `target` says."""
+    fields = ("mean_rgb_255", "std_rgb_255", "channel_order")
+    if all(getattr(source, name) == getattr(target, name) for name in fields):
+        return pixels
+    pixels = pixels if source.channel_order == "rgb" else pixels[..., ::-1]
+    pixels = pixels * source.std_rgb_255 + source.mean_rgb_255
+    return normalize(pixels, target)

@@ -11,7 +11,7 @@ import input_pipeline
 SCALES = (224, 256, 384, 480, 640)
 
 
-def evaluator(model, strategy):
+def evaluator(model, strategy, from_logits=False):
     """Returns a function that evaluates the model.
 
     Keras' own `evaluate` averages over batches and replicas of unequal size;
@@ -20,6 +20,7 @@ def evaluator(model, strategy):
     Args:
         model: a Keras 3 or tf_keras model with softmax output.
         strategy: the strategy in whose scope it was built.
+        from_logits: whether the output is logits instead.
 
     Returns:
         function of (split, preprocessing, batch size) -> {"loss", "top1", "top5"}:
@@ -31,6 +32,8 @@ def evaluator(model, strategy):
     def sums(batch):
         def on_replica(images, labels):
             scores = tf.cast(model(images, training=False), tf.float32)
+            if from_logits:
+                scores = tf.nn.softmax(scores)
             counts = labels >= 0  # the last batch is filled up
             top1 = tf.equal(tf.argmax(scores, axis=-1), labels)
             top5 = tf.math.in_top_k(labels, scores, min(5, scores.shape[-1]))

@@ -8,13 +8,14 @@ import keras
 import tensorflow as tf
 
 
-def with_fused_norm(model):
+def with_fused_norm(model, any_size=False):
     """Builds the same model with fused batch normalization.
 
     Call it in the scope of the strategy that will train the model.
 
     Args:
         model: functional `keras.Model`.
+        any_size: whether to let go of the height and width that images must have.
 
     Returns:
         A `keras.Model` with equal outputs, and equal variables in equal order.
@@ -26,7 +27,8 @@ def with_fused_norm(model):
             kind = _FusedBatchNormalization
         return kind.from_config(layer.get_config())
 
-    fused = keras.models.clone_model(model, clone_function=clone)
+    inputs = keras.Input((None, None, 3)) if any_size else None
+    fused = keras.models.clone_model(model, inputs, clone_function=clone)
     fused.set_weights(model.get_weights())
     return fused
 

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import re
+import sys
 import tempfile
 import urllib.error
 import urllib.parse
@@ -70,7 +71,7 @@ class Dataset:
 # --- Sources ----------------------------------------------------------------
 
 
-def load(name, data_dir=None, hold_out=None):
+def load(name, data_dir=None, hold_out=None, damaged_images="stop"):
     """Opens a dataset.
 
     Args:
@@ -81,6 +82,8 @@ def load(name, data_dir=None, hold_out=None):
             keeps its prepared datasets (default: ~/tensorflow_datasets).
         hold_out: split off so many training examples and evaluate on them, so that
             choices do not see the published split.
+        damaged_images: "skip" leaves out what cannot be decoded; with "stop" the
+            first one met ends the run.
 
     Returns:
         A `Dataset`. Held out is the split "validation" where the dataset has
@@ -96,6 +99,8 @@ def load(name, data_dir=None, hold_out=None):
         dataset = _folder(data_dir)
     else:
         dataset = _tfds(name, data_dir)
+    if damaged_images == "skip":
+        dataset = without_damaged(dataset)
     if hold_out is None:
         return dataset
     if hold_out >= dataset.train.examples:
@@ -324,6 +329,46 @@ def _part(split, chosen):
     )
 
 
+def in_memory(dataset):
+    """Keeps the encoded images in memory once they have been read."""
+
+    def of(split):
+        kept = split.read().cache()
+        return dataclasses.replace(split, read=lambda: kept)
+
+    return dataclasses.replace(
+        dataset, train=of(dataset.train), held_out=of(dataset.held_out)
+    )
+
+
+def without_damaged(dataset):
+    """Leaves out images that cannot be decoded, and names them on stderr.
+
+    All are decoded once: what is left must be known before the first epoch.
+
+    Raises:
+        UserError: too few are left.
+    """
+
+    def of(split):
+        sizes = _parallel_map(
+            split.read().enumerate(),
+            lambda index, x: (index, tf.size(decoding.decode(x[0]))),
+        )
+        whole = np.zeros(split.examples, bool)
+        whole[[index for index, _ in sizes.ignore_errors().as_numpy_iterator()]] = True
+        for index in np.flatnonzero(~whole):
+            name = _example_name(split, index)
+            print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
+        if not whole.any():
+            raise UserError(f"no image of dataset {dataset.name} can be decoded")
+        return split if whole.all() else _part(split, whole)
+
+    return dataclasses.replace(
+        dataset, train=of(dataset.train), held_out=of(dataset.held_out)
+    )
+
+
 @contextlib.contextmanager
 def damaged_images_named(dataset):
     """Turns the failure to decode an image into an error that names it.
@@ -342,7 +387,7 @@ def damaged_images_named(dataset):
                     reason = error.message.partition(" [Op:")[0]
                     raise UserError(
                         f"{_example_name(split, index)} cannot be decoded: {reason}. "
-                        "Remove or repair it"
+                        "Remove or repair it, or train with --damaged_images=skip"
                     ) from error
         raise  # something else
 
@@ -429,10 +474,10 @@ def train_batches(
     takes_resized = augmentation.takes_resized(recipe)
     height, width = preprocessing.input_size
     batch_size = recipe.batch_size
-    examples = dataset.train.examples
+    examples, repeats = dataset.train.examples, recipe.repeats
     used = examples // batch_size * batch_size
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
-    in_memory = takes_resized and examples * height * width * 3 <= CACHE_BYTES
+    keeps = takes_resized and examples * height * width * 3 <= CACHE_BYTES
 
     source = dataset.train.read().enumerate()
     if takes_resized:
@@ -443,14 +488,14 @@ def train_batches(
                 (decoding.resize_and_crop(decoding.decode(x[0]), preprocessing), x[1]),
             ),
         )
-    if in_memory:
+    if keeps:
         source = source.cache()
 
     def one_epoch(epoch):
         def augmented(index, example):
             image, label = example
             example_seed = tf.stack(
-                [tf.constant(seed, tf.int64), epoch * examples + index]
+                [tf.constant(seed, tf.int64), epoch * examples * repeats + index]
             )
             image = augmentation.augment(recipe, preprocessing, image, example_seed)
             return image, tf.one_hot(label, len(dataset.labels)), example_seed
@@ -459,8 +504,10 @@ def train_batches(
         # seed that is a tensor would be refused beside it).
         tf.compat.v1.get_default_graph().seed = None
         shuffled = source.shuffle(
-            examples if in_memory else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
+            examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
         )
+        if repeats > 1:
+            shuffled = _repeated(shuffled, repeats, batch_size)
         ordered = share.of_batches(shuffled.take(used), batch_size)
         # Of the epoch that was broken off, nothing is decoded again.
         mine = skipped * batch_size // share.workers
@@ -483,6 +530,20 @@ def train_batches(
         part //= 2
     batches = batches.batch(part, drop_remainder=True)
     return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
+
+
+def _repeated(numbered, repeats, batch_size):
+    """Repeats examples, within a batch where it can, and numbers them apart."""
+    chunk = math.ceil(batch_size / repeats)
+
+    def of_chunk(indices, examples):
+        return tf.data.Dataset.range(repeats).flat_map(
+            lambda copy: tf.data.Dataset.from_tensor_slices(
+                (indices * repeats + copy, examples)
+            )
+        )
+
+    return numbered.batch(chunk).flat_map(of_chunk)
 
 
 def steps_per_epoch(dataset, batch_size):

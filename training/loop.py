@@ -20,17 +20,21 @@ import tensorflow as tf
 
 import augmentation
 import checkpoints
+import distillation
 import files
 import input_pipeline
 import keras_resnet
+import optimizers
 import recipes
 import report
 import run_folder
 import strategies
+from averaging import Averages
 from command_line import Terminated, UserError, unknown
 from evaluation import evaluator
 from fused_norm import with_fused_norm
 from keras_resnet.preprocessing import Preprocessing
+from steps import SUMS, step_function
 
 # Between two looks at the device, in seconds: for the progress bar, a loss that is
 # no number any more, and signals.
@@ -54,18 +58,21 @@ class Settings:
     image_size: int | None
     precision: str
     weights: str | None
+    teacher: str | None
+    damaged_images: str | None
     evaluation_epochs: int
     seed: int
 
 
-def train(settings, directory, checkpoint_steps=1000):
+def train(settings, directory, checkpoint_steps=1000, cache=False):
     """Trains a model of the zoo and writes the files of the run.
 
     Args:
         settings: a `Settings`.
-        checkpoint_steps: see `fit`.
         directory: the run's folder, new or of a run with equal settings: that
             one is continued.
+        checkpoint_steps: see `fit`.
+        cache: whether to keep the encoded images in memory.
 
     Returns:
         The metrics, as in `metrics.json`.
@@ -80,13 +87,24 @@ def train(settings, directory, checkpoint_steps=1000):
     if name not in recipes.RECIPES:
         raise unknown("recipe", name, recipes.RECIPES)
     recipe = _overridden(recipes.RECIPES[name], settings)
+    teacher = settings.teacher
+    if teacher and teacher not in keras_resnet.list_models():
+        teacher = _absolute(teacher)
     settings = dataclasses.replace(
-        settings, recipe=name, data_dir=_absolute(settings.data_dir)
+        settings,
+        recipe=name,
+        data_dir=_absolute(settings.data_dir),
+        teacher=teacher,
     )
     strategy = strategies.create(settings.strategy, settings.cpu_replicas)
     dataset = input_pipeline.load(
-        settings.dataset, settings.data_dir, settings.hold_out
+        settings.dataset,
+        settings.data_dir,
+        settings.hold_out,
+        settings.damaged_images,
     )
+    if cache:
+        dataset = input_pipeline.in_memory(dataset)
     check_batch_size(recipe, dataset, strategy)
     if settings.precision == "mixed_float16" and not tf.config.list_physical_devices(
         "GPU"
@@ -96,7 +114,7 @@ def train(settings, directory, checkpoint_steps=1000):
             file=sys.stderr,
         )
 
-    def build(precision):
+    def build(precision, activation):
         keras.config.set_dtype_policy(precision)
         shape = (recipe.image_size, recipe.image_size, 3)
         return build_model(
@@ -104,19 +122,26 @@ def train(settings, directory, checkpoint_steps=1000):
             weights=settings.weights,
             input_shape=shape,
             classes=len(dataset.labels),
+            classifier_activation=activation,
             shortcut=recipe.shortcut,
         )
 
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
-        plain = build(settings.precision)
-        model = with_fused_norm(plain)
+        plain = build(settings.precision, activation=None)
+        model = with_fused_norm(plain, any_size=recipe.train_size is not None)
     # Published weights want the normalization that they were trained with.
     preprocessing = dataclasses.replace(
         getattr(plain, "preprocessing", None) or Preprocessing((0, 0)),
         input_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.crop_fraction,
     )
+    distilled = None
+    if settings.teacher:
+        with strategy.scope():
+            distilled = distillation.open_teacher(
+                settings.teacher, dataset.labels, _while_training(preprocessing, recipe)
+            )
     result = directory / "model.keras"
     finished = run_folder.claim(
         directory,
@@ -140,9 +165,11 @@ def train(settings, directory, checkpoint_steps=1000):
         directory,
         checkpoint_steps,
         settings.evaluation_epochs,
+        from_logits=True,
+        distilled=distilled,
     )
     # The file holds a plain float32 model without optimizer, whatever was trained.
-    saved = build("float32")
+    saved = build("float32", activation="softmax")
     saved.set_weights(model.get_weights())
     if strategies.is_chief(strategy):
         with files.replacing(result) as temporary:
@@ -169,12 +196,13 @@ def _overridden(recipe, settings):
     batch_size = settings.batch_size or recipe.batch_size
     rate = settings.learning_rate
     if rate is None:
-        rate = recipe.learning_rate * batch_size / recipe.batch_size
+        rate = recipe.scaled_rate(batch_size)
     return dataclasses.replace(
         recipes.with_epochs(recipe, settings.epochs or recipe.epochs),
         batch_size=batch_size,
         learning_rate=rate,
         image_size=settings.image_size or recipe.image_size,
+        train_size=None if settings.image_size else recipe.train_size,
     )
 
 
@@ -214,12 +242,14 @@ def fit(
     directory,
     checkpoint_steps=1000,
     evaluation_epochs=1,
+    from_logits=False,
+    distilled=None,
 ):
     """Trains a model and writes history, curves, TensorBoard and checkpoints.
 
     Args:
         api: `keras` or `tf_keras`, whichever `model` belongs to.
-        model: a model with softmax output, built in the scope of `strategy`.
+        model: a model built in the scope of `strategy`.
         dataset: an `input_pipeline.Dataset`.
         preprocessing: what `model` expects.
         recipe: a `recipes.Recipe`.
@@ -230,6 +260,8 @@ def fit(
             of each epoch too.
         evaluation_epochs: epochs between two evaluations; there is one at the end
             of the last epoch too.
+        from_logits: whether the model ends with logits and not with a softmax.
+        distilled: see `distillation.open_teacher`.
 
     Returns:
         The metrics, as in `metrics.json`.
@@ -240,14 +272,19 @@ def fit(
     """
     steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
     rates = recipes.learning_rates(recipe, steps)
+    averages = None
     with strategy.scope():
-        optimizer = create_optimizer(api, model, recipe, rates)
-        # Of this epoch: examples, sum of the losses, right ones, finite steps.
-        totals = tf.Variable(tf.zeros(4, tf.float64))
-    run_steps = step_function(api, model, optimizer, recipe, strategy, totals)
-    evaluate = evaluator(model, strategy)
+        optimizer = optimizers.create(api, model, recipe, rates)
+        totals = tf.Variable(tf.zeros(SUMS, tf.float64))
+        if recipe.average_epochs:
+            averages = Averages(model, recipe.average_epochs * steps)
+    run_steps = step_function(
+        model, optimizer, recipe, strategy, totals, from_logits, distilled, averages
+    )
+    evaluate = evaluator(model, strategy, from_logits)
 
     variables = [*model.variables, *optimizer.variables, totals]
+    variables += averages.variables if averages else []
     saved = checkpoints.Checkpoints(
         run_folder.checkpoints_of(directory), variables, strategy
     )
@@ -259,7 +296,7 @@ def fit(
         strategy.distribute_datasets_from_function(
             lambda context: input_pipeline.train_batches(
                 dataset,
-                preprocessing,
+                _while_training(preprocessing, recipe),
                 recipe,
                 seed,
                 step,
@@ -275,6 +312,7 @@ def fit(
     # TensorFlow tells collective operations apart by the number of the round.
     fixed = 8 if strategies.is_multi_worker(strategy) else None
     at_once = fixed or 1
+    waits = _Waits()
     with (
         input_pipeline.damaged_images_named(dataset),
         _sigterm_noted() as received,
@@ -287,10 +325,11 @@ def fit(
                 started = time.perf_counter()
                 until_saved = checkpoint_steps - step % checkpoint_steps
                 count = min(at_once, steps - done, until_saved)
-                run_steps(batches, tf.constant(count))
+                waited = run_steps(batches, tf.constant(count))
                 examples, loss, right, finite = totals.numpy()
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
+                waits.add(float(waited), elapsed)
                 step, done = step + count, done + count
                 at_once = fixed or max(1, min(4 * at_once, int(count * LOOK / elapsed)))
                 if finite < done:
@@ -306,11 +345,15 @@ def fit(
                         raise Terminated
             _synchronize(model)
             if (epoch + 1) % evaluation_epochs == 0 or step == len(rates):
-                result = evaluate(dataset.held_out, preprocessing, recipe.batch_size)
+                with averages.taken() if averages else contextlib.nullcontext():
+                    result = evaluate(
+                        dataset.held_out, preprocessing, recipe.batch_size
+                    )
                 values |= {f"val_{name}": result[name] for name in result}
             values["learning_rate"] = rates[step - 1]
             values["examples_per_second"] = steps * recipe.batch_size / seconds
             bar.update(steps, list(values.items()), finalize=True)
+            waits.warn_once()
             history.append({"epoch": epoch + 1, **values})
             totals.assign(tf.zeros_like(totals))
             seconds = 0.0
@@ -323,6 +366,8 @@ def fit(
             saved.save(step, (history, seconds))
             if received:
                 raise Terminated
+    if averages:
+        averages.take()
     if board:
         report.write_history(directory, history)
         report.draw_curves(directory, history)
@@ -338,66 +383,39 @@ def fit(
     return dict(zip(run_folder.METRICS, values, strict=True))
 
 
-def create_optimizer(api, model, recipe, rates):
-    """Returns the recipe's SGD, whose rate in a step is that of the list."""
-    optimizer = api.optimizers.SGD(
-        _schedule(api, rates),
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-    )
-    if api is keras and keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
+def _while_training(preprocessing, recipe):
+    """Returns the preprocessing at the size of the images that are trained on."""
+    if recipe.train_size is None:
+        return preprocessing
+    return dataclasses.replace(preprocessing, input_size=(recipe.train_size,) * 2)
 
 
-def step_function(api, model, optimizer, recipe, strategy, totals):
-    """Returns a function of (iterator, count) that makes that many steps."""
-    scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
+class _Waits:
+    """Notices when training waits for its input."""
 
-    def on_replica(images, targets):
-        with tf.GradientTape() as tape:
-            scores = tf.cast(model(images, training=True), tf.float32)
-            losses = api.losses.categorical_crossentropy(
-                targets, scores, label_smoothing=recipe.label_smoothing
+    def __init__(self):
+        self._waited = self._elapsed = 0.0
+        self._started = False
+        self._warned = False
+
+    def add(self, waited, elapsed):
+        """Counts some steps; the first fills buffers and compiles."""
+        if self._started:
+            self._waited += waited
+            self._elapsed += elapsed
+        self._started = True
+
+    def warn_once(self):
+        """Says so where a third of the time or more went into waiting."""
+        share = self._waited / self._elapsed if self._elapsed else 0.0
+        if share > 1 / 3 and not self._warned:
+            print(
+                f"warning: {share:.0%} of the time went into waiting for images: their "
+                "reading and decoding limits the speed, not the model. More CPU cores, "
+                "a faster disk or --cache help",
+                file=sys.stderr,
             )
-            # Replicas add up their gradients: each has its share of the mean.
-            loss = tf.reduce_sum(losses) / recipe.batch_size
-            penalty = _penalty(model, recipe) / strategy.num_replicas_in_sync
-            scaled = scale_loss(loss + penalty)
-        gradients = tape.gradient(scaled, model.trainable_variables)
-        optimizer.apply_gradients(
-            zip(gradients, model.trainable_variables, strict=True)
-        )
-        right = tf.equal(tf.argmax(scores, -1), tf.argmax(targets, -1))
-        return tf.stack(
-            [
-                tf.cast(len(losses), tf.float64),
-                tf.reduce_sum(tf.cast(losses, tf.float64)),
-                tf.reduce_sum(tf.cast(right, tf.float64)),
-            ]
-        )
-
-    @tf.function
-    def run_steps(iterator, count):
-        for _ in tf.range(count):
-            sums = strategy.run(on_replica, args=next(iterator))
-            sums = strategy.reduce("SUM", sums, axis=None)
-            finite = tf.math.is_finite(totals[1] + sums[1])
-            finite = tf.cast(finite, tf.float64)[tf.newaxis]
-            totals.assign_add(tf.concat([sums, finite], 0))
-
-    return run_steps
-
-
-def _penalty(model, recipe):
-    """Returns the weight decay, and what layers themselves add to the loss."""
-    decayed = [
-        tf.nn.l2_loss(tf.cast(variable, tf.float32))
-        for variable in model.trainable_variables
-        if recipe.decay_all or len(variable.shape) > 1
-    ]
-    return recipe.weight_decay * tf.add_n(decayed) + sum(model.losses, 0.0)
+            self._warned = True
 
 
 def _diverged(step, recipe, saved):
@@ -428,18 +446,3 @@ def _synchronize(model):
     """
     for variable in model.non_trainable_variables:
         variable.assign(variable.numpy())
-
-
-def _schedule(api, rates):
-    """Returns a schedule that reads a table: no work on the host in a step."""
-
-    class Table(api.optimizers.schedules.LearningRateSchedule):
-        def __call__(self, step):
-            # Keras asks once more after the last step.
-            step = tf.minimum(tf.cast(step, tf.int32), len(rates) - 1)
-            return tf.gather(tf.constant(rates, tf.float32), step)
-
-        def get_config(self):
-            return {"rates": rates}
-
-    return Table()

@@ -95,17 +95,30 @@ def main():
 
 
 def _recipe(config):
-    """Returns the training's recipe, shorter and gentler."""
+    """Returns the training's recipe, shorter and gentler, and with SGD."""
     import recipes
 
     trained = recipes.Recipe(**config["recipe"])
+    rate = trained.learning_rate / 100
+    if trained.optimizer != "sgd":
+        rate = 0.001 * trained.batch_size / 256
     return dataclasses.replace(
         trained,
         epochs=FLAGS.epochs or max(1, trained.epochs // 10),
-        learning_rate=FLAGS.learning_rate or trained.learning_rate / 100,
+        optimizer="sgd",
+        learning_rate=FLAGS.learning_rate or rate,
+        clip_norm=0.0,
         warmup_epochs=0,
         decay_epochs=(),
         weight_decay=0.0,
+        loss="cross_entropy",
+        policy=None,
+        random_erasing=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        repeats=1,
+        average_epochs=0.0,
+        train_size=None,
     )
 
 

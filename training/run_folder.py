@@ -186,7 +186,10 @@ def dataset_of(config, data_dir=None):
     """
     settings = config["settings"]
     dataset = input_pipeline.load(
-        settings["dataset"], data_dir or settings["data_dir"], settings.get("hold_out")
+        settings["dataset"],
+        data_dir or settings["data_dir"],
+        settings.get("hold_out"),
+        settings.get("damaged_images"),
     )
     if list(dataset.labels) != config["labels"]:
         raise UserError(

@@ -37,7 +37,7 @@ flags.DEFINE_string(
     "recipe", None, "Hyperparameters (training/recipes.py); default: by dataset."
 )
 command_line.define_training_flags(
-    "the recipe's", "the recipe's, times batch over its batch"
+    "the recipe's", "the recipe's, scaled from its batch to yours"
 )
 flags.DEFINE_integer("batch_size", None, "Over all replicas.", lower_bound=1)
 flags.DEFINE_integer("image_size", None, "In pixels, at least 32.", lower_bound=32)
@@ -45,6 +45,19 @@ flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy."
 )
 flags.DEFINE_string("weights", None, "Start from these: a name (imagenet) or a file.")
+flags.DEFINE_string(
+    "teacher",
+    None,
+    "Learn from its scores too (distillation): a model that ships with weights "
+    "(resnet20), or the folder of a run.",
+)
+flags.DEFINE_enum(
+    "damaged_images",
+    None,
+    ["stop", "skip"],
+    "What to do about images that cannot be decoded; default: stop.",
+)
+flags.DEFINE_boolean("cache", False, "Keep the encoded images in memory.")
 flags.DEFINE_integer(
     "evaluation_epochs", 1, "Epochs between evaluations.", lower_bound=1
 )
@@ -60,7 +73,7 @@ def main():
     names = [field.name for field in dataclasses.fields(loop.Settings)]
     settings = loop.Settings(**{name: FLAGS[name].value for name in names})
     directory = FLAGS.model_dir or f"runs/{FLAGS.model}-{FLAGS.dataset}"
-    metrics = loop.train(settings, directory, FLAGS.checkpoint_steps)
+    metrics = loop.train(settings, directory, FLAGS.checkpoint_steps, FLAGS.cache)
     print(
         f"held-out top-1 {metrics['top1']:.2%} on {metrics['examples_evaluated']} "
         f"images after {metrics['epochs']} epochs, "

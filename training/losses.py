@@ -1,0 +1,53 @@
+"""Losses of single examples, from logits."""
+
+import tensorflow as tf
+
+
+def logits_of_scores(scores):
+    """Returns logits of softmax scores, for models that end with these."""
+    scores /= tf.reduce_sum(scores, -1, keepdims=True)
+    return tf.math.log(tf.clip_by_value(scores, 1e-7, 1.0))
+
+
+def cross_entropy(logits, targets):
+    """Returns the cross entropy, float32 (batch,), in nats."""
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+
+def binary_cross_entropy(logits, targets):
+    """Returns the mean over the classes of "is it there?", float32 (batch,).
+
+    Wightman et al., "ResNet strikes back", arXiv 2110.00476, section 2: of mixed
+    images both classes are there, whatever their shares; one of a fifth or less is
+    not (timm's `--bce-target-thresh 0.2`).
+    """
+    there = tf.cast(targets > 0.2, tf.float32)
+    return tf.reduce_mean(
+        tf.nn.sigmoid_cross_entropy_with_logits(there, logits), axis=-1
+    )
+
+
+LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
+
+
+def of(recipe):
+    """Returns the recipe's loss: a function of (logits, targets) -> (batch,)."""
+    loss, smoothing = LOSSES[recipe.loss], recipe.label_smoothing
+
+    def smoothed(logits, targets):
+        targets = targets * (1 - smoothing) + smoothing / targets.shape[-1]
+        return loss(logits, targets)
+
+    return smoothed
+
+
+def distillation(logits, teacher_logits, temperature):
+    """Returns how far the softened scores are from the teacher's, (batch,).
+
+    Kullback-Leibler divergence times the temperature's square, which keeps the
+    gradients' size (Hinton et al., arXiv 1503.02531, section 2).
+    """
+    teacher = tf.nn.log_softmax(teacher_logits / temperature)
+    student = tf.nn.log_softmax(logits / temperature)
+    divergence = tf.reduce_sum(tf.exp(teacher) * (teacher - student), -1)
+    return temperature**2 * divergence
