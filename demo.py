@@ -33,6 +33,8 @@ def main():
     some = [PICTURES / f"{label}" / "0.png" for label in (0, 3, 8)]
     classify(INT8, *some, "--top_k=2")
     print_table()
+    print("\nThe networks that ship, trained on CIFAR-10, on this machine:")
+    step("benchmarks/pareto.py", "--rounds=15")
     print(f"\nThe whole way took {time.perf_counter() - started:.0f} s. See:")
     for path in (RUN / "curves.png", RUN / "model.keras", INT8, PICTURES):
         print(f"  {path.relative_to(ROOT)}")

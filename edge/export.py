@@ -241,11 +241,11 @@ def _from_model():
 
 
 def _read_labels(model, dataset):
-    from keras_resnet.preprocessing import imagenet_classes
+    from keras_resnet.preprocessing import classes
 
     if not FLAGS.labels:
         if getattr(model, "preprocessing", None) is not None:  # published weights
-            return [name for _, name in imagenet_classes()]
+            return [name for _, name in classes(model.dataset)]
         fits = dataset and len(dataset.labels) == model.outputs[0].shape[-1]
         return list(dataset.labels) if fits else None
     try:

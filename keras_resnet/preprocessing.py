@@ -141,8 +141,3 @@ def classes(dataset):
     path = pathlib.Path(__file__).with_name(f"{dataset}_classes.tsv")
     rows = path.read_text(encoding="utf-8").splitlines()
     return tuple(tuple(row.split("\t")[1:]) for row in rows)
-
-
-def imagenet_classes():
-    """Returns `classes("imagenet")`."""
-    return classes("imagenet")

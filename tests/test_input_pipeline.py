@@ -480,3 +480,22 @@ def test_prepared_cifar10_is_read_without_the_network(shared_data, monkeypatch):
     assert dataset.labels[:2] == ("airplane", "automobile")
     labels = [int(label) for _, label in dataset.held_out.read()]
     assert collections.Counter(labels) == {label: 500 for label in range(10)}
+
+
+def test_repeats_are_of_one_batch_and_augmented_differently(monkeypatch, digits):
+    """The examples of a batch come so many times each; none is the same picture."""
+    recipe = dataclasses.replace(RECIPE, batch_size=12, repeats=3)
+
+    def numbered(image, size, seed):
+        number = tf.cast([seed[1] // 256, seed[1] % 256, 0], tf.uint8)
+        return tf.fill((size, size, 1), tf.constant(1, tf.uint8)) * number
+
+    monkeypatch.setitem(augmentation.AUGMENTATIONS, "pad_crop", (numbered, True))
+    raw = Preprocessing((32, 32), **NORMALIZATIONS["raw"])
+    batches = input_pipeline.train_batches(digits, raw, recipe, seed=0)
+    found = list(batches.take(50).as_numpy_iterator())
+    assert len(found) == 50
+    for images, targets in found:
+        labels = targets.argmax(-1).reshape(3, 4)
+        assert (labels == labels[0]).all()
+        assert len(np.unique(images[:, 0, 0], axis=0)) == 12

@@ -322,3 +322,167 @@ def test_two_replicas_on_one_batch_equal_one_replica(digits, tmp_path):
     for one, two, old in zip(*ends, start, strict=True):
         moved = np.abs(one - old).max()
         assert 0 < moved and np.abs(one - two).max() < 1e-4 * moved
+
+
+def test_the_average_of_the_weights_is_evaluated_and_saved(
+    digits, tmp_path, monkeypatch
+):
+    """Written out: each step the average moves towards the weights."""
+    recipe = dataclasses.replace(
+        recipes.RECIPES["digits"], batch_size=478, epochs=2, average_epochs=2.0
+    )
+    strategy = two_replicas()
+    trail = []
+    with strategy.scope():
+        model = small_model()
+    take = loop.Averages.take
+    expected = model.get_weights()
+
+    def noted(self):
+        trail.append(self._model.get_weights())
+        take(self)
+
+    monkeypatch.setattr(loop.Averages, "take", noted)
+    plain = dataclasses.replace(recipe, average_epochs=0.0)
+    with strategy.scope():
+        copy = small_model()
+        copy.set_weights(expected)
+    save = checkpoints.Checkpoints.save
+
+    def note_and_save(self, step, state):
+        steps.append(copy.get_weights())
+        save(self, step, state)
+
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", note_and_save)
+        loop.fit(keras, copy, digits, SMALL, plain, strategy, 0, tmp_path / "plain", 1)
+    assert len(steps) == 6
+    for count, weights in enumerate(steps, 1):
+        decay = min(1 - 1 / 6, (1 + count) / (10 + count))
+        expected = [
+            decay * average + (1 - decay) * weight
+            for average, weight in zip(expected, weights, strict=True)
+        ]
+    loop.fit(keras, model, digits, SMALL, recipe, strategy, 0, tmp_path / "average", 1)
+    for found, last in zip(trail[-1], steps[-1], strict=True):
+        np.testing.assert_allclose(found, last, atol=1e-5)
+    for found, wanted in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped_over_all_replicas_together(digits, tmp_path):
+    """A step without momentum is as long as the rate times the highest norm."""
+    recipe = dataclasses.replace(
+        recipes.RECIPES["digits"],
+        batch_size=1436,
+        epochs=1,
+        warmup_epochs=0,
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        clip_norm=1e-3,
+    )
+    strategy = two_replicas()
+    with strategy.scope():
+        model = small_model()
+    start = model.get_weights()
+    loop.fit(keras, model, digits, SMALL, recipe, strategy, 0, tmp_path)
+    moved = [old - new for old, new in zip(start, model.get_weights(), strict=True)]
+    length = np.sqrt(sum(np.sum(part.astype(np.float64) ** 2) for part in moved))
+    assert length == pytest.approx(0.1 * 1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("recipe", ["strikes_back_a3", "torchvision_v2"])
+def test_the_modern_recipes_train_and_resume(recipe, tmp_path, monkeypatch):
+    """Smaller images while it trains, LAMB, BCE, mixing, repeats and averages."""
+    settings = dataclasses.replace(
+        SETTINGS, recipe=recipe, batch_size=478, epochs=1, learning_rate=0.01
+    )
+    small = dataclasses.replace(
+        recipes.RECIPES[recipe], train_size=32, image_size=48, warmup_epochs=0
+    )
+    monkeypatch.setitem(recipes.RECIPES, recipe, small)
+    unbroken = loop.train(settings, tmp_path / "unbroken")
+    save = checkpoints.Checkpoints.save
+
+    def save_and_break(self, step, state):
+        save(self, step, state)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", save_and_break)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(settings, tmp_path / "broken", checkpoint_steps=1)
+    assert loop.train(settings, tmp_path / "broken")["loss"] == unbroken["loss"]
+    one, other = (
+        keras.saving.load_model(tmp_path / run / "model.keras")
+        for run in ("unbroken", "broken")
+    )
+    assert one.input_shape == (None, 48, 48, 3)
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_images_are_left_out_where_the_flag_says_so(tmp_path, capsys):
+    for label in ("cat", "dog"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for index in range(5):
+            pixels = np.full((40, 40, 3), 20 * index, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{index}.png")
+    for bad in ("dog/1.png", "dog/3.png"):  # one held out, one trained on
+        (tmp_path / "data" / bad).write_bytes(b"no image")
+    settings = dataclasses.replace(
+        SETTINGS,
+        dataset="folder",
+        data_dir=tmp_path / "data",
+        image_size=32,
+        batch_size=7,
+        epochs=1,
+        damaged_images="skip",
+    )
+    metrics = loop.train(settings, tmp_path / "run", cache=True)
+    assert metrics["examples_evaluated"] == 1
+    warnings = capsys.readouterr().err
+    for bad in ("dog/1.png", "dog/3.png"):
+        assert f"{bad} cannot be decoded: left out" in warnings
+    config = run_folder.read_config(tmp_path / "run")
+    assert run_folder.dataset_of(config).train.examples == 7
+
+
+def test_waiting_for_input_is_told_once(capsys):
+    waits = loop._Waits()
+    waits.add(100.0, 100.0)  # compiles and fills buffers
+    waits.warn_once()
+    waits.add(0.2, 1.0)
+    waits.warn_once()
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        waits.add(0.8, 1.0)
+        waits.warn_once()
+    assert capsys.readouterr().err.count("50% of the time went into waiting") == 1
+
+
+def test_slow_input_is_noticed(digits):
+    """The seconds that a step says it waited are those that the input took."""
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    recipe = dataclasses.replace(recipes.RECIPES["digits"], batch_size=4)
+    with strategy.scope():
+        model = small_model()
+        optimizer = loop.optimizers.create(keras, model, recipe, [0.1])
+        totals = tf.Variable(tf.zeros(loop.SUMS, tf.float64))
+    run = loop.step_function(model, optimizer, recipe, strategy, totals)
+    batch = (np.zeros((4, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:4])
+
+    def late(*batch):
+        tf.numpy_function(lambda: __import__("time").sleep(0.2), [], [])
+        return batch
+
+    fast = tf.data.Dataset.from_tensors(batch).repeat()
+    waited = {}
+    for name, data in (("fast", fast), ("slow", fast.map(late))):
+        batches = iter(strategy.experimental_distribute_dataset(data))
+        run(batches, tf.constant(1))
+        waited[name] = float(run(batches, tf.constant(5)))
+    assert waited["slow"] > 0.9 and waited["fast"] < 0.5 * waited["slow"]

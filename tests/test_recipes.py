@@ -3,6 +3,8 @@ import dataclasses
 import pytest
 
 import augmentation
+import losses
+import policies
 import recipes
 
 COSINE = dataclasses.replace(
@@ -49,3 +51,15 @@ def test_datasets_have_a_recipe():
     assert recipes.default_name("cifar10:3.0.2") == "cifar"
     assert recipes.default_name("imagenette/320px-v2") == "imagenet"
     assert recipes.default_name("folder") == "imagenet"
+
+
+def test_rates_scale_with_the_batch_by_the_optimizer_s_rule():
+    assert recipes.RECIPES["imagenet"].scaled_rate(1024) == pytest.approx(0.4)
+    assert recipes.RECIPES["strikes_back_a3"].scaled_rate(512) == pytest.approx(4e-3)
+
+
+def test_every_recipe_names_what_exists():
+    for recipe in recipes.RECIPES.values():
+        assert recipe.loss in losses.LOSSES
+        assert recipe.policy is None or recipe.policy in policies.POLICIES
+        assert recipe.optimizer in ("sgd", "lamb")

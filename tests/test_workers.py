@@ -138,3 +138,35 @@ def test_the_launcher_passes_a_failure_on_and_leaves_no_worker(tmp_path):
     with launched("--model=resnet9", f"--model_dir={tmp_path}") as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and "resnet8" in errors
+
+
+def test_a_worker_that_dies_is_told_by_the_others(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, ROOT / "training/train.py"),
+                *("--strategy=multi_worker", "--model=resnet8", "--epochs=1000"),
+                f"--model_dir={tmp_path / 'run'}",
+            ],
+            env={**os.environ, "TF_CONFIG": json.dumps(config)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for config in launch.configurations(2)
+    ]
+    try:
+        until = time.monotonic() + 240
+        while not list(tmp_path.glob("run/checkpoints/step-*.npz")):
+            assert time.monotonic() < until and processes[0].poll() is None
+            time.sleep(0.2)
+        processes[1].kill()
+        _, errors = processes[0].communicate(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 2, errors
+    (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert "another worker is gone. Start all of them again" in line
+    assert "Traceback" not in errors

@@ -29,6 +29,7 @@ import recipes
 import report
 import run_folder
 import strategies
+import workers
 from averaging import Averages
 from command_line import Terminated, UserError, unknown
 from evaluation import evaluator
@@ -154,20 +155,21 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     )
     if finished:
         return finished
-    metrics = fit(
-        keras,
-        model,
-        dataset,
-        preprocessing,
-        recipe,
-        strategy,
-        settings.seed,
-        directory,
-        checkpoint_steps,
-        settings.evaluation_epochs,
-        from_logits=True,
-        distilled=distilled,
-    )
+    with workers.lost_ones_told():
+        metrics = fit(
+            keras,
+            model,
+            dataset,
+            preprocessing,
+            recipe,
+            strategy,
+            settings.seed,
+            directory,
+            checkpoint_steps,
+            settings.evaluation_epochs,
+            from_logits=True,
+            distilled=distilled,
+        )
     # The file holds a plain float32 model without optimizer, whatever was trained.
     saved = build("float32", activation="softmax")
     saved.set_weights(model.get_weights())

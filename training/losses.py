@@ -22,9 +22,9 @@ def binary_cross_entropy(logits, targets):
     not (timm's `--bce-target-thresh 0.2`).
     """
     there = tf.cast(targets > 0.2, tf.float32)
-    return tf.reduce_mean(
-        tf.nn.sigmoid_cross_entropy_with_logits(there, logits), axis=-1
-    )
+    # Not TensorFlow's own, whose gradient is a sum of more than two parts: those it
+    # adds in the order in which they are ready, and the last bits differ.
+    return tf.reduce_mean(tf.nn.softplus(logits) - there * logits, axis=-1)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}

@@ -66,10 +66,14 @@ class Lamb(keras.optimizers.Optimizer):
         step = unbiased[0] / (ops.sqrt(unbiased[1]) + self._epsilon)
         if len(variable.shape) > 1:
             step += self._decay * variable
-            length, size = ops.norm(step), ops.norm(variable)
+            length, size = _norm(step), _norm(variable)
             known = ops.logical_and(length > 0, size > 0)
             step *= ops.where(known, size / ops.where(known, length, 1.0), 1.0)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
+
+
+def _norm(tensor):
+    return ops.sqrt(ops.sum(ops.square(tensor)))  # Keras' own: up to two axes
 
 
 def _schedule(api, rates):

@@ -4,6 +4,7 @@ TensorFlow itself waits for hours for a worker that does not come, and aborts th
 process where TF_CONFIG is wrong.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -48,6 +49,23 @@ def find():
     addresses = [address for job in spec.jobs for address in spec.job_tasks(job)]
     wait_for(addresses, own, PATIENCE)
     return resolver
+
+
+@contextlib.contextmanager
+def lost_ones_told():
+    """Turns what TensorFlow raises when another worker dies into one line.
+
+    Raises:
+        UserError: a worker is gone.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        raise UserError(
+            "another worker is gone. Start all of them again with the same command: "
+            "they continue from the last checkpoint. TensorFlow says: "
+            f"{error.message.splitlines()[0]}"
+        ) from error
 
 
 def check(text):
