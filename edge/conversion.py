@@ -13,6 +13,13 @@ import tensorflow as tf
 import tflite_file
 from command_line import UserError, hidden_output
 
+# What sees images of the training split to find the ranges of activations.
+_INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+CALIBRATED = {
+    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+    "int16x8": tf.lite.OpsSet[_INT16X8],
+}
+
 
 def from_keras(model, preprocessing, quantization, calibration=None):
     """Converts a Keras model.
@@ -21,9 +28,10 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         model: functional `keras.Model` from normalized images to softmax scores.
         preprocessing: what it expects; must be `uniform` (see
             `keras_resnet.deploy.fold_normalization`).
-        quantization: "int8" (post-training, weights and activations), "dynamic"
-            (int8 weights), "float16" (weights) or "none".
-        calibration: for "int8": uint8 (number, height, width, 3), raw pixels of
+        quantization: "int8" (post-training, weights and activations), "int16x8"
+            (int8 weights, int16 activations), "dynamic" (int8 weights),
+            "float16" (weights) or "none".
+        calibration: for `CALIBRATED`: uint8 (number, height, width, 3), raw pixels of
             the training split.
 
     Returns:
@@ -40,13 +48,14 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         )
         archive.write_out(folder, verbose=False)
         converter = _converter(folder)
-        if quantization == "int8":
-            _ask_for_uint8_interface(converter)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if quantization in CALIBRATED:
+            converter.target_spec.supported_ops = [CALIBRATED[quantization]]
             converter.representative_dataset = lambda: (
                 [preprocessing.normalize(image)[None]]
                 for image in _with_full_range(calibration)
             )
+        if quantization == "int8":
+            _ask_for_uint8_interface(converter)
         elif quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
         elif quantization == "none":

@@ -36,12 +36,12 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "quantize",
     None,
-    ["qat", "int8", "dynamic", "float16", "none"],
+    ["qat", "int8", "int16x8", "dynamic", "float16", "none"],
     "Default: qat where qat.py was run, else int8 (post-training).",
 )
 flags.DEFINE_string("output", None, "Default: MODEL_DIR/model-<quantize>.tflite.")
 flags.DEFINE_integer(
-    "calibration_examples", 500, "Training images, for int8.", lower_bound=1
+    "calibration_examples", 500, "Training images, for int8 and int16x8.", lower_bound=1
 )
 flags.DEFINE_integer(
     "report_examples", 1000, "Held-out images, for the report.", lower_bound=1
@@ -126,7 +126,8 @@ def main():
         if quantize == "qat":
             content = conversion.from_saved_model(source.aware, preprocessing)
         else:
-            calibration = _calibration(source) if quantize == "int8" else None
+            calibrated = quantize in conversion.CALIBRATED
+            calibration = _calibration(source) if calibrated else None
             content = conversion.from_keras(model, preprocessing, quantize, calibration)
         about = metadata.About(source.model.name, run_sha256=_trained_sha256())
         content = metadata.with_metadata(content, source.labels, preprocessing, about)
@@ -256,6 +257,8 @@ def _read_labels(model, dataset):
 
 
 def _check_source(source, quantize):
+    import conversion
+
     model = source.model
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise UserError(
@@ -284,9 +287,9 @@ def _check_source(source, quantize):
             "--quantize=qat needs a finished run of training/qat.py "
             f"--model_dir={FLAGS.model_dir}"
         )
-    if quantize == "int8" and source.dataset is None:
+    if quantize in conversion.CALIBRATED and source.dataset is None:
         raise UserError(
-            "--quantize=int8 needs images to calibrate with: --dataset=folder "
+            f"--quantize={quantize} needs images to calibrate with: --dataset=folder "
             "--data_dir=DIR, or another dataset"
         )
 

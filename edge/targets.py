@@ -21,6 +21,8 @@ from command_line import UserError, unknown
 TFLITE_RUNTIME = "2.14.0"  # the last release of tflite-runtime
 # TFLite 2.5 to 2.9 returns the same output for every input, without an error.
 PER_CHANNEL_DENSE = "2.10.0"
+# The version of an operator does not tell that its activations are int16.
+INT16_ACTIVATIONS = "2.3.0"
 
 # Operators that Vela 5.2 can put on an Ethos-U55 or U65 (vela --supported-ops-report).
 _ETHOS_U = frozenset(
@@ -236,6 +238,9 @@ def _oldest_runtime(operator):
         weights = operator.inputs[1]
         if weights is not None and len(weights.scales) > 1:
             return _newest([oldest, PER_CHANNEL_DENSE])
+    inputs = [tensor for tensor in operator.inputs if tensor is not None]
+    if any(tensor.dtype == "INT16" for tensor in inputs):
+        return _newest([oldest, INT16_ACTIVATIONS])
     return oldest
 
 

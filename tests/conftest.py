@@ -56,7 +56,7 @@ def digits_run(tmp_path_factory):
     return directory
 
 
-QUANTIZATIONS = ("qat", "int8", "dynamic", "float16", "none")
+QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
 SMALL = Preprocessing((32, 32))
 
 

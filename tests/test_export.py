@@ -311,3 +311,23 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
     assert not list(tmp_path.rglob("*.tflite")) and not list(
         tmp_path.rglob(".writing*")
     )
+
+
+def test_weights_of_the_package_are_exported_with_their_classes(held_out, tmp_path):
+    """The ten of CIFAR-10, not ImageNet's thousand."""
+    path = tmp_path / "resnet20.tflite"
+    done = run_command(
+        "edge/export.py",
+        *("--model=resnet20", "--weights=cifar10", "--quantize=none"),
+        f"--output={path}",
+    )
+    assert done.returncode == 0, done.stderr
+    classifier = run_tflite.Classifier(str(path))
+    assert classifier.labels[:2] == ["airplane", "automobile"]
+    assert len(classifier.labels) == 10
+    model = keras_resnet.ResNet20()
+    images = held_out[0][:5]
+    expected = model.predict(model.preprocessing.normalize(images), verbose=0)
+    for image, scores in zip(images, expected, strict=True):
+        # Scores leave as bytes: steps of 1/256.
+        np.testing.assert_allclose(classifier.scores(image), scores, atol=1 / 256)

@@ -19,6 +19,7 @@ from command_line import UserError
 OLDEST = {
     "qat": "1.14.0",
     "int8": "1.14.0",
+    "int16x8": "2.3.0",
     "dynamic": "2.4.0",
     "float16": "1.15.0",
     "none": "1.14.0",
