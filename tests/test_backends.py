@@ -120,11 +120,13 @@ def test_option_a_pads_channels_in_both_data_formats(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_package_brings_no_framework_of_its_own(backend):
+    # The backend itself imports more of its own parts as it builds a model.
     *added, tensorflow = run(
-        "import keras, sys; before = set(sys.modules); import keras_resnet;"
+        "import keras, sys;"
+        "names = {'tensorflow', 'tf_keras', 'torch', 'jax', 'huggingface_hub'};"
+        "before = names & set(sys.modules); import keras_resnet;"
         "keras_resnet.ResNet8(); keras_resnet.list_weights();"
-        "added = {name.partition('.')[0] for name in set(sys.modules) - before};"
-        "print(*added & {'tensorflow', 'tf_keras', 'torch', 'jax', 'huggingface_hub'});"
+        "print(*names & set(sys.modules) - before);"
         "print('tensorflow' in sys.modules)",
         backend,
     )
