@@ -61,11 +61,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         elif quantization == "none":
             converter.optimizations = []
         content = converter.convert()
-    if quantization == "int8":
-        return _checked(content, preprocessing)
-    return tflite_file.with_uint8_interface(
-        content, scale=1 / preprocessing.std_rgb_255[0], zero_point=_mean(preprocessing)
-    )
+    return _with_interface(content, preprocessing)
 
 
 def from_saved_model(path, preprocessing):
@@ -90,7 +86,7 @@ def from_saved_model(path, preprocessing):
             ) from error
         _ask_for_uint8_interface(converter)
         content = converter.convert()
-    return _checked(content, preprocessing)
+    return _with_interface(content, preprocessing)
 
 
 def _converter(saved_model):
@@ -123,27 +119,24 @@ def _with_full_range(calibration):
     return calibration
 
 
-def _mean(preprocessing):
-    return int(preprocessing.mean_rgb_255[0])
+def _with_interface(content, preprocessing):
+    """Gives float ends the promised interface, and checks that of quantized ones.
 
-
-def _checked(content, preprocessing):
-    """Raises `RuntimeError` where the interface is not the promised one."""
-    expected = (
-        (1 / preprocessing.std_rgb_255[0], _mean(preprocessing)),
-        (1 / 256, 0),
-    )
+    Raises:
+        RuntimeError: it is another.
+    """
+    pixels = 1 / preprocessing.std_rgb_255[0], int(preprocessing.mean_rgb_255[0])
+    content = tflite_file.with_uint8_interface(content, *pixels)
     for tensor, (scale, zero_point) in zip(
-        tflite_file.interface(content), expected, strict=True
+        tflite_file.interface(content), (pixels, (1 / 256, 0)), strict=True
     ):
         found = tensor.quantization
         if (
-            found is None
-            or not np.isclose(found.scale[0], scale, rtol=1e-6)
+            not np.isclose(found.scale[0], scale, rtol=1e-6)
             or found.zeroPoint[0] != zero_point
         ):
             raise RuntimeError(
                 f"tensor {tensor.name} must have scale {scale} and zero point "
-                f"{zero_point}, has {found and (found.scale, found.zeroPoint)}"
+                f"{zero_point}, has {found.scale}, {found.zeroPoint}"
             )
     return content

@@ -9,7 +9,8 @@ Examples:
   python edge/export.py --model=my.keras --normalization=torch \
       --dataset=folder --data_dir=photos --output=my.tflite
 
-The report goes to OUTPUT.report.json too.
+The report goes to OUTPUT.report.json, and with the error of each layer to
+OUTPUT.report.html, too.
 The file takes raw uint8 RGB pixels and returns uint8 scores; the labels and how to
 resize are inside. Run it with edge/run_tflite.py.
 """
@@ -55,6 +56,8 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "max_drop", 1.0, "Points of top-1 that may be lost, or nothing is written."
 )
+flags.DEFINE_string("author", None, "Person or organization, for the metadata.")
+flags.DEFINE_string("license", None, "Name of the licence, for the metadata.")
 flags.DEFINE_string(
     "dataset", None, "Images to calibrate and report; default: those of the run."
 )
@@ -91,7 +94,7 @@ class Source:
         labels: names of its classes, or None.
         dataset: the `input_pipeline.Dataset` to calibrate and report with, or
             None.
-        aware: folder of the quantization-aware SavedModel, or None.
+        aware: folder that qat.py wrote, or None.
     """
 
     model: object
@@ -109,6 +112,7 @@ def main():
     import export_report
     import files
     import metadata
+    import report_page
     from keras_resnet.deploy import fold_normalization
 
     source = _from_run() if FLAGS.model_dir else _from_model()
@@ -118,26 +122,64 @@ def main():
         model, preprocessing = fold_normalization(source.model, source.preprocessing)
     except ValueError as error:
         raise UserError(str(error)) from error
+    about = metadata.About(
+        source.model.name,
+        author=FLAGS.author,
+        license=FLAGS.license,
+        run_sha256=_trained_sha256(),
+    )
+
+    def convert(quantize):
+        if quantize == "qat":
+            saved_model = source.aware / "saved_model"
+            content = conversion.from_saved_model(saved_model, preprocessing)
+        else:
+            calibrated = quantize in conversion.CALIBRATED
+            calibration = _calibration(source) if calibrated else None
+            content = conversion.from_keras(model, preprocessing, quantize, calibration)
+        return metadata.with_metadata(content, source.labels, preprocessing, about)
 
     output = pathlib.Path(
         FLAGS.output or pathlib.Path(FLAGS.model_dir) / f"model-{quantize}.tflite"
     )
     with files.replacing(output) as temporary:  # fails now if it cannot be written
-        if quantize == "qat":
-            content = conversion.from_saved_model(source.aware, preprocessing)
-        else:
-            calibrated = quantize in conversion.CALIBRATED
-            calibration = _calibration(source) if calibrated else None
-            content = conversion.from_keras(model, preprocessing, quantize, calibration)
-        about = metadata.About(source.model.name, run_sha256=_trained_sha256())
-        content = metadata.with_metadata(content, source.labels, preprocessing, about)
+        content = convert(quantize)
         pathlib.Path(temporary).write_bytes(content)
-        report = export_report.measure(
-            source, quantize, content, temporary, FLAGS.target, FLAGS.report_examples
+        integer = quantize == "int8" or quantize == "qat" and not _float_layers(source)
+        report, compiled = export_report.check(
+            source.model.name, quantize, content, FLAGS.target, integer
         )
-        export_report.refuse_drop(report, FLAGS.max_drop)
+        if source.dataset:
+            comparison = export_report.Comparison(source, FLAGS.report_examples)
+            report["compared"] = comparison.of(content)
+            export_report.refuse_drop(report, FLAGS.max_drop)
+            quantized = _in_float(source) if quantize == "qat" else model
+            if quantized:
+                report["layers"] = comparison.layers(content, quantized, preprocessing)
+            if quantize == "qat":  # what the fine-tuning has to be better than
+                report["post_training"] = comparison.of(convert("int8"))
+    if compiled:
+        path = output.with_name(f"{output.stem}_vela.tflite")
+        with files.replacing(path) as temporary:
+            pathlib.Path(temporary).write_bytes(compiled)
     files.write_json(output.with_suffix(".report.json"), report)
+    files.write_text(output.with_suffix(".report.html"), report_page.html(report))
     print(f"{output}\n{export_report.text(report)}")
+
+
+def _float_layers(source):
+    """Returns the layers that qat.py was told to leave in float."""
+    import run_folder
+
+    return run_folder.read_config(source.aware)["settings"].get("float_layers")
+
+
+def _in_float(source):
+    """Returns the float model with the fine-tuned weights, or None without them."""
+    import run_folder
+
+    path = source.aware / "model.keras"
+    return run_folder.load_keras_file(path) if path.is_file() else None
 
 
 def _check_flags():
@@ -196,7 +238,7 @@ def _aware(run):
             f"{run / 'qat'} was made from another model.keras: delete it and run "
             "training/qat.py again, or choose --quantize=int8"
         )
-    return run / "qat" / "saved_model"
+    return run / "qat"
 
 
 def _from_model():

@@ -1,78 +1,115 @@
 """What an export is worth: its operators, its targets, its accuracy."""
 
 import dataclasses
+import pathlib
+import tempfile
 
 import numpy as np
 
 import input_pipeline
+import layer_error
 import run_tflite
 import targets
 import vela
 from command_line import UserError
 
+# Held-out images for the error of each layer: a layer has thousands of values.
+LAYER_IMAGES = 8
 
-def measure(source, quantize, content, path, target, examples):
-    """Measures an exported file.
+
+def check(name, quantize, content, target, integer):
+    """Checks a file against its target.
 
     Args:
-        source: the `export.Source` that it was made from.
+        name: of the model.
         quantize: how.
         content: bytes of the file.
-        path: where they lie.
         target: one of `targets.TARGETS`.
-        examples: held-out images to compare it with the Keras model on, at most.
+        integer: whether no floating-point tensor may be left.
 
     Returns:
-        dict that JSON can hold.
+        (dict that JSON can hold, bytes that the target's compiler made or None).
 
     Raises:
         UserError: the target cannot run the file.
     """
-    check = targets.check(content, target, integer=quantize in ("qat", "int8"))
-    if check.problems:
+    found = targets.check(content, target, integer)
+    if found.problems:
         raise UserError(
-            f"--target={target} cannot run this: {'; '.join(check.problems[:3])}"
-            + ("; ..." if len(check.problems) > 3 else "")
+            f"--target={target} cannot run this: {'; '.join(found.problems[:3])}"
+            + ("; ..." if len(found.problems) > 3 else "")
         )
-    report = {
-        "model": source.model.name,
-        "quantize": quantize,
-        **dataclasses.asdict(check),
-        "compared": source.dataset and _compare(source, path, examples),
-    }
+    report = {"model": name, "quantize": quantize, **dataclasses.asdict(found)}
+    report["compared"] = compiled = None
     if target in vela.ACCELERATORS:
-        summary, _ = vela.compile_model(content, target)
+        summary, compiled = vela.compile_model(content, target)
         if summary.cpu_operators:
             raise UserError(f"--target={target} leaves operators out: {summary.text}")
         report["npu"] = summary.text
-    return report
+    return report, compiled
 
 
-def _compare(source, path, examples):
-    held_out = input_pipeline.images(source.dataset.held_out, source.preprocessing)
-    with input_pipeline.damaged_images_named(source.dataset):
-        pairs = list(held_out.take(examples).as_numpy_iterator())
-    images, labels = zip(*pairs, strict=True)
-    expected = source.model.predict(
-        source.preprocessing.normalize(np.stack(images)), verbose=0
-    )
-    try:
-        classifier = run_tflite.Classifier(path)
-    except run_tflite.UserError as error:
-        raise UserError(f"the runner would refuse this file: {error}") from error
-    actual = np.stack([classifier.scores(image) for image in images])
-    difference = np.abs(actual - expected)
-    compared = {
-        "dataset": source.dataset.name,
-        "images": len(images),
-        "max_difference": float(difference.max()),
-        "mean_difference": float(difference.mean()),
-        "agreement": float(np.mean(actual.argmax(-1) == expected.argmax(-1))),
-    }
-    if len(source.dataset.labels) == expected.shape[-1]:
-        compared["top1"] = float(np.mean(actual.argmax(-1) == labels))
-        compared["keras_top1"] = float(np.mean(expected.argmax(-1) == labels))
-    return compared
+class Comparison:
+    """Held-out images, and what the Keras model says of them."""
+
+    def __init__(self, source, examples):
+        """Reads the images.
+
+        Args:
+            source: the `export.Source`.
+            examples: images, at most.
+        """
+        held_out = input_pipeline.images(source.dataset.held_out, source.preprocessing)
+        with input_pipeline.damaged_images_named(source.dataset):
+            pairs = list(held_out.take(examples).as_numpy_iterator())
+        self._images, self._labels = zip(*pairs, strict=True)
+        self._dataset = source.dataset
+        self._expected = source.model.predict(
+            source.preprocessing.normalize(np.stack(self._images)), verbose=0
+        )
+
+    def of(self, content):
+        """Compares the scores of a file, as the device would compute them.
+
+        Args:
+            content: bytes of the file.
+
+        Returns:
+            dict that JSON can hold.
+
+        Raises:
+            UserError: the runner refuses the file.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.tflite"
+            path.write_bytes(content)
+            try:
+                classifier = run_tflite.Classifier(str(path))
+            except run_tflite.UserError as error:
+                raise UserError(
+                    f"the runner would refuse this file: {error}"
+                ) from error
+            actual = np.stack([classifier.scores(image) for image in self._images])
+        difference = np.abs(actual - self._expected)
+        best, expected = actual.argmax(-1), self._expected.argmax(-1)
+        compared = {
+            "dataset": self._dataset.name,
+            "images": len(self._images),
+            "max_difference": float(difference.max()),
+            "mean_difference": float(difference.mean()),
+            "agreement": float(np.mean(best == expected)),
+        }
+        if len(self._dataset.labels) == actual.shape[-1]:
+            compared["top1"] = float(np.mean(best == self._labels))
+            compared["keras_top1"] = float(np.mean(expected == self._labels))
+        return compared
+
+    def layers(self, content, model, preprocessing):
+        """Returns `layer_error.measure` of some of the images, as dicts."""
+        errors = layer_error.measure(
+            model, preprocessing, content, self._images[:LAYER_IMAGES]
+        )
+        return [dataclasses.asdict(error) for error in errors]
 
 
 def refuse_drop(report, max_drop):
@@ -90,6 +127,11 @@ def refuse_drop(report, max_drop):
 
 def text(report):
     """Returns the report as readable lines."""
+    return "\n".join(f"  {name:<14} {value}" for name, value in rows(report))
+
+
+def rows(report):
+    """Returns the report as (what, text) pairs."""
     operators = report["operators"]
     runtime = report["oldest_runtime"]
     fits = "fits" if report["fits_on_chip"] else "is streamed over, which is slower"
@@ -122,4 +164,26 @@ def text(report):
         if "top1" in compared:
             top1, keras_top1 = compared["top1"], compared["keras_top1"]
             lines.append(("top-1", f"{top1:.2%}; Keras model {keras_top1:.2%}"))
-    return "\n".join(f"  {name:<14} {value}" for name, value in lines)
+    if report.get("layers"):
+        worst = ", ".join(
+            f"{row['layer']} {decibels(row)}" for row in report["layers"][:3]
+        )
+        lines.append(("worst layers", f"{worst} (signal to noise)"))
+    if "top1" in report.get("post_training", {}):
+        lines.append(("advice", advice(report)))
+    return lines
+
+
+def decibels(row):
+    """Returns the error of a layer alone, as text."""
+    own = row["own_snr_db"]
+    return f"{row['snr_db'] if own is None else own:.1f} dB"
+
+
+def advice(report):
+    """Returns whether quantization-aware training was worth it, as text."""
+    aware = report["compared"]["top1"]
+    plain = report["post_training"]["top1"]
+    if aware > plain:
+        return f"keep QAT: int8 without it has {plain:.2%}"
+    return f"--quantize=int8 is as good: {plain:.2%} without QAT"

@@ -73,6 +73,7 @@ class Operators:
         oldest_runtime: the first TensorFlow Lite that computes them right, or None
             where that is not known (custom, or newer than the table).
         multiply_adds: of all of them in one inference.
+        constant_bytes: weights, biases and other constants of all of them.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Operators:
     count: int
     oldest_runtime: str | None
     multiply_adds: int
+    constant_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +214,7 @@ def _rows(graph):
             len(operators),
             _newest([_oldest_runtime(operator) for operator in operators]),
             sum(map(_multiply_adds, operators)),
+            sum(map(_constant_bytes, operators)),
         )
         for (name, version), operators in groups.items()
     ]
@@ -253,6 +256,11 @@ def _newest(versions):
     if not versions or None in versions:
         return None
     return max(versions, key=_parts)
+
+
+def _constant_bytes(operator):
+    tensors = [tensor for tensor in operator.inputs if tensor is not None]
+    return sum(len(tensor.data) for tensor in tensors if tensor.data is not None)
 
 
 def _multiply_adds(operator):

@@ -1,18 +1,10 @@
-"""Reads and completes a .tflite: operators, tensor types, interface."""
+"""Changes a .tflite: its tables as objects, its interface."""
 
-import collections
 import copy
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-
-_OPERATORS = {
-    code: name for name, code in vars(schema.BuiltinOperator).items() if name.isupper()
-}
-_FLOATS = {
-    code: name for name, code in vars(schema.TensorType).items() if "FLOAT" in name
-}
 
 
 class _AlignedBuffer(schema.BufferT):
@@ -53,23 +45,6 @@ def pack(model):
     return bytes(builder.Output())
 
 
-def operators(content):
-    """Returns {operator: count}, the most frequent first."""
-    model = parse(content)
-    counts = collections.Counter()
-    for operator in model.subgraphs[0].operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        # Codes above 127 are in the newer of the two fields.
-        counts[_OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]] += 1
-    return dict(counts.most_common())
-
-
-def float_tensors(content):
-    """Returns the names of the floating-point tensors."""
-    tensors = parse(content).subgraphs[0].tensors
-    return [tensor.name.decode() for tensor in tensors if tensor.type in _FLOATS]
-
-
 def interface(content):
     """Returns the input and the output `TensorT`."""
     graph = parse(content).subgraphs[0]
@@ -77,18 +52,25 @@ def interface(content):
 
 
 def with_uint8_interface(content, scale, zero_point):
-    """Puts a DEQUANTIZE before and a QUANTIZE behind a float graph.
+    """Puts a DEQUANTIZE before and a QUANTIZE behind a graph, where it has float ends.
 
     Args:
-        content: bytes of a .tflite with one float32 input and output.
+        content: bytes of a .tflite with one input and one output, each float32 or
+            uint8.
         scale: of the new uint8 input: real = scale * (pixel - zero_point).
         zero_point: of the new uint8 input.
 
     Returns:
-        bytes of a .tflite with uint8 input and uint8 output of scale 1/256.
+        bytes of a .tflite with uint8 input and uint8 output; a new output has scale
+        1/256.
     """
     model = parse(content)
     graph = model.subgraphs[0]
+    builtin = schema.BuiltinOperator
+    replaced = {}
+
+    def is_float(index):
+        return graph.tensors[index].type == schema.TensorType.FLOAT32
 
     def uint8_twin(index, scale, zero_point):
         tensor = copy.copy(graph.tensors[index])
@@ -98,7 +80,8 @@ def with_uint8_interface(content, scale, zero_point):
         tensor.quantization.scale = [scale]
         tensor.quantization.zeroPoint = [zero_point]
         graph.tensors.append(tensor)
-        return len(graph.tensors) - 1
+        replaced[index] = len(graph.tensors) - 1
+        return replaced[index]
 
     def operator(code, source, target):
         model.operatorCodes.append(schema.OperatorCodeT())
@@ -111,15 +94,14 @@ def with_uint8_interface(content, scale, zero_point):
         return new
 
     image, scores = graph.inputs[0], graph.outputs[0]
-    pixels = uint8_twin(image, scale, zero_point)
-    levels = uint8_twin(scores, 1 / 256, 0)
-    builtin = schema.BuiltinOperator
-    graph.operators.insert(0, operator(builtin.DEQUANTIZE, pixels, image))
-    graph.operators.append(operator(builtin.QUANTIZE, scores, levels))
-    graph.inputs, graph.outputs = [pixels], [levels]
-    replaced = {image: pixels, scores: levels}
+    if is_float(image):
+        graph.inputs = [uint8_twin(image, scale, zero_point)]
+        graph.operators.insert(0, operator(builtin.DEQUANTIZE, graph.inputs[0], image))
+    if is_float(scores):
+        graph.outputs = [uint8_twin(scores, 1 / 256, 0)]
+        graph.operators.append(operator(builtin.QUANTIZE, scores, graph.outputs[0]))
     for signature in model.signatureDefs or []:
         for tensor in [*signature.inputs, *signature.outputs]:
-            tensor.tensorIndex = replaced[tensor.tensorIndex]
+            tensor.tensorIndex = replaced.get(tensor.tensorIndex, tensor.tensorIndex)
 
     return pack(model)

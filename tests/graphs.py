@@ -1,10 +1,13 @@
 """Small .tflite graphs, made operator by operator from data."""
 
+import collections
 import dataclasses
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+import tflite_graph
 
 QUANTIZED = {"uint8": (1 / 128, 128), "int8": (1 / 128, 0), "int32": (1 / 1024, 0)}
 
@@ -93,3 +96,16 @@ def mean_colour():
         ],
         [Operator("MEAN", (0, 1), (2,), ("ReducerOptions", {"keepDims": False}))],
     )
+
+
+def counts(content):
+    """Returns {operator: how many} of a .tflite."""
+    return dict(
+        collections.Counter(o.name for o in tflite_graph.read(content).operators)
+    )
+
+
+def float_tensors(content):
+    """Returns the names of the floating-point tensors of a .tflite."""
+    tensors = tflite_graph.read(content).tensors
+    return [tensor.name for tensor in tensors if "FLOAT" in tensor.dtype]

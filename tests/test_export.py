@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 
+import graphs
 import keras
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from test_quantization import randomize
 import conversion
 import export
 import keras_resnet
+import quantization
 import run_tflite
 import tflite_file
+import tflite_graph
 from command_line import UserError
 from keras_resnet.deploy import fold_normalization
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
@@ -64,7 +67,7 @@ def test_the_interface_is_raw_pixels_in_and_scores_out(files, quantize):
 @pytest.mark.parametrize("quantize", ["qat", "int8"])
 def test_int8_files_hold_the_minimum_of_operators_and_no_float(files, quantize):
     content = files[quantize].read_bytes()
-    assert tflite_file.operators(content) == {
+    assert graphs.counts(content) == {
         "CONV_2D": 9,
         "ADD": 3,
         "QUANTIZE": 2,
@@ -73,7 +76,7 @@ def test_int8_files_hold_the_minimum_of_operators_and_no_float(files, quantize):
         "FULLY_CONNECTED": 1,
         "SOFTMAX": 1,
     }
-    assert tflite_file.float_tensors(content) == []
+    assert graphs.float_tensors(content) == []
 
 
 def dense_layer(content):
@@ -122,6 +125,10 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
     actual = scores(path, images)
     difference = np.abs(actual - expected)
     top1, float_top1 = (np.mean(x.argmax(-1) == labels) for x in (actual, expected))
+    plain = np.mean(scores(files["int8"], images).argmax(-1) == labels)
+    advice = f"keep QAT: int8 without it has {plain:.2%}"
+    if top1 <= plain:
+        advice = f"--quantize=int8 is as good: {plain:.2%} without QAT"
     for line in (
         str(path),
         f"{path.stat().st_size:,} bytes",
@@ -133,12 +140,18 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
         "multiply-adds  12,501,632",
         "runtime        TensorFlow Lite",
         "Edge TPU       19 of 19 operators map; on the chip's 8 MB it fits",
+        "worst layers   conv",
+        f"advice         {advice}",
     ):
         assert line in qat_report
     report = json.loads((digits_run / "model-qat.report.json").read_text())
     assert report["file_bytes"] == path.stat().st_size and not report["problems"]
     assert report["compared"]["top1"] == pytest.approx(top1)
     assert report["compared"]["keras_top1"] == pytest.approx(float_top1)
+    assert report["post_training"]["top1"] == pytest.approx(plain)
+    assert len(report["layers"]) == 14  # 9 convolutions, 3 sums, the mean, the scores
+    page = (digits_run / "model-qat.report.html").read_text()
+    assert all(row["layer"] in page for row in report["layers"])
 
 
 def test_int8_keeps_the_accuracy(qat_report, digits_run):
@@ -182,7 +195,7 @@ def test_int8_resnet50_has_the_operators_of_the_design(held_out):
     model = randomize(keras_resnet.ResNet50(weights=None, input_shape=(64, 64, 3)))
     calibration = np.repeat(np.repeat(held_out[0][:8], 2, axis=1), 2, axis=2)
     content = conversion.from_keras(model, small, "int8", calibration)
-    assert tflite_file.operators(content) == {
+    assert graphs.counts(content) == {
         "CONV_2D": 53,
         "ADD": 16,
         "QUANTIZE": 2,
@@ -192,7 +205,29 @@ def test_int8_resnet50_has_the_operators_of_the_design(held_out):
         "FULLY_CONNECTED": 1,
         "SOFTMAX": 1,
     }
-    assert tflite_file.float_tensors(content) == []
+    assert graphs.float_tensors(content) == []
+
+
+def test_layers_that_stay_in_float(digits_run, held_out, tmp_path):
+    """At both ends of the network and inside it."""
+    images = held_out[0][:64]
+    model = keras.saving.load_model(digits_run / "model.keras")
+    kept = ["conv1_conv", "conv3_block1_*", "predictions"]
+    aware = quantization.quantize(model, SMALL, held_out[0][64:192], kept)
+    quantization.save(aware, tmp_path / "saved_model")
+    content = conversion.from_saved_model(tmp_path / "saved_model", SMALL)
+    kinds = [
+        (operator.name, operator.outputs[0].dtype)
+        for operator in tflite_graph.read(content).operators
+    ]
+    assert kinds.count(("CONV_2D", "FLOAT32")) == 4
+    assert kinds.count(("CONV_2D", "INT8")) == 5
+    assert kinds.count(("FULLY_CONNECTED", "FLOAT32")) == 1
+    (tmp_path / "model.tflite").write_bytes(content)
+    actual = scores(tmp_path / "model.tflite", images)
+    expected = aware(SMALL.normalize(images), training=False).numpy()
+    assert np.abs(actual - expected).max() < 0.1
+    assert np.abs(actual - expected).mean() < 0.005
 
 
 def export_in_process(*arguments):

@@ -146,3 +146,51 @@ def test_models_of_keras_applications_are_quantized(name, calibration):
     assert [v.shape for v in quantized.trainable_variables] == [
         v.shape for v in model.trainable_variables
     ]
+
+
+def test_layers_are_left_in_float_by_pattern(calibration):
+    model = keras_resnet.ResNet8(weights=None)
+    preprocessing = Preprocessing((32, 32))
+    quantized = quantization.quantize(
+        model, preprocessing, calibration[:16], ["conv2_block1_?_conv", "predictions"]
+    )
+    names = {layer.name for layer in quantized.layers}
+    kept = {f"conv2_block1_{n}_{kind}" for n in "12" for kind in ("conv", "bn")}
+    kept.add("predictions")
+    assert kept <= names
+    others = {layer.name for layer in model.layers[1:]} - kept
+    assert {f"quant_{name}" for name in others} <= names
+    with pytest.raises(UserError, match=r"like 'conv9_\*'. resnet8 has .*conv1_conv"):
+        quantization.quantize(model, preprocessing, calibration[:16], ["conv9_*"])
+
+
+def test_fine_tuned_weights_return_to_the_float_model(aware, calibration):
+    model, quantized = aware
+    tuned = keras.models.clone_model(model)
+    shift = np.random.default_rng(0).normal(0, 0.01, len(quantized.variables))
+    before = [variable.numpy() for variable in quantized.variables]
+    try:
+        for variable, by in zip(quantized.trainable_variables, shift, strict=False):
+            variable.assign_add(np.full(variable.shape, by))
+        assert quantization.take_weights(tuned, quantized)
+        found = [variable.numpy() for variable in quantized.trainable_variables]
+        for ours, theirs in zip(tuned.trainable_variables, found, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs)
+        images = Preprocessing((32, 32)).normalize(calibration[:16])
+        expected = quantized(images, training=False).numpy()
+        assert np.abs(tuned(images).numpy() - expected).mean() < 0.01
+    finally:
+        for variable, value in zip(quantized.variables, before, strict=True):
+            variable.assign(value)
+
+
+def test_layers_that_were_split_keep_their_weights_to_themselves(calibration):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.SeparableConv2D(4, 3, name="both")(inputs)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    quantized = quantization.quantize(model, Preprocessing((32, 32)), calibration[:4])
+    before = [value.copy() for value in model.get_weights()]
+    assert not quantization.take_weights(model, quantized)
+    for value, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)

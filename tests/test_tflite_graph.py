@@ -1,10 +1,9 @@
 """Any file is read as a graph, or refused in one line."""
 
-import collections
-
 import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from graphs import Operator, Tensor, build, mean_colour
 
 import tflite_file
@@ -25,14 +24,25 @@ def test_a_graph_is_read_as_it_was_built():
     assert graph.subgraphs == 1
 
 
-def test_real_files_have_the_operators_that_the_other_reader_finds(files):
+def test_real_files_have_the_graph_that_the_interpreter_sees(files):
     for path in files.values():
         content = path.read_bytes()
         graph = tflite_graph.read(content)
-        counts = collections.Counter(operator.name for operator in graph.operators)
-        assert counts == tflite_file.operators(content)
-        floats = [t.name for t in graph.tensors if t.dtype.startswith("FLOAT")]
-        assert floats == tflite_file.float_tensors(content)
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(
+            model_content=content, experimental_op_resolver_type=kernels
+        )
+        operators = interpreter._get_ops_details()
+        assert [o.name for o in graph.operators] == [o["op_name"] for o in operators]
+        for ours, theirs in zip(graph.operators, operators, strict=True):
+            assert [t.index for t in ours.outputs] == theirs["outputs"].tolist()
+        for details in interpreter.get_tensor_details():
+            tensor = graph.tensors[details["index"]]
+            assert tensor.name == details["name"]
+            assert tensor.dtype == np.dtype(details["dtype"]).name.upper()
+            assert list(tensor.shape) == details["shape"].tolist()
+            scales = details["quantization_parameters"]["scales"]
+            assert tensor.scales.tolist() == scales.tolist()
 
 
 def test_sizes_that_are_not_fixed_are_seen():

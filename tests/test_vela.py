@@ -1,16 +1,19 @@
 """Arm's real compiler on our files: it tells what an NPU takes."""
 
+import json
+
 import graphs
 import keras
 import numpy as np
 import pytest
 from graphs import Operator, Tensor
+from test_export import export_in_process
 from test_quantization import randomize
 
 import conversion
 import keras_resnet
 import loop
-import tflite_file
+import metadata
 import vela
 from command_line import UserError
 from keras_resnet.preprocessing import Preprocessing
@@ -48,8 +51,8 @@ def test_every_model_of_the_zoo_runs_on_the_npu_whole(name):
     content = int8_export(name)
     summary, compiled = vela.compile_model(content, "ethos-u55-128")
     assert summary.reasons == () and summary.cpu_operators == 0
-    assert summary.npu_operators >= sum(tflite_file.operators(content).values()) - 2
-    assert set(tflite_file.operators(compiled)) == {"CUSTOM"}
+    assert summary.npu_operators >= sum(graphs.counts(content).values()) - 2
+    assert set(graphs.counts(compiled)) == {"CUSTOM"}
 
 
 @needs_vela
@@ -59,7 +62,7 @@ def test_exports_with_their_archive_are_compiled(files, quantize, accelerator):
     content = files[quantize].read_bytes()
     summary, compiled = vela.compile_model(content, accelerator)
     assert (summary.accelerator, summary.cpu_operators) == (accelerator, 0)
-    assert tflite_file.operators(compiled) == {"CUSTOM": 1}
+    assert graphs.counts(compiled) == {"CUSTOM": 1}
     assert set(summary.text.split()) >= {f"{accelerator}:", "ms", "KiB", "NPU,"}
     # 78,000 weights, one byte each; Vela packs them.
     assert 20 < summary.off_chip_kib < 120
@@ -103,6 +106,22 @@ def test_damaged_files_are_one_line(files):
         with pytest.raises(UserError, match="Vela cannot compile this file") as caught:
             vela.compile_model(content, "ethos-u55-128")
         assert "\n" not in str(caught.value)
+
+
+@needs_vela
+def test_the_export_leaves_the_compiled_file_beside(digits_run, tmp_path):
+    flags = ("--quantize=int8", "--report_examples=20", "--target=ethos-u55-128")
+    about = ("--author=Us & Co", "--license=Apache-2.0")
+    path = tmp_path / "digits.tflite"
+    export_in_process(f"--model_dir={digits_run}", f"--output={path}", *flags, *about)
+    compiled = (tmp_path / "digits_vela.tflite").read_bytes()
+    content = path.read_bytes()
+    assert graphs.counts(compiled) == {"CUSTOM": 1}
+    assert compiled == vela.compile_model(content, "ethos-u55-128")[1]
+    report = json.loads((tmp_path / "digits.report.json").read_text())
+    assert "ms estimated" in report["npu"]
+    found = metadata.read(content).about
+    assert (found.author, found.license) == ("Us & Co", "Apache-2.0")
 
 
 def test_wrong_requests_are_refused(monkeypatch):

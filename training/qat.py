@@ -4,7 +4,8 @@ Example:
   python training/qat.py --model_dir=runs/resnet20-digits --strategy=mirrored
 
 Takes the data, the recipe and the model of a run of train.py and writes
-MODEL_DIR/qat. edge/export.py --model_dir=MODEL_DIR makes the .tflite from it.
+MODEL_DIR/qat: saved_model/, which edge/export.py --model_dir=MODEL_DIR makes the
+.tflite from, and model.keras, the fine-tuned weights in float.
 To do it again, with other flags or after more training, delete MODEL_DIR/qat.
 """
 
@@ -21,6 +22,12 @@ flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
 flags.DEFINE_string(
     "data_dir", None, "Where the dataset lies; default: where the training found it."
 )
+flags.DEFINE_list(
+    "float_layers",
+    [],
+    "Layers to leave in float, by name or pattern (conv1_*,predictions): for what "
+    "quantizes badly and what must not. An Edge TPU computes none of them.",
+)
 command_line.define_training_flags(
     "a tenth of the training's", "a hundredth of the training's"
 )
@@ -33,6 +40,7 @@ class Settings:
     model_sha256: str
     strategy: str
     cpu_replicas: int
+    float_layers: list
 
 
 def main():
@@ -63,6 +71,7 @@ def main():
         model_sha256=files.sha256(run / "model.keras"),
         strategy=FLAGS.strategy,
         cpu_replicas=FLAGS.cpu_replicas,
+        float_layers=FLAGS.float_layers,
     )
     result = directory / "saved_model"
     metrics = run_folder.claim(
@@ -73,7 +82,9 @@ def main():
             dataset, preprocessing, quantization.CALIBRATION_EXAMPLES
         )
         with strategy.scope():
-            aware = quantization.quantize(model, preprocessing, calibration)
+            aware = quantization.quantize(
+                model, preprocessing, calibration, FLAGS.float_layers
+            )
         metrics = loop.fit(
             quantization.tf_keras(),
             aware,
@@ -87,6 +98,9 @@ def main():
         )
         with command_line.hidden_output(1, 2):
             quantization.save(aware, result)
+        if quantization.take_weights(model, aware):
+            with files.replacing(directory / "model.keras") as temporary:
+                model.save(temporary)
         files.write_json(directory / "metrics.json", metrics)
     print(
         f"quantization-aware held-out top-1 {metrics['top1']:.2%} on "

@@ -10,6 +10,7 @@ are imported inside the functions here and nowhere else.
 """
 
 import contextlib
+import fnmatch
 import inspect
 from unittest import mock
 
@@ -100,7 +101,7 @@ def _same_layer(layer):
     return same(**config)
 
 
-def quantize(model, preprocessing, calibration):
+def quantize(model, preprocessing, calibration, float_layers=()):
     """Makes a model quantization-aware.
 
     Args:
@@ -109,6 +110,8 @@ def quantize(model, preprocessing, calibration):
             `keras_resnet.deploy.fold_normalization`).
         calibration: uint8 (number, height, width, 3), raw pixels of the training
             split, for the first ranges of the activations.
+        float_layers: patterns of names of layers to leave in float, as in a shell:
+            "conv1_*", "predictions". A batch normalization goes with its convolution.
 
     Returns:
         A `tf_keras.Model` of fake-quantized layers, ready for `loop.fit`. Its
@@ -116,24 +119,53 @@ def quantize(model, preprocessing, calibration):
         is the raw pixel.
 
     Raises:
-        UserError: tfmot does not know a layer; the message names it.
+        UserError: tfmot does not know a layer, and the message names it, or a pattern
+            fits none.
     """
     import tensorflow_model_optimization as tfmot
 
     copy = twin(model)
+    kept = _matching(copy, float_layers)
+
+    def annotated(layer):
+        if layer.name in kept:
+            return layer
+        return tfmot.quantization.keras.quantize_annotate_layer(layer)
+
     try:
-        aware = tfmot.quantization.keras.quantize_model(copy)
+        aware = tfmot.quantization.keras.quantize_apply(
+            tf_keras().models.clone_model(copy, clone_function=annotated)
+        )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"cannot quantize {model.name}: {error}") from error
     batches = np.array_split(calibration, max(1, len(calibration) // 64))
     _calibrate(aware, [preprocessing.normalize(batch) for batch in batches])
     black, white = preprocessing.normalize(np.array([[0] * 3, [255] * 3]))[:, 0]
-    (observer,) = (
-        layer for layer in aware.layers if type(layer).__name__ == "QuantizeLayer"
-    )
-    observer.quantizer_vars["min_var"].assign(black)
-    observer.quantizer_vars["max_var"].assign(white)
+    for layer in aware.layers:  # none where the first layer stays float
+        if type(layer).__name__ == "QuantizeLayer":
+            layer.quantizer_vars["min_var"].assign(black)
+            layer.quantizer_vars["max_var"].assign(white)
     return aware
+
+
+def _matching(model, patterns):
+    """Returns the names of the layers that fit a pattern."""
+    names = [layer.name for layer in model.layers]
+    found = set()
+    for pattern in patterns:
+        fitting = fnmatch.filter(names, pattern)
+        if not fitting:
+            raise UserError(
+                f"no layer has a name like {pattern!r}. {model.name} has "
+                f"{', '.join(names)}"
+            )
+        found.update(fitting)
+    for layer in model.layers:
+        # It is folded into the convolution before it, which cannot be half in float.
+        if type(layer).__name__ == "BatchNormalization":
+            if layer.input._keras_history.layer.name in found:
+                found.add(layer.name)
+    return found
 
 
 def _calibrate(aware, batches):
@@ -173,6 +205,29 @@ def _quantizers_replaced(function):
         ):
             stack.enter_context(mock.patch.object(kind, "__call__", function))
         yield
+
+
+def take_weights(model, aware):
+    """Gives a float model the weights of a quantization-aware one.
+
+    Args:
+        model: the `keras.Model` that `aware` was made from; it is changed.
+        aware: what `quantize` returned.
+
+    Returns:
+        Whether it could: not where tfmot replaced a layer with several others.
+    """
+    trained = {variable.name: variable for variable in aware.variables}
+    pairs = [
+        (variable, trained.get(f"{layer.name}/{variable.name}:0"))
+        for layer in model.layers
+        for variable in layer.variables
+    ]
+    if any(found is None for _, found in pairs):
+        return False
+    for variable, found in pairs:
+        variable.assign(found.numpy())
+    return True
 
 
 def save(aware, path):
