@@ -4,12 +4,14 @@
     python benchmarks/train_step.py --precision=mixed_bfloat16
     python benchmarks/train_step.py --model=resnet50 --batch_size=16
     python benchmarks/train_step.py --contenders=ours,ours_mirrored
+    python benchmarks/train_step.py --contenders=keras_jax,pytorch   # no TensorFlow
 
 `ours` is the step of training/train.py, `keras` the same model under plain `fit`,
 `applications` that of keras.applications. Each runs in a process of its own, on the
-accelerator that its library finds; one measures while the others wait, in turns. The
-images are random, and lie in memory. Ratios are medians of the rounds' ratios, and
-those of the best rounds: other work on the machine does not slow all down alike.
+accelerator that its library finds, and needs no other library; one measures while the
+others wait, in turns. The images are random, and lie in memory. Ratios are medians of
+the rounds' ratios, and those of the best rounds: other work on the machine does not
+slow all down alike.
 """
 
 import argparse
@@ -198,7 +200,7 @@ CONTENDERS = {
     "applications": ("tensorflow", applications),
     "keras_jax": ("jax", keras_fit),
     "keras_torch": ("torch", keras_fit),
-    "pytorch": ("tensorflow", pytorch),
+    "pytorch": ("torch", pytorch),
 }
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -132,3 +133,26 @@ def test_the_package_brings_no_framework_of_its_own(backend):
     )
     assert not added
     assert tensorflow == str(backend == "tensorflow")
+
+
+@pytest.mark.parametrize("contender", ["keras_jax", "keras_torch", "pytorch"])
+def test_training_steps_run_where_there_is_no_tensorflow(contender, tmp_path):
+    needed = {"keras_jax": "jax"}.get(contender, "torch")
+    pytest.importorskip(needed)
+    for name in ("tensorflow", "tf_keras"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')")
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "benchmarks" / "train_step.py"),
+            f"--contenders={contender}",
+            *("--model=resnet8", "--batch_size=8", "--rounds=1", "--steps=2"),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.findall(rf"{contender} +([\d,]+) parameters", done.stdout)
+    trainable = keras_resnet.ResNet8(weights=None).trainable_variables
+    assert found == [f"{sum(np.prod(v.shape) for v in trainable):,}"], done.stdout
+    assert re.search(rf"{contender} +[\d.]+ images/s", done.stdout)
