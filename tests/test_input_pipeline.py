@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import io
+import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -129,6 +130,120 @@ def test_workers_share_the_evaluation(digits):
     seen = np.concatenate(seen)
     expected = [int(label) for _, label in digits.held_out.read()]
     assert sorted(seen[seen >= 0]) == sorted(expected)
+
+
+@pytest.fixture(scope="module")
+def in_files(tmp_path_factory):
+    """A dataset of tensorflow-datasets in four files: {its folder, images}."""
+    import tensorflow_datasets as tfds
+
+    images = np.random.default_rng(0).integers(0, 256, (402, 32, 32, 3), np.uint8)
+    folder = tmp_path_factory.mktemp("tfds")
+
+    class Noise(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "noise"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(32, 32, 3)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, manager):
+            return {
+                "train": self._generate_examples(images[:400]),
+                "test": self._generate_examples(images),
+            }
+
+        def _generate_examples(self, part):
+            for index, image in enumerate(part):
+                yield index, {"image": image, "label": index % 3}
+
+    Noise(data_dir=folder).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=4)
+    )
+    return folder, images
+
+
+@pytest.fixture
+def streamed(in_files, monkeypatch):
+    """The dataset, as if it were too large for the memory."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(input_pipeline, "CACHE_BYTES", 0)
+    monkeypatch.setattr(tfds, "list_builders", lambda **_: ["noise"])
+    return input_pipeline.load("noise", in_files[0])
+
+
+def seen(batches):
+    """Returns the images of batches as bytes."""
+    return collections.Counter(
+        image.tobytes() for images, *_ in batches for image in images
+    )
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_workers_read_parts_of_a_large_dataset(streamed, repeats, monkeypatch):
+    monkeypatch.setattr(
+        augmentation, "augment", lambda recipe, preprocessing, image, seed: image
+    )
+    parts = [
+        batches(
+            streamed,
+            share=input_pipeline.Share(i, 2, 4),
+            batch_size=80,
+            epochs=3,
+            repeats=repeats,
+        )
+        for i in range(2)
+    ]
+    # Half of a batch for each worker, in a part for each of its two replicas.
+    assert [len(part) for part in parts] == [3 * 5 * 2] * 2
+    assert {len(images) for part in parts for images, _ in part} == {20}
+    first, second = (seen(part[:10]) for part in parts)
+    assert not set(first) & set(second)
+    assert set((first + second).values()) == {repeats}
+    assert len(first) == len(second) == 200 / repeats
+    assert not equal(parts[0][:10], parts[0][10:20])  # another order
+
+
+def test_a_worker_resumes_in_its_part(streamed):
+    share = input_pipeline.Share(1, 2, 2)
+    whole = batches(streamed, share=share, batch_size=80)
+    rest = batches(streamed, share=share, batch_size=80, first_step=7)
+    assert equal(rest, whole[7:])
+
+
+def test_a_part_is_read_from_the_files_that_hold_it(in_files, streamed, tmp_path):
+    folder = shutil.copytree(in_files[0], tmp_path / "copy")
+    files = sorted(folder.rglob("*train.tfrecord*"))
+    assert len(files) == 4
+    for path in files[2:]:
+        path.unlink()
+    split = input_pipeline.load("noise", folder).train
+    with pytest.raises(tf.errors.NotFoundError):
+        list(split.read())
+    assert len(list(split.part(0, 200))) == 200
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_evaluate_parts_of_a_large_dataset(streamed, in_files, workers):
+    found, numbers = collections.Counter(), []
+    for index in range(workers):
+        share = input_pipeline.Share(index, workers, workers)
+        part = input_pipeline.evaluation_batches(streamed.held_out, SMALL, 99, share)
+        part = list(part.as_numpy_iterator())
+        numbers.append(len(part))
+        for images, labels in part:
+            found += seen([[images[labels >= 0]]])
+    assert set(numbers) == {5}  # 402 images in batches of 99
+    assert set(found.values()) == {1} and sum(found.values()) == 402
 
 
 def test_epochs_differ_in_order_and_augmentation(digits):

@@ -7,6 +7,7 @@ example depends on (seed, epoch, example) only.
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import math
 import os
@@ -44,11 +45,16 @@ class Split:
         read: returns a `tf.data.Dataset` of (encoded image: string, label:
             int64), every example once, always in the same order.
         names: likewise of the names of the examples, where they have any.
+        part: where it can be had without reading the rest, a function of (start,
+            stop) -> so many examples, like `read`. Parts that do not overlap have no
+            example in common; which ones are in it, and their order, differ from
+            those of `read`.
     """
 
     examples: int
     read: Callable[[], tf.data.Dataset]
     names: Callable[[], tf.data.Dataset] | None = None
+    part: Callable[[int, int], tf.data.Dataset] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,9 +295,9 @@ def _tfds_split(builder, name):
     image, label = builder.info.supervised_keys
     read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
 
-    def read(*keys):
+    def read(*keys, span=""):
         dataset = builder.as_dataset(
-            split=name,
+            split=name + span,
             shuffle_files=False,
             read_config=read_config,
             decoders={image: tfds.decode.SkipDecoding()},
@@ -304,6 +310,10 @@ def _tfds_split(builder, name):
         splits[name].num_examples if name in splits else 0,
         lambda: read(image, label),
         (lambda: read(filename)) if filename in builder.info.features else None,
+        # Opens the files that hold them. A folder of images is listed as a whole.
+        None
+        if isinstance(builder, tfds.ImageFolder)
+        else lambda start, stop: read(image, label, span=f"[{start}:{stop}]"),
     )
 
 
@@ -334,7 +344,10 @@ def in_memory(dataset):
 
     def of(split):
         kept = split.read().cache()
-        return dataclasses.replace(split, read=lambda: kept)
+        part = split.part and functools.cache(
+            lambda start, stop: split.part(start, stop).cache()
+        )
+        return dataclasses.replace(split, read=lambda: kept, part=part)
 
     return dataclasses.replace(
         dataset, train=of(dataset.train), held_out=of(dataset.held_out)
@@ -442,6 +455,12 @@ class Share:
         whole, rest = divmod(total, batch_size)
         return whole * part + min(part, max(0, rest - self.index * part))
 
+    def span(self, total):
+        """Returns the worker's (start, stop) of `total` examples, shared evenly."""
+        return tuple(
+            index * total // self.workers for index in (self.index, self.index + 1)
+        )
+
 
 WHOLE = Share(0, 1, 1)
 
@@ -479,7 +498,14 @@ def train_batches(
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
     keeps = takes_resized and examples * height * width * 3 <= CACHE_BYTES
 
-    source = dataset.train.read().enumerate()
+    # Of a large dataset a worker reads its part; of a small one all, so that batches
+    # do not depend on the number of workers.
+    alone = share.workers > 1 and not keeps and dataset.train.part is not None
+    if alone:
+        start, stop = share.span(examples)
+        source = dataset.train.part(start, stop).enumerate(start)
+    else:
+        source = dataset.train.read().enumerate()
     if takes_resized:
         source = _parallel_map(
             source,
@@ -507,8 +533,12 @@ def train_batches(
             examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
         )
         if repeats > 1:
-            shuffled = _repeated(shuffled, repeats, batch_size)
-        ordered = share.of_batches(shuffled.take(used), batch_size)
+            of_worker = batch_size // share.workers if alone else batch_size
+            shuffled = _repeated(shuffled, repeats, of_worker)
+        if alone:
+            ordered = shuffled.take(used // share.workers)
+        else:
+            ordered = share.of_batches(shuffled.take(used), batch_size)
         # Of the epoch that was broken off, nothing is decoded again.
         mine = skipped * batch_size // share.workers
         ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
@@ -569,10 +599,14 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     """
     black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
     filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
-    mine = Split(
-        share.examples(split.examples, batch_size),
-        lambda: share.of_batches(split.read(), batch_size),
-    )
+    if share.workers > 1 and split.part is not None:
+        start, stop = share.span(split.examples)
+        mine = Split(stop - start, lambda: split.part(start, stop))
+    else:
+        mine = Split(
+            share.examples(split.examples, batch_size),
+            lambda: share.of_batches(split.read(), batch_size),
+        )
     # All workers have equally many batches, also where the rest is not shared evenly.
     places = math.ceil(split.examples / batch_size) * (batch_size // share.workers)
     filling = filling.repeat(places - mine.examples)
