@@ -263,13 +263,8 @@ def _from_model():
         raise unknown("model (a name or a .keras file)", FLAGS.model, names)
     if FLAGS.normalization and FLAGS.normalization not in NORMALIZATIONS:
         raise unknown("normalization", FLAGS.normalization, NORMALIZATIONS)
-    shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    shape = shapes[0]
-    if len(shapes) != 1 or len(shape) != 4 or None in shape[1:] or shape[3] != 3:
-        raise UserError(
-            "the model must take one image (height, width, 3). Received: inputs of "
-            f"shape {', '.join(map(str, shapes))}"
-        )
+    run_folder.check_classifier(model)
+    shape = model.inputs[0].shape
     preprocessing = getattr(model, "preprocessing", None)  # of published weights
     if FLAGS.normalization or not preprocessing:
         preprocessing = Preprocessing(
@@ -301,22 +296,7 @@ def _read_labels(model, dataset):
 def _check_source(source, quantize):
     import conversion
 
-    model = source.model
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise UserError(
-            "the model must return one score for each class. Received: outputs of "
-            f"shape {', '.join(str(output.shape) for output in model.outputs)}"
-        )
-    last = model.layers[-1]
-    if not (
-        type(last).__name__ == "Softmax"
-        or getattr(getattr(last, "activation", None), "__name__", None) == "softmax"
-    ):
-        raise UserError(
-            "the model must end with a softmax: scores are written as shares of 1. "
-            f"Received: layer {last.name!r} at its end"
-        )
-    classes = model.outputs[0].shape[-1]
+    classes = source.model.outputs[0].shape[-1]
     if source.labels is not None and len(source.labels) != classes:
         raise UserError(
             f"the model has {classes} classes. Received: {len(source.labels)} labels"

@@ -42,7 +42,7 @@ def measure(model, preprocessing, content, images):
     """Compares the layers of a file with those of the model that it was made from.
 
     Args:
-        model: functional `keras.Model`.
+        model: functional or sequential `keras.Model`.
         preprocessing: what it expects.
         content: bytes of the .tflite, uint8 images in.
         images: list of uint8 (height, width, 3).
@@ -51,6 +51,7 @@ def measure(model, preprocessing, content, images):
         list of `LayerError`, the worst alone first. Operators that only move data,
         and what the converter gave a name that is no layer's, are left out.
     """
+    model = keras.Model(model.inputs, model.outputs)  # a sequential one has no graph
     graph = tflite_graph.read(content)
     file = _File(content)
     floats = _Floats(model)
@@ -163,7 +164,7 @@ def _same_tensors(graph, model, values, expected):
     scores = _before_moves(graph, graph.outputs[0])
     found = {}
     for operator in graph.operators:
-        if operator.name in tflite_graph.MOVES:
+        if operator.name in tflite_graph.MOVES or not operator.outputs:
             continue
         tensor = operator.outputs[0]
         candidates = [

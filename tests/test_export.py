@@ -15,6 +15,7 @@ from test_quantization import randomize
 
 import conversion
 import export
+import export_report
 import keras_resnet
 import quantization
 import run_tflite
@@ -266,6 +267,14 @@ def test_a_model_file_of_somebody_else_is_exported(tmp_path, held_out):
     with pytest.raises(UserError, match="3 classes. Received: 2 labels"):
         export_in_process(*flags, "--normalization=tf")
     assert output.read_bytes() == before
+
+
+def test_a_drop_of_exactly_the_limit_is_allowed():
+    compared = {"images": 100, "keras_top1": 0.99, "top1": 0.98}
+    report = {"quantize": "int8", "compared": compared}
+    export_report.refuse_drop(report, 1.0)
+    with pytest.raises(UserError, match="loses 1.00 points of top-1 on 100 images"):
+        export_report.refuse_drop(report, 0.99)
 
 
 def test_models_that_are_no_classifiers_of_images_are_refused(tmp_path):

@@ -52,6 +52,26 @@ def test_layers_of_many_kinds_are_found():
     assert min(error.snr_db for error in errors) > 90
 
 
+def test_sequential_models_have_layers_too():
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(4, 3, strides=2, name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="relu"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(3, activation="softmax", name="scores"),
+        ]
+    )
+    randomize(model)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    content = conversion.from_keras(model, SMALL, "int8", images)
+    found = by_layer(model, content, images)
+    assert set(found) == {"relu", "pool", "scores"}
+    assert min(error.own_snr_db for error in found.values()) > 25
+
+
 @pytest.mark.parametrize("quantize", ["int8", "int16x8", "dynamic"])
 def test_quantized_files_have_the_error_of_their_bits(model, files, held_out, quantize):
     found = by_layer(model, files[quantize].read_bytes(), held_out[0][:8])

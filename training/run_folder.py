@@ -237,6 +237,31 @@ def load_keras_file(path):
         raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
 
 
+def check_classifier(model):
+    """Raises `UserError` where a model is no classifier of one image."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    shape = shapes[0]
+    if len(shapes) != 1 or len(shape) != 4 or None in shape[1:] or shape[3] != 3:
+        raise UserError(
+            "the model must take one image (height, width, 3). Received: inputs of "
+            f"shape {', '.join(map(str, shapes))}"
+        )
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise UserError(
+            "the model must return one score for each class. Received: outputs of "
+            f"shape {', '.join(str(output.shape) for output in model.outputs)}"
+        )
+    last = model.layers[-1]
+    if not (
+        type(last).__name__ == "Softmax"
+        or getattr(getattr(last, "activation", None), "__name__", None) == "softmax"
+    ):
+        raise UserError(
+            "the model must end with a softmax: scores are written as shares of 1. "
+            f"Received: layer {last.name!r} at its end"
+        )
+
+
 def versions():
     """Returns the versions of what a result depends on."""
     names = (
