@@ -184,6 +184,22 @@ def test_fine_tuned_weights_return_to_the_float_model(aware, calibration):
             variable.assign(value)
 
 
+def test_weights_return_whatever_their_names(calibration):
+    """tf_keras calls a depthwise kernel otherwise, and Dropout has a seed."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
+    x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    randomize(model)
+    quantized = quantization.quantize(model, Preprocessing((32, 32)), calibration[:4])
+    expected = [value.copy() for value in model.get_weights()]
+    model.set_weights([np.zeros_like(value) for value in expected])
+    assert quantization.take_weights(model, quantized)
+    for value, old in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
 def test_layers_that_were_split_keep_their_weights_to_themselves(calibration):
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.SeparableConv2D(4, 3, name="both")(inputs)

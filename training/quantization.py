@@ -218,10 +218,14 @@ def take_weights(model, aware):
         Whether it could: not where tfmot replaced a layer with several others.
     """
     trained = {variable.name: variable for variable in aware.variables}
+    copy = twin(model)  # for the names: Keras 3 has others
     pairs = [
-        (variable, trained.get(f"{layer.name}/{variable.name}:0"))
+        (variable, trained.get(same.name))
         for layer in model.layers
-        for variable in layer.variables
+        if layer.weights
+        for variable, same in zip(
+            layer.weights, copy.get_layer(layer.name).weights, strict=True
+        )
     ]
     if any(found is None for _, found in pairs):
         return False
