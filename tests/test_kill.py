@@ -1,5 +1,6 @@
 """A run that is killed, for real, ends as an unbroken one."""
 
+import os
 import random
 import resource
 import signal
@@ -20,6 +21,9 @@ def start(directory, *flags, **arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As a user's shell: jax, which Keras imports into this process where it is
+        # installed, asks TensorFlow for warnings.
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         **arguments,
     )
 
