@@ -393,9 +393,9 @@ def test_gradients_are_clipped_over_all_replicas_together(digits, tmp_path):
     assert length == pytest.approx(0.1 * 1e-3, rel=1e-2)
 
 
-@pytest.mark.parametrize("recipe", ["strikes_back_a3", "torchvision_v2"])
+@pytest.mark.parametrize("recipe", ["strikes_back_a1", "torchvision_v2"])
 def test_the_modern_recipes_train_and_resume(recipe, tmp_path, monkeypatch):
-    """Smaller images while it trains, LAMB, BCE, mixing, repeats and averages."""
+    """Smaller images, LAMB, BCE, mixing, repeats, stochastic depth and averages."""
     settings = dataclasses.replace(
         SETTINGS, recipe=recipe, batch_size=478, epochs=1, learning_rate=0.01
     )

@@ -36,6 +36,7 @@ from evaluation import evaluator
 from fused_norm import with_fused_norm
 from keras_resnet.preprocessing import Preprocessing
 from steps import SUMS, step_function
+from stochastic_depth import with_stochastic_depth
 
 # Between two looks at the device, in seconds: for the progress bar, a loss that is
 # no number any more, and signals.
@@ -131,6 +132,8 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     with strategy.scope():
         plain = build(settings.precision, activation=None)
         model = with_fused_norm(plain, any_size=recipe.train_size is not None)
+        if recipe.stochastic_depth:
+            model = with_stochastic_depth(model, recipe.stochastic_depth)
     # Published weights want the normalization that they were trained with.
     preprocessing = dataclasses.replace(
         getattr(plain, "preprocessing", None) or Preprocessing((0, 0)),
