@@ -313,11 +313,7 @@ def fit(
     if strategies.is_chief(strategy):
         board = tf.summary.create_file_writer(str(directory / "tensorboard"))
 
-    # Steps without a look at the device. Workers must make equally many: in a loop
-    # TensorFlow tells collective operations apart by the number of the round.
-    fixed = 8 if strategies.is_multi_worker(strategy) else None
-    at_once = fixed or 1
-    waits = _Waits()
+    pace = _Pace(strategy)
     with (
         input_pipeline.damaged_images_named(dataset),
         _sigterm_noted() as received,
@@ -329,14 +325,13 @@ def fit(
             while done < steps:
                 started = time.perf_counter()
                 until_saved = checkpoint_steps - step % checkpoint_steps
-                count = min(at_once, steps - done, until_saved)
+                count = pace.steps(at_most=min(steps - done, until_saved))
                 waited = run_steps(batches, tf.constant(count))
                 examples, loss, right, finite = totals.numpy()
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
-                waits.add(float(waited), elapsed)
+                pace.add(count, float(waited), elapsed)
                 step, done = step + count, done + count
-                at_once = fixed or max(1, min(4 * at_once, int(count * LOOK / elapsed)))
                 if finite < done:
                     raise _diverged(step - done + int(finite), recipe, saved)
                 values = {"loss": loss / examples, "top1": right / examples}
@@ -358,23 +353,19 @@ def fit(
             values["learning_rate"] = rates[step - 1]
             values["examples_per_second"] = steps * recipe.batch_size / seconds
             bar.update(steps, list(values.items()), finalize=True)
-            waits.warn_once()
+            pace.warn_once()
             history.append({"epoch": epoch + 1, **values})
             totals.assign(tf.zeros_like(totals))
             seconds = 0.0
             if board:
                 report.write_history(directory, history)
-                with board.as_default(step=epoch + 1):
-                    for name, value in values.items():
-                        tf.summary.scalar(name, value)
-                board.flush()
+                report.write_scalars(board, epoch + 1, values)
             saved.save(step, (history, seconds))
             if received:
                 raise Terminated
     if averages:
         averages.take()
     if board:
-        report.write_history(directory, history)
         report.draw_curves(directory, history)
     last = history[-1]
     values = (
@@ -395,17 +386,33 @@ def _while_training(preprocessing, recipe):
     return dataclasses.replace(preprocessing, input_size=(recipe.train_size,) * 2)
 
 
-class _Waits:
-    """Notices when training waits for its input."""
+class _Pace:
+    """Plans how many steps to make without a look at the device; times them."""
 
-    def __init__(self):
+    def __init__(self, strategy):
+        # Workers must make equally many: in a loop TensorFlow tells collective
+        # operations apart by the number of the round.
+        self._fixed = strategies.is_multi_worker(strategy)
+        self._steps = 8 if self._fixed else 1
         self._waited = self._elapsed = 0.0
         self._started = False
         self._warned = False
 
-    def add(self, waited, elapsed):
-        """Counts some steps; the first fills buffers and compiles."""
-        if self._started:
+    def steps(self, at_most):
+        """Returns how many steps to make now."""
+        return min(self._steps, at_most)
+
+    def add(self, steps, waited, elapsed):
+        """Notes what some steps took.
+
+        Args:
+            steps: how many.
+            waited: seconds of them that went into waiting for batches.
+            elapsed: seconds in all.
+        """
+        if not self._fixed:
+            self._steps = max(1, min(4 * self._steps, int(steps * LOOK / elapsed)))
+        if self._started:  # the first fill buffers and compile
             self._waited += waited
             self._elapsed += elapsed
         self._started = True

@@ -1,7 +1,9 @@
-"""What a training run shows: history.csv and curves.png."""
+"""What a training run shows: history.csv, curves.png and TensorBoard's scalars."""
 
 import csv
 import io
+
+import tensorflow as tf
 
 import files
 
@@ -30,6 +32,14 @@ def write_history(directory, history):
     writer.writeheader()
     writer.writerows(history)
     files.write_text(directory / "history.csv", text.getvalue())
+
+
+def write_scalars(board, epoch, values):
+    """Writes the values of one epoch, a dict, for TensorBoard."""
+    with board.as_default(step=epoch):
+        for name, value in values.items():
+            tf.summary.scalar(name, value)
+    board.flush()
 
 
 def draw_curves(directory, history):
