@@ -3,9 +3,9 @@ r"""Which schedule of quantization-aware training keeps most accuracy.
     python training/train.py --model=resnet8 --dataset=cifar10 --hold_out=5000 \
         --model_dir=runs/resnet8-45k
     python benchmarks/qat_schedule.py --model_dir=runs/resnet8-45k \
-        --learning_rates=0.0003,0.001,0.003 --epochs=2,5
+        --learning_rates=0.0003,0.001,0.003 --epochs=2,5 --freeze=,batch_norm,ranges
 
-Fine-tunes one run of training/train.py with every pair of values, converts each, and
+Fine-tunes one run of training/train.py with every choice of values, converts each, and
 measures the int8 files on the run's held-out images: those of the training split where
 it was trained with --hold_out, so that the choice sees no test image. Prints Markdown;
 resumable, in MODEL_DIR/qat_schedule.
@@ -38,20 +38,26 @@ def main():
     reports = {}
     for epochs in FLAGS.epochs:
         for rate in FLAGS.learning_rates:
-            reports[epochs, rate] = measure(run, epochs, rate)
+            for parts in FLAGS.freeze:
+                reports[epochs, rate, parts] = measure(run, epochs, rate, parts)
     print(table(reports))
 
 
-def measure(run, epochs, rate):
+def measure(run, epochs, rate, parts):
     """Fine-tunes and converts a copy of a run; returns the report of the export."""
-    copy = run / "qat_schedule" / f"{epochs}-{rate}"
+    copy = run / "qat_schedule" / f"{epochs}-{rate}-{parts}"
     report = copy / "model-qat.report.json"
     if not report.is_file():
         copy.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "model.keras", "metrics.json"):
             shutil.copy(run / name, copy)
         for command in (
-            ("training/qat.py", f"--epochs={epochs}", f"--learning_rate={rate}"),
+            (
+                "training/qat.py",
+                f"--epochs={epochs}",
+                f"--learning_rate={rate}",
+                f"--freeze={parts.replace('+', ',')}",
+            ),
             ("edge/export.py", "--report_examples=100000", "--max_drop=100"),
         ):
             script, *arguments = command
@@ -67,7 +73,7 @@ def table(reports):
     """Returns the results as Markdown.
 
     Args:
-        reports: {(epochs, learning rate): report of edge/export.py}.
+        reports: {(epochs, learning rate, frozen parts): report of edge/export.py}.
     """
     first = next(iter(reports.values()))
     compared = first["compared"]
@@ -77,13 +83,14 @@ def table(reports):
         f"{compared['keras_top1']:.2%} +- {error:.2f}, int8 without fine-tuning "
         f"{first['post_training']['top1']:.2%}",
         "",
-        "| epochs | learning rate | int8, QAT | same class as the float model |",
-        "|---|---|---|---|",
+        "| epochs | learning rate | frozen | int8, QAT | same class as float |",
+        "|---|---|---|---|---|",
     ]
-    for (epochs, rate), report in reports.items():
+    for (epochs, rate, parts), report in reports.items():
         found = report["compared"]
         lines.append(
-            f"| {epochs} | {rate} | {found['top1']:.2%} | {found['agreement']:.2%} |"
+            f"| {epochs} | {rate} | {parts or 'nothing'} | {found['top1']:.2%} | "
+            f"{found['agreement']:.2%} |"
         )
     return "\n".join(lines)
 
@@ -92,4 +99,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
     flags.DEFINE_list("learning_rates", ["0.0003", "0.001", "0.003"], "Highest rates.")
     flags.DEFINE_list("epochs", ["2", "5"], "Numbers of epochs.")
+    flags.DEFINE_list(
+        "freeze", [""], "Parts, as of qat.py: batch_norm, ranges, batch_norm+ranges."
+    )
     command_line.run(main)

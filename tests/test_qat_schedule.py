@@ -17,16 +17,16 @@ def test_the_table_has_every_schedule_beside_the_float_model():
         return {"model": "resnet8", "compared": compared, "post_training": plain}
 
     text = qat_schedule.table(
-        {("2", "0.001"): report(0.899), ("5", "0.01"): report(0.85)}
+        {("2", "0.001", ""): report(0.899), ("5", "0.01", "ranges"): report(0.85)}
     )
     assert text.splitlines() == [
         "resnet8, 5000 held-out images: float 90.00% +- 0.42, int8 without fine-tuning "
         "89.60%",
         "",
-        "| epochs | learning rate | int8, QAT | same class as the float model |",
-        "|---|---|---|---|",
-        "| 2 | 0.001 | 89.90% | 98.00% |",
-        "| 5 | 0.01 | 85.00% | 98.00% |",
+        "| epochs | learning rate | frozen | int8, QAT | same class as float |",
+        "|---|---|---|---|---|",
+        "| 2 | 0.001 | nothing | 89.90% | 98.00% |",
+        "| 5 | 0.01 | ranges | 85.00% | 98.00% |",
     ]
 
 
@@ -39,12 +39,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 def test_a_schedule_is_measured_once(digits_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("qat", "*.tflite"))
-    flags = (f"--model_dir={run}", "--learning_rates=0.001", "--epochs=1")
+    flags = [f"--model_dir={run}", "--learning_rates=0.001", "--epochs=1"]
+    flags.append("--freeze=batch_norm")
     first = run_command("benchmarks/qat_schedule.py", *flags)
     assert first.returncode == 0, first.stderr
     (path,) = run.glob("qat_schedule/*/model-qat.report.json")
     top1 = json.loads(path.read_text())["compared"]["top1"]
     last = first.stdout.splitlines()[-1]
-    assert last.startswith(f"| 1 | 0.001 | {top1:.2%} |")
+    assert last.startswith(f"| 1 | 0.001 | batch_norm | {top1:.2%} |")
     again = run_command("benchmarks/qat_schedule.py", *flags)
     assert again.stdout.splitlines()[-1] == last and "Epoch" not in again.stdout

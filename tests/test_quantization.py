@@ -1,5 +1,7 @@
 """Keras 3 models in tf_keras, and quantization-aware."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -210,3 +212,24 @@ def test_layers_that_were_split_keep_their_weights_to_themselves(calibration):
     assert not quantization.take_weights(model, quantized)
     for value, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, old)
+
+
+def test_what_is_frozen_keeps_its_values(aware, calibration):
+    _, quantized = aware
+    images = Preprocessing((32, 32)).normalize(calibration[::-1][:16])
+    parts = {"batch_norm": "/moving_", "ranges": "activation_m|output_m"}
+
+    def changed_by_training():
+        before = [variable.numpy() for variable in quantized.variables]
+        quantized(images, training=True)
+        changed = set()
+        for variable, value in zip(quantized.variables, before, strict=True):
+            if np.any(variable.numpy() != value):
+                changed |= {p for p in parts if re.search(parts[p], variable.name)}
+            variable.assign(value)
+        return changed
+
+    for frozen in ([], ["batch_norm"], ["ranges"], ["batch_norm", "ranges"]):
+        with quantization.frozen(quantized, frozen):
+            assert changed_by_training() == set(parts) - set(frozen)
+    assert changed_by_training() == set(parts)

@@ -28,6 +28,12 @@ flags.DEFINE_list(
     "Layers to leave in float, by name or pattern (conv1_*,predictions): for what "
     "quantizes badly and what must not. An Edge TPU computes none of them.",
 )
+flags.DEFINE_list(
+    "freeze",
+    [],
+    "What stays as it is: batch_norm (the float model's statistics), ranges (of "
+    "activations, as calibrated).",
+)
 command_line.define_training_flags(
     "a tenth of the training's", "a hundredth of the training's"
 )
@@ -41,6 +47,7 @@ class Settings:
     strategy: str
     cpu_replicas: int
     float_layers: list
+    freeze: list
 
 
 def main():
@@ -59,6 +66,9 @@ def main():
     import strategies
     from keras_resnet.deploy import fold_normalization
 
+    for part in FLAGS.freeze:
+        if part not in quantization.FREEZABLE:
+            raise command_line.unknown("freeze", part, quantization.FREEZABLE)
     run = pathlib.Path(FLAGS.model_dir)
     directory = run / "qat"
     config = run_folder.read_config(run)
@@ -72,6 +82,7 @@ def main():
         strategy=FLAGS.strategy,
         cpu_replicas=FLAGS.cpu_replicas,
         float_layers=FLAGS.float_layers,
+        freeze=sorted(FLAGS.freeze),
     )
     result = directory / "saved_model"
     metrics = run_folder.claim(
@@ -85,17 +96,18 @@ def main():
             aware = quantization.quantize(
                 model, preprocessing, calibration, FLAGS.float_layers
             )
-        metrics = loop.fit(
-            quantization.tf_keras(),
-            aware,
-            dataset,
-            preprocessing,
-            recipe,
-            strategy,
-            config["settings"]["seed"],
-            directory,
-            FLAGS.checkpoint_steps,
-        )
+        with quantization.frozen(aware, FLAGS.freeze):
+            metrics = loop.fit(
+                quantization.tf_keras(),
+                aware,
+                dataset,
+                preprocessing,
+                recipe,
+                strategy,
+                config["settings"]["seed"],
+                directory,
+                FLAGS.checkpoint_steps,
+            )
         with command_line.hidden_output(1, 2):
             quantization.save(aware, result)
         if quantization.take_weights(model, aware):

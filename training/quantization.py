@@ -23,6 +23,8 @@ from command_line import UserError
 # The observers of tfmot average over some thousand steps, starting at (-6, 6).
 # The ranges of that many calibration images are a start that fits.
 CALIBRATION_EXAMPLES = 512
+# What `frozen` can keep as it is.
+FREEZABLE = ("batch_norm", "ranges")
 
 
 def tf_keras():
@@ -204,6 +206,37 @@ def _quantizers_replaced(function):
             quantizers.AllValuesQuantizer,
         ):
             stack.enter_context(mock.patch.object(kind, "__call__", function))
+        yield
+
+
+@contextlib.contextmanager
+def frozen(aware, parts):
+    """Keeps parts of a quantization-aware model as they are inside the block.
+
+    Args:
+        aware: what `quantize` returned.
+        parts: some of `FREEZABLE`. "batch_norm": batch normalization takes the
+            float model's statistics, and not those of the batch. "ranges":
+            activations keep their calibrated ranges.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras import quantizers
+
+    observed = quantizers.MovingAverageQuantizer.__call__
+
+    def fixed(quantizer, inputs, training, weights, **kwargs):
+        return observed(quantizer, inputs, False, weights, **kwargs)
+
+    layers = [getattr(layer, "layer", layer) for layer in aware.layers]
+    layers = [x for x in layers if type(x).__name__ == "BatchNormalization"]
+    with contextlib.ExitStack() as stack:
+        if "batch_norm" in parts:
+            for layer in layers:
+                stack.callback(setattr, layer, "trainable", layer.trainable)
+                layer.trainable = False
+        if "ranges" in parts:
+            stack.enter_context(
+                mock.patch.object(quantizers.MovingAverageQuantizer, "__call__", fixed)
+            )
         yield
 
 
