@@ -26,7 +26,7 @@ How a picture becomes the input
     the picture is stretched to the input size, as pycoral's classify_image.py does.
     EXIF orientation is applied, alpha dropped, 16-bit grey cut to its high byte, and
     of an animation the first frame is taken. A JPEG that is far larger than needed is
-    decoded at a half, quarter or eighth of its size.
+    decoded at a half, quarter or eighth of its size, but for --annotate.
 Labels
     From --labels, else from the archive inside the model, else class numbers alone.
 --delegate
@@ -40,6 +40,7 @@ Labels
     One object per line and picture, in the order given, times in milliseconds:
     {"file": str, "top": [{"index": int, "label": str or null, "score": float}, ...],
      "milliseconds": {"decode": float, "resize": float, "invoke": float}}
+    A picture that is no good has a line on stderr instead.
     With --compare:
     {"file": str, "same_top": bool, "max_difference": float,
      "cpu" | "delegate": {"top": [...], "invoke": float}}
@@ -65,6 +66,7 @@ Exit codes
 import argparse
 import collections
 import contextlib
+import gc
 import importlib
 import io
 import itertools
@@ -87,6 +89,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 MAX_PIXELS = 89478485  # where Pillow begins to warn of a bomb: 256 MiB of RGB
+# Of a JPEG, each of which costs as much as a picture: progressive ones have some ten.
+MAX_SCANS = 100
+MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
 MAX_LABEL_BYTES = 4 << 20
 MAX_PREPROCESSING_BYTES = 64 << 10
 BENCHMARK_INVOKES = 50
@@ -282,13 +287,19 @@ def read_model(path):
     Raises:
       UserError: not a TFLite model, truncated or damaged.
     """
-    with open_file(path) as file, blamed_on(path, OSError):
+    with open_file(path) as file, blamed_on(path, OSError, MemoryError):
+        size, identifier = os.fstat(file.fileno()).st_size, file.read(8)[4:]
+        if identifier != b"TFL3":
+            raise UserError(
+                f"{path}: not a TFLite model: bytes 4 to 8 are {identifier!r}, "
+                f"expected b'TFL3' ({size} bytes in all); give a .tflite file"
+            )
+        if size > MAX_MODEL_BYTES:
+            raise UserError(
+                f"{path}: {size} bytes, a TFLite model has at most {MAX_MODEL_BYTES}"
+            )
+        file.seek(0)
         data = file.read()
-    if data[4:8] != b"TFL3":
-        raise UserError(
-            f"{path}: not a TFLite model: bytes 4 to 8 are {data[4:8]!r}, expected "
-            f"b'TFL3' ({len(data)} bytes in all); give a .tflite file"
-        )
     try:
         walk = FlatbufferWalk(data)
         tail = data[walk.end :]
@@ -508,14 +519,18 @@ def load_runtime():
                     interpreter = module.lite
                 else:
                     interpreter = importlib.import_module(package + ".interpreter")
-                name = package.replace("_", "-")
-                return interpreter.Interpreter, f"{name} {module.__version__}"
+                return interpreter.Interpreter, version_of(module)
         except (ImportError, OSError, AttributeError) as error:
             reasons.append(f"{package}: {error}")
     raise UserError(
         f"no TFLite runtime works here ({'; '.join(reasons)}); pip install "
         "ai-edge-litert, or tflite-runtime with 'numpy<2'"
     )
+
+
+def version_of(package):
+    """Name an imported package and its version."""
+    return f"{package.__name__.replace('_', '-')} {package.__version__}"
 
 
 def refuse_numpy_2(version):
@@ -644,22 +659,27 @@ def load_delegate(delegate, interpreter_class):
         if not delegate.name.startswith("edgetpu"):
             text = f"delegate {delegate.name} cannot be loaded: {reason}"
             raise ValueError(text) from error
+        package = sys.modules[interpreter_class.__module__.split(".")[0]]
         checks = "; ".join(
-            f"{'ok' if good else 'MISSING'}: {text}" for good, text in check_edgetpu()
+            f"{'ok' if good else 'MISSING'}: {text}"
+            for good, text in check_edgetpu(version_of(package))
         )
         raise ValueError(
-            f"compiled for the Edge TPU, and none answers; {checks}; or give the "
-            "uncompiled file (the one without _edgetpu in its name)"
+            f"compiled for the Edge TPU, and none answers ({reason}); {checks}; or "
+            "give the uncompiled file (the one without _edgetpu in its name)"
         ) from error
 
 
-def check_edgetpu():
+def check_edgetpu(runtime):
     """Check all that an Edge TPU needs.
+
+    Args:
+      runtime: name and version of the TFLite runtime.
 
     Returns:
       list of (whether it is there, what was found or how to mend it).
     """
-    checks = [check_edgetpu_library()]
+    checks = [check_edgetpu_library(runtime)]
     usb, pci = find_edgetpu_usb(), find_edgetpu_pci()
     for node in usb:
         cure = "install the udev rule of libedgetpu1-std, join its group with "
@@ -679,8 +699,8 @@ def check_edgetpu():
     return checks
 
 
-def check_edgetpu_library():
-    """Check that libedgetpu loads, and name its version."""
+def check_edgetpu_library(runtime):
+    """Check that libedgetpu loads, and name its version beside the runtime's."""
     import ctypes
 
     name = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu")
@@ -694,7 +714,12 @@ def check_edgetpu_library():
         version = library.edgetpu_version().decode("utf-8", "replace")
     except (AttributeError, UnicodeError):
         version = "of unknown version"
-    return True, f"library {name} {version} (the runtime's must fit it)"
+    fit = f"beside {runtime}"
+    family, _, numbers = runtime.partition(" ")
+    newer = tuple(map(int, re.findall("[0-9]+", numbers)[:2])) >= (2, 12)
+    if newer or family == "ai-edge-litert":  # google-coral/edgetpu #812
+        fit += ", which needs a community build: Google's is for TFLite before 2.12"
+    return True, f"library {name} {version}, {fit}"
 
 
 def check_access(what, node, cure):
@@ -1031,6 +1056,8 @@ def read_picture(source, classifier):
 
 def read_stdin():
     """Read a picture from the standard input, into memory: it cannot seek."""
+    if sys.stdin is None:
+        raise UserError("standard input: it is closed")
     file = io.BytesIO(sys.stdin.buffer.read(MAX_STDIN_BYTES + 1))
     file.name = "standard input"
     if len(file.getbuffer()) > MAX_STDIN_BYTES:
@@ -1051,8 +1078,9 @@ def decode(file, classifier):
     file.seek(0)
     if not start:
         raise ValueError("empty, expected a picture")
+    is_jpeg = start[:3] == b"\xff\xd8\xff"
     try:
-        image = Image.open(file)
+        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
     except OSError as error:
         raise ValueError(f"not a picture, or damaged; it begins {start!r}") from error
     if image.format not in FORMATS:
@@ -1061,6 +1089,11 @@ def decode(file, classifier):
         raise ValueError(
             f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
         )
+    if is_jpeg:
+        file.seek(0)
+        scans = file.read().count(b"\xff\xda")
+        if scans > MAX_SCANS:
+            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
     scale, (width, height) = 1, image.size
     if classifier and image.format == "JPEG":
         least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
@@ -1069,6 +1102,17 @@ def decode(file, classifier):
             scale *= 2
     image.load()
     return image, (width / scale, height / scale)
+
+
+def open_jpeg(file):
+    """Open a JPEG, or return None: `Image.open` imports more formats, 3 ms long."""
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(file, "")
+    except Exception:  # of many types; whoever comes next tells
+        file.seek(0)
+        return None
 
 
 def needed_size(size, classifier):
@@ -1199,7 +1243,11 @@ def find_pictures(argument, messages):
     found, visited, before = [], set(), messages.errors
     walk = os.walk(argument, onerror=messages.error, followlinks=True)
     for folder, subfolders, names in walk:
-        status = os.stat(folder)
+        try:
+            status = os.stat(folder)
+        except OSError as error:  # deleted in the meantime
+            messages.error(error)
+            continue
         if (status.st_dev, status.st_ino) in visited:
             del subfolders[:]
             continue
@@ -1243,11 +1291,15 @@ def watch(folder):
                 seen[path] = now[path]
                 yield path
         growing = now
+        seen = {path: seen[path] for path in seen if path in now}
         time.sleep(WATCH_SECONDS)
 
 
 def camera_frames(number):
-    """Yield a camera's frames as ("camera N frame M", PIL image) without end.
+    """Yield a camera's frames without end.
+
+    Yields:
+      ("camera N frame M", PIL image, milliseconds that it took).
 
     Raises:
       UserError: OpenCV or the camera is missing, or the camera stops.
@@ -1260,6 +1312,7 @@ def camera_frames(number):
         capture = cv2.VideoCapture(number)
     try:
         for frame in itertools.count():
+            start = time.perf_counter()
             there, pixels = capture.read()
             if not there:
                 what = "stopped" if frame else "cannot be opened"
@@ -1268,7 +1321,7 @@ def camera_frames(number):
                     f"/dev/video{number}?"
                 )
             image = Image.fromarray(pixels[..., ::-1].copy())  # OpenCV's blue is first
-            yield f"camera {number} frame {frame}", image
+            yield f"camera {number} frame {frame}", image, milliseconds_since(start)
     finally:
         capture.release()
 
@@ -1283,20 +1336,26 @@ def milliseconds_since(start):
     return round(1000 * (time.perf_counter() - start), 3)
 
 
-def load_pixels(path, classifier):
+def load_pixels(path, classifier, keep=False):
     """Read and prepare one picture.
 
+    Args:
+      path: of the picture.
+      classifier: `Classifier`.
+      keep: whether to decode all of the picture and return it.
+
     Returns:
-      (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, PIL image).
+      (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, PIL image
+      or None).
     """
     start = time.perf_counter()
-    picture = read_picture(path, classifier)
+    picture = read_picture(path, None if keep else classifier)
     times = {"decode": milliseconds_since(start)}
     start = time.perf_counter()
     with blamed_on(path, UserError, MemoryError):
         pixels = prepare(picture.image, classifier, picture.box)
     times["resize"] = milliseconds_since(start)
-    return pixels, times, picture.image
+    return pixels, times, picture.image if keep else None
 
 
 def invoke(classifier, pixels, times, image=None):
@@ -1323,15 +1382,21 @@ def attempt(function, *arguments):
         return error
 
 
-def classify_all(paths, classifier, guard):
+def classify_all(paths, classifier, guard, keep=False):
     """Classify pictures in their order, decoding some while others are run.
+
+    Args:
+      paths: of the pictures.
+      classifier: `Classifier`.
+      guard: `Guard`.
+      keep: as in `load_pixels`.
 
     Yields:
       (path, `Result` or the UserError that stopped it).
     """
 
     def load(path):
-        return attempt(load_pixels, path, classifier)
+        return attempt(load_pixels, path, classifier, keep)
 
     for path, loaded in ahead(load, list(paths), guard):
         guard.doing(f"{path}: running {classifier.path} on it")
@@ -1354,8 +1419,8 @@ def ahead(function, paths, guard):
     # How long the thread that runs the model waits for one that runs Python.
     sys.setswitchinterval(0.0005)
     workers = default_threads()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = collections.deque()
+    pool, waiting = ThreadPoolExecutor(workers), collections.deque()
+    try:
         for path in paths:
             waiting.append((path, pool.submit(function, path)))
             if len(waiting) > 2 * workers:
@@ -1363,6 +1428,8 @@ def ahead(function, paths, guard):
                 yield path, future.result()
         for path, future in waiting:
             yield path, future.result()
+    finally:
+        pool.shutdown(wait=False)  # Ctrl-C: one may wait for the standard input
 
 
 # --- Reporting ------------------------------------------------------------------------
@@ -1477,9 +1544,14 @@ def annotate(image, top, path):
     Raises:
       UserError: it cannot be written.
     """
-    from PIL import ImageDraw
+    from PIL import Image, ImageDraw
 
-    image = image.copy()
+    # Text on a thumbnail could not be read.
+    times = min(256 // min(image.size), 4096 // max(image.size))
+    if times > 1:
+        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
+    else:
+        image = image.copy()
     draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
     font, limited = load_font(height)
     for line, (index, label, score) in enumerate(top):
@@ -1852,6 +1924,8 @@ def parse_arguments(argv):
     """Parse the command line; a wrong flag is a UserError that names the nearest."""
     parser = Parser(
         prog="run_tflite.py",
+        # argparse would make one of all flags, at every start.
+        usage="%(prog)s --model=PATH [flags] IMAGE_OR_DIR...",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -1918,6 +1992,9 @@ def check_options(options):
         if given[name] == "":
             raise UserError(f"--{name} is empty; give a path or leave it out")
     lists = set(modes) <= {"--camera", "--watch"}
+    if options.watch is not None and options.annotate:
+        if os.path.realpath(options.watch) == os.path.realpath(options.annotate):
+            raise UserError("--annotate and --watch need two folders, not one")
     for name in ("csv", "annotate"):
         if given[name] and not lists:
             raise UserError(f"--{name} and {modes[0]} do not go together; give one")
@@ -1950,6 +2027,7 @@ def run(options, messages, guard):
     Raises:
       UserError: nothing can be done at all.
     """
+    gc.disable()  # there is little to collect until a model is loaded
     with blamed_on("numpy and Pillow are needed (pip install)", ImportError):
         importlib.import_module("numpy")
         importlib.import_module("PIL.Image")
@@ -1960,6 +2038,7 @@ def run(options, messages, guard):
     check_options(options)
     guard.doing(f"{options.model}: loading it (--delegate={options.delegate})")
     classifier = build_classifier(options)
+    gc.enable()
     if classifier.idle_delegate:
         messages.warning(
             f"{options.model}: delegate {classifier.delegate} took no part of it; all "
@@ -1983,8 +2062,9 @@ def print_versions():
 
     print(f"run_tflite.py {VERSION}, Python {sys.version.split()[0]}")
     print(f"numpy {numpy.__version__}, Pillow {PIL.__version__}")
-    print(f"runtime: {load_runtime()[1]}, {default_threads()} threads")
-    for good, text in check_edgetpu():
+    runtime = load_runtime()[1]
+    print(f"runtime: {runtime}, {default_threads()} threads")
+    for good, text in check_edgetpu(runtime):
         print(f"Edge TPU, {'ok' if good else 'missing'}: {printable(text)}")
 
 
@@ -2019,23 +2099,24 @@ def run_comparison(delegate, options, messages, guard):
 
 def find_results(classifier, options, messages, guard):
     """Yield (name, `Result` or UserError) for what the command line names."""
+    keep = bool(options.annotate)
     if options.camera is not None:
-        for name, image in camera_frames(options.camera):
+        for name, image, decode_milliseconds in camera_frames(options.camera):
             guard.doing(f"{name}: running {options.model} on it")
             start = time.perf_counter()
             pixels = prepare(image, classifier)
-            times = {"resize": milliseconds_since(start)}
+            times = {"decode": decode_milliseconds, "resize": milliseconds_since(start)}
             yield name, invoke(classifier, pixels, times, image)
     elif options.watch is not None:
         for path in watch(options.watch):
-            yield from classify_all([path], classifier, guard)
+            yield from classify_all([path], classifier, guard, keep)
     else:
         # After a crash, what is wrong with the folders was told already.
         told = Messages(quiet=True) if guard.careful else messages
         paths = [p for given in options.images for p in find_pictures(given, told)]
         guard.resumable = True
         start = time.perf_counter()
-        for pair in classify_all(paths[guard.done :], classifier, guard):
+        for pair in classify_all(paths[guard.done :], classifier, guard, keep):
             yield pair
             if len(paths) > 1 and not sys.stdout.isatty():
                 messages.progress(guard.done + 1, len(paths), start)
@@ -2076,6 +2157,8 @@ def main(argv=None, guard=None):
     warnings.simplefilter("ignore")
     try:
         try:
+            if sys.stdout is None:  # a file that is opened would take its place
+                raise UserError("the standard output is closed: no result can be shown")
             run(parse_arguments(argv), messages, guard or Guard())
         finally:
             print(end="", flush=True)

@@ -684,6 +684,24 @@ def test_a_closed_or_full_output_is_no_traceback(models, pictures):
     assert error.count(b"\n") == 1 and b"No space left" in error
 
 
+def run_with_closed(descriptor, *argv):
+    command = " ".join(f"'{word}'" for word in (sys.executable, RUNNER, *argv))
+    return subprocess.run(
+        ["sh", "-c", f"exec {command} {descriptor}"], capture_output=True, text=True
+    )
+
+
+def test_a_closed_stdout_or_stdin_is_one_line(models, pictures):
+    model = f"--model={models['full']}"
+    for descriptor, argument, words in (
+        (">&-", pictures / "g.png", "standard output is closed"),
+        ("<&-", "-", "standard input: it is closed"),
+    ):
+        result = run_with_closed(descriptor, model, argument)
+        assert result.returncode == 2 and words in result.stderr
+        assert result.stderr.count("\n") == 1 and result.stdout == ""
+
+
 def test_a_closed_stderr_leaves_stdout_clean(models, pictures):
     command = "exec '{}' '{}' --model='{}' no.png g.png 2>&-"
     result = subprocess.run(
@@ -709,6 +727,21 @@ def test_ctrl_c_ends_with_130(models, pictures):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == b""
     assert process.returncode == 130
+
+
+def test_ctrl_c_does_not_wait_for_the_standard_input(models, pictures):
+    command = [sys.executable, RUNNER, "--model", models["full"], "--json"]
+    process = subprocess.Popen(
+        [*command, pictures / "r.png", "-", pictures / "g.png"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert process.stderr.read() == b""
+    process.communicate()
 
 
 def test_the_file_is_self_contained_python_3_7():

@@ -320,7 +320,7 @@ def make_usb(system, product, readable=True):
 
 def test_the_checklist_finds_what_is_there_and_what_is_missing(system, monkeypatch):
     def devices():
-        return run_tflite.check_edgetpu()[1:]
+        return run_tflite.check_edgetpu("tflite-runtime 2.11.0")[1:]
 
     assert [good for good, _ in devices()] == [False]
     node = make_usb(system, "18d1:9302")
@@ -343,7 +343,9 @@ def test_the_checklist_finds_what_is_there_and_what_is_missing(system, monkeypat
 
 def test_other_devices_are_no_edge_tpu(system):
     make_usb(system, "046d:c31c")
-    assert [good for good, _ in run_tflite.check_edgetpu()[1:]] == [False]
+    assert [
+        good for good, _ in run_tflite.check_edgetpu("tflite-runtime 2.11.0")[1:]
+    ] == [False]
 
 
 def test_the_librarys_version_is_shown(library, monkeypatch, capfd, system):
@@ -354,6 +356,11 @@ def test_the_librarys_version_is_shown(library, monkeypatch, capfd, system):
     lines = [line for line in out.splitlines() if line.startswith("Edge TPU, ")]
     assert len(lines) == 2 and all("Edge TPU, ok" in line for line in lines)
     assert "RuntimeVersion(14)" in lines[0] and "USB accelerator" in lines[1]
+    assert "needs a community build" in lines[0]  # ai-edge-litert
+    for runtime, newer in (("tflite-runtime 2.11.0", False), ("tensorflow 2.12", True)):
+        ((good, text), _) = run_tflite.check_edgetpu(runtime)
+        assert good and f"beside {runtime}" in text
+        assert ("community build" in text) == newer
 
 
 @needs_peers
@@ -370,6 +377,7 @@ def test_a_compiled_model_goes_to_the_edge_tpus_library(library, tmp_path):
     refused = run_alone(*argv, **found)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "ok: library libedgetpu.so.1 BuildLabel(TEST)" in refused.stderr
+    assert "none answers (Failed to load delegate" in refused.stderr
     argv[-1] = "--delegate_options=mode=segfault"
     crashed = run_alone(*argv, **found)
     assert crashed.returncode == 2 and crashed.stderr.count("\n") == 1

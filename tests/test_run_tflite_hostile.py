@@ -65,6 +65,15 @@ def gif_of(width, height):
     return bytes(data)
 
 
+def jpeg_of(scans):
+    """A progressive JPEG whose last scan comes again and again."""
+    data = encoded(Image.fromarray(noise(40, 30)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return (
+        data[:last] + data[last:-2] * (scans - data.count(b"\xff\xda") + 1) + data[-2:]
+    )
+
+
 def sources():
     """One whole picture of each format."""
     image = Image.fromarray(noise(40, 30))
@@ -96,6 +105,7 @@ def fill_with_hostile_files(folder):
     (folder / "bomb.gif").write_bytes(gif_of(65535, 65535))
     stretched = encoded(Image.new("L", (60000, 1)), "PNG")
     (folder / "stretched.png").write_bytes(stretched)
+    (folder / "scans.jpg").write_bytes(jpeg_of(10000))
     os.mkfifo(folder / "fifo.jpg")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     (folder / "dangling.png").symlink_to(folder / "nowhere")
@@ -304,6 +314,24 @@ def test_the_standard_input_may_be_hostile(models, pictures):
             result = run_alone(*argv, stdin=stdin)
         assert len(assert_told(result)) == 1
         assert "standard input" in result.stderr
+
+
+def test_a_jpeg_of_many_scans_is_refused(models, capfd, tmp_path):
+    argv = [f"--model={models['full']}", tmp_path / "scans.jpg"]
+    (tmp_path / "scans.jpg").write_bytes(jpeg_of(run_tflite.MAX_SCANS + 1))
+    assert_one_error(capfd, argv, "101 scans, expected at most 100")
+    (tmp_path / "scans.jpg").write_bytes(jpeg_of(run_tflite.MAX_SCANS))
+    result = run_alone(*argv)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_huge_model_is_refused(models, tmp_path):
+    with open(tmp_path / "huge.tflite", "wb") as file:
+        file.write(b"\x1c\0\0\0TFL3")
+        file.truncate(1 << 40)  # takes no room on disk
+    result = run_alone(f"--model={tmp_path / 'huge.tflite'}", "a.png")
+    (error,) = assert_told(result)
+    assert "1099511627776 bytes, a TFLite model has at most 2147483647" in error
 
 
 def test_noise_is_no_picture(models, tmp_path):

@@ -432,6 +432,7 @@ def test_a_cameras_frames_are_classified_until_it_stops(models, capfd, monkeypat
     records = [json.loads(line) for line in out.splitlines()]
     assert files_of(out) == [f"camera 1 frame {number}" for number in range(3)]
     assert [record["top"][0]["label"] for record in records] == ["red"] * 3
+    assert set(records[0]["milliseconds"]) == {"decode", "resize", "invoke"}
     assert_one_error(capfd, [*argv, "--camera=0"], "camera 0: cannot be opened")
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert_one_error(capfd, [*argv, "--camera=0"], "pip install opencv-python")
@@ -484,6 +485,29 @@ def test_annotated_pictures_show_the_labels_and_keep_the_rest(
     assert 30 < drawn[:40].sum() < 6000 and drawn[60:].sum() == 0
 
 
+def test_annotated_pictures_keep_their_size_unless_too_small_to_read(
+    models, capfd, tmp_path
+):
+    for name, size in (
+        ("large", (1600, 1200)),
+        ("small", (32, 24)),
+        ("line", (4096, 1)),
+    ):
+        Image.new("RGB", size).save(tmp_path / f"{name}.jpg")
+        argv = [f"--model={models['full']}", f"--annotate={tmp_path / name}"]
+        assert run_main(capfd, *argv, tmp_path / f"{name}.jpg")[0] == 0
+        with Image.open(tmp_path / name / f"00001_{name}.jpg") as image:
+            assert image.size == ((320, 240) if name == "small" else size)
+
+
+def test_pictures_are_kept_only_to_be_annotated(models, tmp_path):
+    classifier = run_tflite.Classifier(models["full"])
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "a.jpg")
+    assert run_tflite.load_pixels(tmp_path / "a.jpg", classifier)[2] is None
+    kept = run_tflite.load_pixels(tmp_path / "a.jpg", classifier, keep=True)[2]
+    assert kept.size == (1600, 1200)
+
+
 def test_annotations_that_cannot_be_written_are_told(models, capfd, pictures):
     (pictures / "file").write_text("")
     argv = ["--model", models["full"], pictures / "g.png"]
@@ -527,6 +551,7 @@ def test_progress_is_shown_on_a_terminal_alone(models, pictures):
         (["--evaluate=d", "--benchmark"], ["--evaluate and --benchmark"]),
         (["--evaluate=d", "--csv"], ["--csv and --evaluate"]),
         (["--compare", "a.png", "--annotate=d"], ["--annotate and --compare"]),
+        (["--watch=d", "--annotate=d/../d/"], ["--annotate and --watch"]),
         (["--camera=x"], ["--camera", "0 to 99", "'x'"]),
     ],
 )
