@@ -36,6 +36,7 @@ def every_layer():
     x = layers.SeparableConv2D(8, 3, padding="same")(x)
     x = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
     x = layers.ReLU(max_value=6.0, negative_slope=0.1)(x)
+    x = layers.LeakyReLU(negative_slope=0.05)(x)
     x = layers.Concatenate()([layers.MaxPooling2D(2)(x), layers.AveragePooling2D(2)(x)])
     x = layers.Dropout(0.3)(layers.Cropping2D(1)(layers.ZeroPadding2D(2)(x)))
     x = layers.Dense(7, activation="softmax")(layers.Flatten()(x))
@@ -93,6 +94,29 @@ def test_what_cannot_be_quantized_is_named():
     sequence = keras.Sequential([layers.ReLU()])
     with pytest.raises(UserError, match="functional"):
         quantization.twin(sequence)
+
+
+def test_layers_that_tf_keras_computes_otherwise_are_refused(monkeypatch):
+    """Under the same names: the twin would be another network."""
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+
+    def refusal(layer):
+        with pytest.raises(UserError) as caught:
+            quantization.twin(keras.Model(inputs, layer(inputs)))
+        return str(caught.value)
+
+    hard = layers.Conv2D(4, 3, activation="hard_sigmoid", name="hard")
+    assert "layer 'hard' (Conv2D): tf_keras has no activation" in refusal(hard)
+    silu = layers.Activation("hard_silu", name="silu")
+    assert "layer 'silu' (Activation): tf_keras has no activ" in refusal(silu)
+    resize = layers.Resizing(16, 16, pad_to_aspect_ratio=True, name="resize")
+    assert "tf_keras has no pad_to_aspect_ratio=True for it" in refusal(resize)
+    # A comparison catches whatever else there is.
+    monkeypatch.setattr(quantization, "_same_activation", lambda name: True)
+    assert "layer 'hard' (Conv2D): tf_keras computes it otherwise, by 0" in refusal(
+        hard
+    )
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,10 @@ from command_line import UserError
 CALIBRATION_EXAMPLES = 512
 # What `frozen` can keep as it is.
 FREEZABLE = ("batch_norm", "ranges")
+# Of each layer's largest output: rounding stays two orders below.
+TWIN_TOLERANCE = 1e-4
+# (layer, argument of Keras 3): its name in tf_keras.
+_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
 
 def tf_keras():
@@ -46,7 +50,8 @@ def twin(model):
 
     Raises:
         UserError: the model is not functional, or holds an operation, a nested
-            model or a layer that tf_keras does not carry; the message names it.
+            model or a layer that tf_keras does not carry or computes otherwise; the
+            message names it.
     """
     import tf_keras
 
@@ -71,7 +76,42 @@ def twin(model):
     copy = tf_keras.Model(inputs, outputs, name=model.name)
     for original, layer in layers.items():
         layer.set_weights(original.get_weights())
+    _check_equal(model, layers)
     return copy
+
+
+def _check_equal(model, layers):
+    """Raises `UserError` where a layer of tf_keras computes something else.
+
+    Args:
+        model: the `keras.Model`.
+        layers: {layer of it: its twin}.
+    """
+    rng = np.random.default_rng(0)
+
+    def both(layer):
+        def call(*args, **kwargs):
+            expected = layer(*args, **kwargs)
+            actual = np.asarray(layers[layer](*args, **kwargs))
+            largest = np.abs(expected).max()
+            difference = np.abs(actual - expected).max()
+            if not difference <= TWIN_TOLERANCE * largest:
+                raise UserError(
+                    f"cannot quantize layer {layer.name!r} ({type(layer).__name__}): "
+                    "tf_keras computes it otherwise, by "
+                    f"{difference / largest:.2g} of its largest output. Use another "
+                    "layer, or export with --quantize=int8"
+                )
+            return expected
+
+        return call
+
+    # Layer by layer on equal inputs: no later layer can hide a difference.
+    images = [
+        tf.cast(rng.normal(0, 2, [size or 32 for size in (1, *x.shape[1:])]), x.dtype)
+        for x in model.inputs
+    ]
+    model._run_through_graph(images, operation_fn=both)
 
 
 def _same_layer(layer):
@@ -85,22 +125,39 @@ def _same_layer(layer):
             "layer. Use layers of keras.layers that it shares (Add for +, ReLU for "
             "keras.ops.relu, ...), and no nested model"
         )
-    accepted = {"name", *inspect.signature(same.__init__).parameters}
-    config = {
-        key: value
-        for key, value in layer.get_config().items()
+    config = {}
+    ours = inspect.signature(type(layer).__init__).parameters
+    theirs = {"name", *inspect.signature(same.__init__).parameters}
+    for key, value in layer.get_config().items():
         # Weights are copied; regularizers and constraints are the training's.
-        # What is left is the same in both, but for nested objects of Keras 3.
-        if key in accepted
-        and not key.endswith(("_initializer", "_regularizer", "_constraint"))
-    }
-    for key, value in config.items():
-        if isinstance(value, dict):
-            raise UserError(
-                f"cannot quantize layer {layer.name!r} ({kind}): its {key} is an "
-                "object. Use one that has a name"
-            )
+        if key.endswith(("_initializer", "_regularizer", "_constraint")):
+            continue
+        if isinstance(value, dict) and key in theirs:
+            problem = f"its {key} is an object. Use one that has a name"
+        elif key.endswith("activation") and not _same_activation(value):
+            problem = f"tf_keras has no {key} {value!r} like it. Use another"
+        elif (name := _RENAMED.get((kind, key), key)) in theirs:
+            config[name] = value
+            continue
+        # None stands for what is set elsewhere, as the order of the axes is.
+        elif key not in ours or ours[key].default in (None, value):
+            continue
+        else:
+            problem = f"tf_keras has no {key}={value!r} for it. Leave that out"
+        raise UserError(f"cannot quantize layer {layer.name!r} ({kind}): {problem}")
     return same(**config)
+
+
+def _same_activation(name):
+    """Returns whether tf_keras has a function of this name, and the same."""
+    import tf_keras
+
+    values = tf.linspace([-8.0], [8.0], 65, axis=-1)  # (1, 65)
+    try:
+        theirs = tf_keras.activations.get(name)(values)
+    except ValueError:
+        return False
+    return np.allclose(keras.activations.get(name)(values), theirs, atol=1e-6)
 
 
 def quantize(model, preprocessing, calibration, float_layers=()):
