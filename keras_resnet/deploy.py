@@ -31,20 +31,17 @@ def fold_normalization(model, preprocessing):
         already is.
 
     Raises:
-        ValueError: the input does not go to one Conv2D (behind at most zero
-            padding), or that has neither bias nor batch normalization.
+        ValueError: the input does not go to one ungrouped Conv2D alone (behind at
+            most zero padding), or that reads something else as well.
     """
     if preprocessing.uniform:
         return model, preprocessing
-    weights = model.get_weights()
-    model = keras.models.clone_model(model)
-    model.set_weights(weights)
+    model, conv = _with_bias(model)
 
     mean = np.float64(preprocessing.mean_rgb_255)
     std = np.float64(preprocessing.std_rgb_255)
     common_mean, common_std = float(round(mean.mean())), float(std.mean())
 
-    conv, following = _first_convolution(model)
     kernel = np.float64(conv.kernel)  # (height, width, channels, filters)
     if preprocessing.channel_order == "bgr":
         kernel = kernel[:, :, ::-1]
@@ -52,16 +49,7 @@ def fold_normalization(model, preprocessing):
     # give n_c = z * common_std / std_c + (common_mean - mean_c) / std_c.
     bias = np.einsum("hwco,c->o", kernel, (common_mean - mean) / std)
     conv.kernel.assign(kernel * (common_std / std)[:, None])
-    if conv.use_bias:
-        conv.bias.assign(np.float64(conv.bias) + bias)
-    elif isinstance(following, keras.layers.BatchNormalization):
-        following.moving_mean.assign(np.float64(following.moving_mean) - bias)
-    else:
-        raise ValueError(
-            f"Cannot fold the normalization into layer {conv.name!r}: it has no "
-            "bias and no BatchNormalization follows it. "
-            f"Received: model={model.name!r}"
-        )
+    conv.bias.assign(np.float64(conv.bias) + bias)
     return model, dataclasses.replace(
         preprocessing,
         mean_rgb_255=(common_mean,) * 3,
@@ -70,25 +58,51 @@ def fold_normalization(model, preprocessing):
     )
 
 
+def _with_bias(model):
+    """Returns a copy of a model, and its first convolution, which has a bias."""
+    first = _first_convolution(model)
+
+    def clone(layer):
+        config = layer.get_config()
+        if layer is first:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    for old, new in zip(model.layers, copy.layers, strict=True):
+        weights = old.get_weights()
+        if old is first and not old.use_bias:
+            weights.append(np.zeros(old.filters))
+        new.set_weights(weights)
+    return copy, copy.get_layer(first.name)
+
+
 def _first_convolution(model):
-    """Returns the convolution that alone reads the image, and what reads it."""
-    consumers = {}
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
-                consumers.setdefault(id(tensor), []).append(layer)
+    """Returns the convolution that alone reads the image, and nothing else."""
+    graph = keras.Model(model.inputs, model.outputs)  # a Sequential shows none
+    nodes = [node for nodes in graph._nodes_by_depth.values() for node in nodes]
+    outputs = {id(tensor) for tensor in model.outputs}
 
-    def reader(tensor):
-        layers = consumers.get(id(tensor), [])
-        return layers[0] if len(layers) == 1 else None
+    def readers(tensor):
+        found = [node for node in nodes if any(x is tensor for x in node.input_tensors)]
+        return found + [None] * (id(tensor) in outputs)
 
-    layer = reader(model.inputs[0])
-    while isinstance(layer, keras.layers.ZeroPadding2D):
-        layer = reader(layer.output)
-    if type(layer) is not keras.layers.Conv2D or layer.groups != 1:
+    found = readers(model.inputs[0])
+    while len(found) == 1 and isinstance(
+        found[0].operation, keras.layers.ZeroPadding2D
+    ):
+        found = readers(found[0].outputs[0])
+    operations = [node.operation for node in found if node]
+    first = operations[0] if len(found) == len(operations) == 1 else None
+    if (
+        type(first) is not keras.layers.Conv2D
+        or first.groups != 1
+        or sum(node.operation is first for node in nodes) != 1
+    ):
+        names = [f"{each.name} ({type(each).__name__})" for each in operations]
         raise ValueError(
-            "Cannot fold the normalization: the image must go to one Conv2D, "
-            f"behind at most ZeroPadding2D. Received: model={model.name!r}, whose "
-            f"image goes to {type(layer).__name__}"
+            "Cannot fold the normalization: the image must go to one Conv2D of "
+            "groups=1, behind at most ZeroPadding2D, that is called once. "
+            f"Received: model={model.name!r}, whose image goes to {', '.join(names)}"
         )
-    return layer, reader(layer.output)
+    return first

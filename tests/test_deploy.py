@@ -92,23 +92,58 @@ def test_folding_does_not_change_the_given_model(model, pixels):
         np.testing.assert_array_equal(old, new)
 
 
-def test_convolution_with_a_bias_is_folded(pixels):
+def first_layers(use_bias=True, activation=None, readers=1, normalized=False):
+    """A model whose first convolution is read in different ways; no border."""
+    if not readers:
+        return keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3)])
     inputs = keras.Input((32, 32, 3))
-    outputs = keras.layers.Conv2D(4, 3, bias_initializer="normal")(inputs)
-    model = keras.Model(inputs, outputs)
+    first = keras.layers.Conv2D(
+        4, 3, use_bias=use_bias, activation=activation, bias_initializer="normal"
+    )(inputs)
+    outputs = keras.layers.BatchNormalization()(first) if normalized else first
+    if readers > 1:
+        outputs = keras.layers.Concatenate()([outputs, keras.ops.tanh(first)])
+    outputs = [outputs, first] if readers > 2 else outputs
+    return with_random_statistics(keras.Model(inputs, outputs))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        dict(),
+        dict(readers=0),
+        dict(use_bias=False),
+        dict(use_bias=False, normalized=True),
+        dict(use_bias=False, normalized=True, activation="relu"),
+        dict(use_bias=False, normalized=True, readers=2),
+        dict(use_bias=False, normalized=True, readers=3),
+    ],
+)
+def test_folding_is_exact_whatever_reads_the_convolution(pixels, layers):
+    model = first_layers(**layers)
     preprocessing = Preprocessing((32, 32), **NORMALIZATIONS["torch"])
     folded, uniform = fold_normalization(model, preprocessing)
-    expected = predict(model, preprocessing, pixels)
-    actual = predict(folded, uniform, pixels)
-    np.testing.assert_allclose(actual, expected, atol=1e-5 * abs(expected).max())
+    assert uniform.uniform and folded.name == model.name
+    pair = predict(model, preprocessing, pixels), predict(folded, uniform, pixels)
+    for expected, actual in zip(*map(keras.tree.flatten, pair), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * abs(expected).max())
 
 
 def test_a_model_that_cannot_be_folded_is_named():
+    layers = keras.layers
     inputs = keras.Input((32, 32, 3))
-    preprocessing = Preprocessing((32, 32), **NORMALIZATIONS["torch"])
-    flat = keras.Model(inputs, keras.layers.Flatten()(inputs), name="flat")
-    with pytest.raises(ValueError, match="Received: model='flat'.*Flatten"):
-        fold_normalization(flat, preprocessing)
-    bare = keras.layers.Conv2D(4, 3, use_bias=False, name="bare")(inputs)
-    with pytest.raises(ValueError, match="'bare'.*no bias"):
-        fold_normalization(keras.Model(inputs, bare), preprocessing)
+    conv = layers.Conv2D(3, 3, padding="same", name="conv")
+    grouped = layers.Conv2D(6, 3, groups=3, name="grouped")
+    for outputs, reason in (
+        (layers.Flatten(name="flat")(inputs), r"goes to flat \(Flatten\)"),
+        (grouped(inputs), r"of groups=1, .* goes to grouped \(Conv2D\)"),
+        (layers.Add(name="sum")([conv(inputs), inputs]), r"to sum \(Add\), conv .*"),
+        (conv(inputs) + keras.ops.abs(inputs), "to .*absolute .*"),
+        (conv(conv(inputs)), r"called once. .* goes to conv \(Conv2D\)"),
+    ):
+        model = keras.Model(inputs, outputs, name="mine")
+        preprocessing = Preprocessing((32, 32), **NORMALIZATIONS["torch"])
+        with pytest.raises(ValueError, match=f"{reason}$"):
+            fold_normalization(model, preprocessing)
+    # What else its layers are used for does not matter.
+    fold_normalization(keras.Model(inputs, conv(inputs)), preprocessing)

@@ -176,6 +176,7 @@ def test_other_normalizations_are_folded_into_the_file(mode, held_out, tmp_path)
     expected = model.predict(preprocessing.normalize(images), verbose=0)
     model, uniform = fold_normalization(model, preprocessing)
     content = conversion.from_keras(model, uniform, "none")
+    assert sum(graphs.counts(content).values()) == 19  # no operator more
     image, _ = tflite_file.interface(content)
     assert image.quantization.zeroPoint[0] == uniform.mean_rgb_255[0]
     interpreter = run_tflite.load_runtime()[0](model_content=content)
