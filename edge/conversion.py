@@ -4,11 +4,14 @@ Every file that comes out has the same interface, whatever is inside: one image,
 raw uint8 RGB, in; one uint8 score for each class, scale 1/256, out.
 """
 
+import pathlib
 import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.lite.python.convert_phase import ConverterError
 
 import tflite_file
 from command_line import UserError, hidden_output
@@ -36,6 +39,9 @@ def from_keras(model, preprocessing, quantization, calibration=None):
 
     Returns:
         bytes of the file.
+
+    Raises:
+        UserError: TensorFlow Lite has no operator for a part of the model.
     """
     with tempfile.TemporaryDirectory() as folder, hidden_output(1, 2):
         archive = keras.export.ExportArchive()
@@ -47,6 +53,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
             input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
         )
         archive.write_out(folder, verbose=False)
+        _refuse_loops(folder)
         converter = _converter(folder)
         if quantization in CALIBRATED:
             converter.target_spec.supported_ops = [CALIBRATED[quantization]]
@@ -60,7 +67,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
             converter.target_spec.supported_types = [tf.float16]
         elif quantization == "none":
             converter.optimizations = []
-        content = converter.convert()
+        content = _convert(converter)
     return _with_interface(content, preprocessing)
 
 
@@ -75,7 +82,7 @@ def from_saved_model(path, preprocessing):
         bytes of the file.
 
     Raises:
-        UserError: the SavedModel is damaged.
+        UserError: the SavedModel is damaged, or as for `from_keras`.
     """
     with hidden_output(1, 2):
         try:
@@ -85,7 +92,7 @@ def from_saved_model(path, preprocessing):
                 f"{path} is damaged: delete its folder and run training/qat.py again"
             ) from error
         _ask_for_uint8_interface(converter)
-        content = converter.convert()
+        content = _convert(converter)
     return _with_interface(content, preprocessing)
 
 
@@ -100,6 +107,34 @@ def _converter(saved_model):
         raise RuntimeError(f"this TensorFlow's converter has no {per_tensor}")
     setattr(converter, per_tensor, True)
     return converter
+
+
+def _refuse_loops(saved_model):
+    """Raises `UserError` where a SavedModel has a loop: the quantizer crashes on it."""
+    content = (pathlib.Path(saved_model) / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
+    for function in (graph, *graph.library.function):
+        nodes = function.node if function is graph else function.node_def
+        for node in nodes:
+            if node.op in ("While", "StatelessWhile"):
+                raise UserError(
+                    "a file for the device cannot hold a loop. Received: "
+                    f"{node.name!r}. Leave recurrent layers out, or build them with "
+                    "unroll=True"
+                )
+
+
+def _convert(converter):
+    try:
+        return converter.convert()
+    except ConverterError as error:
+        names = {each.operator.name.removeprefix("tf.") for each in error.errors}
+        problem = f"has no operator for {', '.join(sorted(names))}"
+        if not names:
+            problem = f"cannot hold this: {str(error).strip().splitlines()[0][:200]}"
+        raise UserError(
+            f"TensorFlow Lite {problem}. Build the model without, of other layers"
+        ) from error
 
 
 def _ask_for_uint8_interface(converter):

@@ -270,6 +270,61 @@ def test_a_model_file_of_somebody_else_is_exported(tmp_path, held_out):
     assert output.read_bytes() == before
 
 
+def their_model(path, middle):
+    """Saves a small classifier with something in its middle; returns its scores."""
+    inputs = keras.Input((32, 32, 3))
+    x = middle(keras.layers.Conv2D(4, 3, strides=2)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+    x = keras.layers.Dense(3, activation="softmax")(x)
+    model = randomize(keras.Model(inputs, x, name="theirs"))
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_models_of_half_precision_are_exported_in_float(policy, held_out, tmp_path):
+    def middle(x):
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x) + x)
+        inner = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Conv2D(4, 3)])
+        return inner(x)
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = their_model(tmp_path / "half.keras", middle)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    output = tmp_path / "half.tflite"
+    export_in_process(
+        f"--model={tmp_path / 'half.keras'}",
+        *("--normalization=zoo", "--quantize=none", f"--output={output}"),
+    )
+    images = held_out[0][:20]
+    expected = model.predict(SMALL.normalize(images), verbose=0)
+    # bfloat16 has 8 bits.
+    assert np.abs(scores(output, images) - expected).max() < 0.03
+
+
+def test_what_tensorflow_lite_lacks_is_named_before_anything_is_written(tmp_path):
+    def recurrent(x):
+        return keras.layers.LSTM(4, name="memory")(keras.layers.Reshape((45, 20))(x))
+
+    for middle, reason in (
+        (keras.ops.erf, "TensorFlow Lite has no operator for Erf"),
+        (lambda x: keras.ops.fft((x, x))[0], "no operator for Complex, FFT"),
+        (recurrent, "cannot hold a loop. Received: '.*memory.*unroll=True"),
+    ):
+        their_model(tmp_path / "theirs.keras", middle)
+        for quantize in ("none", "int8"):
+            with pytest.raises(UserError, match=reason):
+                export_in_process(
+                    f"--model={tmp_path / 'theirs.keras'}",
+                    *("--normalization=zoo", "--dataset=digits"),
+                    f"--quantize={quantize}",
+                    *("--calibration_examples=8", f"--output={tmp_path / 'x.tflite'}"),
+                )
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.keras"]
+
+
 def test_a_drop_of_exactly_the_limit_is_allowed():
     compared = {"images": 100, "keras_top1": 0.99, "top1": 0.98}
     report = {"quantize": "int8", "compared": compared}

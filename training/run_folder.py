@@ -17,6 +17,7 @@ import recipes
 from command_line import UserError
 from keras_resnet.preprocessing import Preprocessing
 
+HALF = ("float16", "bfloat16")
 METRICS = (
     "top1",
     "top5",
@@ -223,6 +224,10 @@ def load_model(directory, config):
 def load_keras_file(path):
     """Loads a .keras file without running code from it.
 
+    Returns:
+        `keras.Model` that computes in float32, whatever it was trained in: TensorFlow
+        Lite has no half precision, nor has quantization-aware training.
+
     Raises:
         UserError: it is missing, damaged or no .keras file.
     """
@@ -231,10 +236,30 @@ def load_keras_file(path):
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no readable .keras file: truncated, or no archive")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return _in_float32(keras.saving.load_model(path, compile=False, safe_mode=True))
     except Exception as error:  # zipfile, h5py and Keras raise many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
+
+
+def _in_float32(model):
+    policies = {layer.dtype_policy.compute_dtype for layer in model._flatten_layers()}
+    if policies.isdisjoint(HALF):
+        return model
+
+    def changed(config):
+        if isinstance(config, list | tuple):
+            return [changed(each) for each in config]
+        if not isinstance(config, dict):
+            return config
+        if config.get("class_name") == "DTypePolicy":
+            return config | {"config": {"name": "float32"}}
+        config = {key: changed(value) for key, value in config.items()}
+        return config | ({"dtype": "float32"} if config.get("dtype") in HALF else {})
+
+    copy = type(model).from_config(changed(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def check_classifier(model):
