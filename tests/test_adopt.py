@@ -1,14 +1,18 @@
 """Somebody's model becomes a run: for QAT and export as if trained here."""
 
 import json
+import re
+import shutil
 
 import keras
 import pytest
 from conftest import run_command
+from test_command_line import one_error
 from test_export import export_in_process
 
 import adopt
 from command_line import UserError
+from keras_resnet.preprocessing import NORMALIZATIONS
 
 
 @pytest.fixture
@@ -62,6 +66,28 @@ def test_the_commands_fine_tune_it_quantization_aware(theirs):
     report = json.loads((run / "model-qat.report.json").read_text())
     compared = report["compared"]
     assert compared["top1"] > compared["keras_top1"] - 0.01
+
+
+def test_qat_refuses_a_normalization_that_cannot_be_folded_in_one_line(
+    digits_run, tmp_path
+):
+    """And an activation that tf_keras does not have."""
+    inputs = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()
+    softmax = keras.layers.Dense(10, activation="softmax")
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("qat", "*.tflite"))
+    config = json.loads((run / "config.json").read_text())
+    config["preprocessing"] |= NORMALIZATIONS["torch"]
+    (run / "config.json").write_text(json.dumps(config))
+    for layer, reason in (
+        (keras.layers.DepthwiseConv2D(3), "must go to one Conv2D .* depthwise"),
+        (keras.layers.Conv2D(3, 3, activation="hard_silu"), "'hard_silu'"),
+    ):
+        model = keras.Model(inputs, softmax(pooled(layer(inputs))))
+        model.save(run / "model.keras")
+        done = run_command("training/qat.py", f"--model_dir={run}")
+        assert re.search(reason, one_error(done))
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written(theirs, tmp_path):

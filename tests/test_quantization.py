@@ -119,6 +119,30 @@ def test_layers_that_tf_keras_computes_otherwise_are_refused(monkeypatch):
     )
 
 
+def test_refusals_name_the_layer_and_what_helps(calibration):
+    layers = keras.layers
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    for layer, reads, advice in (
+        (layers.Conv2D(4, 3, activation="relu6", name="c"), x, "separate ReLU(6.0) la"),
+        (layers.Conv2D(4, 3, activation="leaky_relu", name="c"), x, "LeakyReLU(0.2) l"),
+        (layers.Activation("elu", name="c"), x, "separate ReLU layer"),
+        (layers.Rescaling(0.1, name="c"), inputs, "(Rescaling): it has no 8-bit form"),
+        (layers.PReLU(name="c"), x, "(PReLU): it has no 8-bit form there. Use another"),
+        (layers.ELU(name="c"), x, "(ELU): it has no 8-bit form there. Use another"),
+        (layers.LayerNormalization(name="c"), x, "(LayerNormalization): it has no"),
+        (layers.BatchNormalization(name="c"), layers.ReLU()(x), "(BatchNormalization)"),
+    ):
+        pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(layer(reads)))
+        outputs = layers.Dense(2, activation="softmax")(pooled)
+        message = refused(outputs, inputs)
+        assert "layer 'c'" in message and advice in message
+        assert "or export with --quantize=int8" in message and "tfmot" not in message
+        if "--float_layers=c" in message:
+            model = keras.Model(inputs, outputs)
+            quantization.quantize(model, Preprocessing((32, 32)), calibration, ["c"])
+
+
 @pytest.fixture(scope="module")
 def calibration():
     digits = input_pipeline.load("digits")

@@ -73,7 +73,10 @@ def main():
     directory = run / "qat"
     config = run_folder.read_config(run)
     strategy = strategies.create(FLAGS.strategy, FLAGS.cpu_replicas)
-    model, preprocessing = fold_normalization(*run_folder.load_model(run, config))
+    try:
+        model, preprocessing = fold_normalization(*run_folder.load_model(run, config))
+    except ValueError as error:
+        raise command_line.UserError(str(error)) from error
     dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     recipe = _recipe(config)
     loop.check_batch_size(recipe, dataset, strategy)

@@ -12,6 +12,7 @@ are imported inside the functions here and nowhere else.
 import contextlib
 import fnmatch
 import inspect
+import re
 from unittest import mock
 
 import keras
@@ -29,6 +30,8 @@ FREEZABLE = ("batch_norm", "ranges")
 TWIN_TOLERANCE = 1e-4
 # (layer, argument of Keras 3): its name in tf_keras.
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
+# Activations that tfmot takes as a layer only.
+_AS_LAYERS = {"relu6": "ReLU(6.0)", "leaky_relu": "LeakyReLU(0.2)"}
 
 
 def tf_keras():
@@ -144,7 +147,10 @@ def _same_layer(layer):
             continue
         else:
             problem = f"tf_keras has no {key}={value!r} for it. Leave that out"
-        raise UserError(f"cannot quantize layer {layer.name!r} ({kind}): {problem}")
+        raise UserError(
+            f"cannot quantize layer {layer.name!r} ({kind}): {problem}, or export with "
+            "--quantize=int8"
+        )
     return same(**config)
 
 
@@ -191,12 +197,23 @@ def quantize(model, preprocessing, calibration, float_layers=()):
             return layer
         return tfmot.quantization.keras.quantize_annotate_layer(layer)
 
+    _check_activations(copy, kept)
     try:
         aware = tfmot.quantization.keras.quantize_apply(
             tf_keras().models.clone_model(copy, clone_function=annotated)
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"cannot quantize {model.name}: {error}") from error
+        unknown = re.match(r"Layer (.*):<class '.*\.(\w+)'> is not", str(error))
+        if unknown:
+            name, kind = unknown.groups()
+            raise UserError(
+                f"cannot quantize layer {name!r} ({kind}): it has no 8-bit form there. "
+                f"Use another, leave it in float with --float_layers={name}, or export "
+                "with --quantize=int8"
+            ) from error
+        raise UserError(
+            f"cannot quantize {model.name}: {error}. Export with --quantize=int8"
+        ) from error
     batches = np.array_split(calibration, max(1, len(calibration) // 64))
     _calibrate(aware, [preprocessing.normalize(batch) for batch in batches])
     black, white = preprocessing.normalize(np.array([[0] * 3, [255] * 3]))[:, 0]
@@ -205,6 +222,33 @@ def quantize(model, preprocessing, calibration, float_layers=()):
             layer.quantizer_vars["min_var"].assign(black)
             layer.quantizer_vars["max_var"].assign(white)
     return aware
+
+
+def _check_activations(model, kept):
+    """Raises `UserError` where tfmot does not know the activation of a layer.
+
+    It quantizes the output of a float layer too, for the layer that reads it.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras import (
+        quantize_aware_activation,
+    )
+
+    fused = quantize_aware_activation.QuantizeAwareActivation
+    known = fused._PRE_QUANT_ACTIVATIONS | fused._POST_QUANT_ACTIVATIONS
+    for layer in model.layers:
+        kind = type(layer).__name__
+        name = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        readers = {node.layer.name for node in layer._outbound_nodes}
+        if (
+            name not in known
+            and (kind, name) != ("Activation", "relu6")
+            and not {layer.name, *readers} <= kept
+        ):
+            raise UserError(
+                f"cannot quantize layer {layer.name!r} ({kind}): it cannot have "
+                f"activation {name!r}. Use a separate {_AS_LAYERS.get(name, 'ReLU')} "
+                "layer, or export with --quantize=int8"
+            )
 
 
 def _matching(model, patterns):
