@@ -16,6 +16,7 @@ resize are inside. Run it with edge/run_tflite.py.
 """
 
 import dataclasses
+import math
 import pathlib
 import sys
 
@@ -54,7 +55,13 @@ flags.DEFINE_string(
     "edgetpu, or a configuration of Arm's Vela such as ethos-u55-128.",
 )
 flags.DEFINE_float(
-    "max_drop", 1.0, "Points of top-1 that may be lost, or nothing is written."
+    "max_drop",
+    1.0,
+    "Points of top-1 that may be lost, or nothing is written.",
+    lower_bound=0.0,
+)
+flags.register_validator(
+    "max_drop", lambda points: not math.isnan(points), "must be a number"
 )
 flags.DEFINE_string("author", None, "Person or organization, for the metadata.")
 flags.DEFINE_string("license", None, "Name of the licence, for the metadata.")
@@ -152,7 +159,8 @@ def main():
         if source.dataset:
             comparison = export_report.Comparison(source, FLAGS.report_examples)
             report["compared"] = comparison.of(content)
-            export_report.refuse_drop(report, FLAGS.max_drop)
+        export_report.refuse_drop(report, FLAGS.max_drop)
+        if source.dataset:
             quantized = _in_float(source) if quantize == "qat" else model
             if quantized:
                 report["layers"] = comparison.layers(content, quantized, preprocessing)

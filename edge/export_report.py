@@ -113,9 +113,22 @@ class Comparison:
 
 
 def refuse_drop(report, max_drop):
-    """Raises `UserError` where more top-1 was lost than `max_drop` points."""
-    compared = report["compared"] or {}
-    drop = 100 * (compared.get("keras_top1", 0) - compared.get("top1", 0))
+    """Raises `UserError` where more top-1 was lost than `max_drop` points.
+
+    Args:
+        report: dict; where top-1 was not measured, `gate_not_applied` says why.
+        max_drop: points.
+    """
+    compared = report["compared"]
+    if compared is None:
+        report["gate_not_applied"] = "no --dataset was given"
+        return
+    if "top1" not in compared:
+        report["gate_not_applied"] = (
+            f"dataset {compared['dataset']} has other classes than the model"
+        )
+        return
+    drop = 100 * (compared["keras_top1"] - compared["top1"])
     if drop > max_drop + 1e-9:  # 99% - 98% is a little more than 1 point in binary
         raise UserError(
             f"{report['quantize']} loses {drop:.2f} points of top-1 on "
@@ -141,7 +154,7 @@ def rows(report):
         ("operators", ", ".join(f"{op['name']} {op['count']}" for op in operators)),
         ("multiply-adds", f"{report['multiply_adds']:,}"),
         ("float tensors", len(report["float_tensors"]) or "none"),
-        ("runtime", f"TensorFlow Lite {runtime} or newer" if runtime else "unknown"),
+        ("runtime", runtime_text(runtime)),
         (
             "Edge TPU",
             f"{report['edgetpu_operators']} of "
@@ -164,6 +177,8 @@ def rows(report):
         if "top1" in compared:
             top1, keras_top1 = compared["top1"], compared["keras_top1"]
             lines.append(("top-1", f"{top1:.2%}; Keras model {keras_top1:.2%}"))
+    if "gate_not_applied" in report:
+        lines.append(("accuracy gate", f"not applied: {report['gate_not_applied']}"))
     if report.get("layers"):
         worst = ", ".join(
             f"{row['layer']} {decibels(row)}" for row in report["layers"][:3]
@@ -172,6 +187,13 @@ def rows(report):
     if "top1" in report.get("post_training", {}):
         lines.append(("advice", advice(report)))
     return lines
+
+
+def runtime_text(oldest):
+    """Returns the runtimes that read a file, as text: no promise beyond the tests."""
+    if oldest is None:
+        return "unknown"
+    return f"TensorFlow Lite {oldest} or newer (tested from {targets.OLDEST_TESTED})"
 
 
 def decibels(row):
@@ -186,4 +208,5 @@ def advice(report):
     plain = report["post_training"]["top1"]
     if aware > plain:
         return f"keep QAT: int8 without it has {plain:.2%}"
-    return f"--quantize=int8 is as good: {plain:.2%} without QAT"
+    better = "better" if plain > aware else "as good"
+    return f"--quantize=int8 is {better}: {plain:.2%} without QAT"

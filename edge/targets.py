@@ -19,6 +19,7 @@ import vela
 from command_line import UserError, unknown
 
 TFLITE_RUNTIME = "2.14.0"  # the last release of tflite-runtime
+OLDEST_TESTED = "2.7.0"  # the oldest tflite-runtime that the tests run
 # TFLite 2.5 to 2.9 returns the same output for every input, without an error.
 PER_CHANNEL_DENSE = "2.10.0"
 # The version of an operator does not tell that its activations are int16.

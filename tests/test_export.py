@@ -8,6 +8,7 @@ import graphs
 import keras
 import numpy as np
 import pytest
+from absl import flags as flags_lib
 from absl.testing import flagsaver
 from conftest import QUANTIZATIONS, SMALL, run_command
 from test_command_line import one_error
@@ -127,9 +128,8 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
     difference = np.abs(actual - expected)
     top1, float_top1 = (np.mean(x.argmax(-1) == labels) for x in (actual, expected))
     plain = np.mean(scores(files["int8"], images).argmax(-1) == labels)
-    advice = f"keep QAT: int8 without it has {plain:.2%}"
-    if top1 <= plain:
-        advice = f"--quantize=int8 is as good: {plain:.2%} without QAT"
+    both = {"compared": {"top1": top1}, "post_training": {"top1": plain}}
+    advice = export_report.advice(both)
     for line in (
         str(path),
         f"{path.stat().st_size:,} bytes",
@@ -139,7 +139,7 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
         f"{top1:.2%}; Keras model {float_top1:.2%}",
         "360 held-out of digits",
         "multiply-adds  12,501,632",
-        "runtime        TensorFlow Lite",
+        "or newer (tested from 2.7.0)",
         "Edge TPU       19 of 19 operators map; on the chip's 8 MB it fits",
         "worst layers   conv",
         f"advice         {advice}",
@@ -333,6 +333,38 @@ def test_a_drop_of_exactly_the_limit_is_allowed():
         export_report.refuse_drop(report, 0.99)
 
 
+def test_where_the_accuracy_gate_cannot_apply_the_report_says_so(digits_run, tmp_path):
+    path = tmp_path
+    shutil.copy(digits_run / "model.keras", path)
+    their_model(path / "theirs.keras", keras.layers.ReLU())
+    common = ("--normalization=zoo", "--quantize=none", f"--output={path / 'x.tflite'}")
+    digits = ("--dataset=digits", "--report_examples=8")
+    for flags, reason in (
+        ((f"--model={path / 'theirs.keras'}",), "no --dataset was given"),
+        ((f"--model={path / 'theirs.keras'}", *digits), "digits has other classes"),
+        ((f"--model={path / 'model.keras'}", *digits), None),
+    ):
+        export_in_process(*flags, *common)
+        report = json.loads((path / "x.report.json").read_text())
+        found = report.get("gate_not_applied")
+        assert reason in found if reason else found is None
+        shown = f"accuracy gate  not applied: {found}" in export_report.text(report)
+        assert shown == bool(reason)
+    for limit in ("nan", "-1"):
+        with pytest.raises(flags_lib.Error, match="max_drop"):
+            export_in_process(*flags, *common, f"--max_drop={limit}")
+
+
+def test_advice_says_which_is_better():
+    for aware, plain, expected in (
+        (0.92, 0.91, "keep QAT: int8 without it has 91.00%"),
+        (0.91, 0.91, "--quantize=int8 is as good: 91.00% without QAT"),
+        (0.90, 0.91, "--quantize=int8 is better: 91.00% without QAT"),
+    ):
+        report = {"compared": {"top1": aware}, "post_training": {"top1": plain}}
+        assert export_report.advice(report) == expected
+
+
 def test_models_that_are_no_classifiers_of_images_are_refused(tmp_path):
     layers = keras.layers
     image = keras.Input((32, 32, 3))
@@ -397,7 +429,6 @@ def test_bad_requests_are_refused_and_write_nothing(digits_run, tmp_path):
             (*small, "--quantize=float16", "--target=edgetpu"),
             "--target=edgetpu cannot run this: .*float",
         ),
-        ((*small, "--quantize=none", "--max_drop=-1"), "none loses .* points of top-1"),
         ((f"--model_dir={stale}", output), "another model.keras"),
         ((f"--model_dir={no_result}", output), "saved_model is damaged"),
         ((f"--model_dir={damaged}", output), "saved_model is damaged"),
