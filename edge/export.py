@@ -64,7 +64,11 @@ flags.register_validator(
     "max_drop", lambda points: not math.isnan(points), "must be a number"
 )
 flags.DEFINE_string("author", None, "Person or organization, for the metadata.")
-flags.DEFINE_string("license", None, "Name of the licence, for the metadata.")
+flags.DEFINE_string(
+    "license",
+    None,
+    "Name of the licence, for the metadata; default: that of published weights.",
+)
 flags.DEFINE_string(
     "dataset", None, "Images to calibrate and report; default: those of the run."
 )
@@ -102,6 +106,7 @@ class Source:
         dataset: the `input_pipeline.Dataset` to calibrate and report with, or
             None.
         aware: folder that qat.py wrote, or None.
+        licence: of the published weights that it has or was trained from, or None.
     """
 
     model: object
@@ -109,6 +114,7 @@ class Source:
     labels: list | None
     dataset: object
     aware: pathlib.Path | None
+    licence: str | None
 
 
 def main():
@@ -129,12 +135,6 @@ def main():
         model, preprocessing = fold_normalization(source.model, source.preprocessing)
     except ValueError as error:
         raise UserError(str(error)) from error
-    about = metadata.About(
-        source.model.name,
-        author=FLAGS.author,
-        license=FLAGS.license,
-        run_sha256=_trained_sha256(),
-    )
 
     def convert(quantize):
         if quantize == "qat":
@@ -144,6 +144,12 @@ def main():
             calibrated = quantize in conversion.CALIBRATED
             calibration = _calibration(source) if calibrated else None
             content = conversion.from_keras(model, preprocessing, quantize, calibration)
+        about = metadata.About(
+            source.model.name,
+            author=FLAGS.author,
+            license=FLAGS.license or source.licence,
+            run_sha256=_trained_sha256(source, quantize),
+        )
         return metadata.with_metadata(content, source.labels, preprocessing, about)
 
     output = pathlib.Path(
@@ -230,7 +236,18 @@ def _from_run():
     else:
         dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     aware = _aware(run) if FLAGS.quantize in (None, "qat") else None
-    return Source(model, preprocessing, config["labels"], dataset, aware)
+    licence = _licence_of_run(config["settings"])
+    return Source(model, preprocessing, config["labels"], dataset, aware, licence)
+
+
+def _licence_of_run(settings):
+    """Returns the licence of the published weights that a run began from, or None."""
+    from keras_resnet import registry
+
+    try:
+        return registry.find(settings["model"], settings.get("weights") or "").licence
+    except ValueError:  # from nothing, from a file, or an adopted model
+        return None
 
 
 def _aware(run):
@@ -283,7 +300,9 @@ def _from_model():
             preprocessing, crop_fraction=FLAGS.crop_fraction
         )
     dataset = FLAGS.dataset and input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
-    return Source(model, preprocessing, _read_labels(model, dataset), dataset, None)
+    labels = _read_labels(model, dataset)
+    licence = getattr(model, "licence", None)  # of published weights
+    return Source(model, preprocessing, labels, dataset, None, licence)
 
 
 def _read_labels(model, dataset):
@@ -312,6 +331,12 @@ def _check_source(source, quantize):
     for label in source.labels or ():
         if not label.strip() or "\n" in label:
             raise UserError(f"a label must be one line of text. Received: {label!r}")
+    non_commercial = source.licence and "-nc" in source.licence
+    if non_commercial and (FLAGS.license or source.licence).lower() != source.licence:
+        raise UserError(
+            f"the weights are under {source.licence}, and so is the file: leave "
+            f"--license out. Received: --license={FLAGS.license}"
+        )
     if quantize == "qat" and source.aware is None:
         raise UserError(
             "--quantize=qat needs a finished run of training/qat.py "
@@ -324,10 +349,12 @@ def _check_source(source, quantize):
         )
 
 
-def _trained_sha256():
-    """Returns the hash of the file that is exported, or None for the zoo's weights."""
+def _trained_sha256(source, quantize):
+    """Returns the hash of what is exported, or None for the zoo's weights."""
     import files
 
+    if quantize == "qat":
+        return files.sha256(source.aware / "saved_model")
     run = FLAGS.model_dir and pathlib.Path(FLAGS.model_dir) / "model.keras"
     path = pathlib.Path(run or FLAGS.model)
     return files.sha256(path) if path.is_file() else None

@@ -88,7 +88,8 @@ class About:
         version: of the model, any text.
         author: person or organization.
         license: name or text of the licence.
-        run_sha256: SHA-256 of the trained `model.keras`, in hexadecimal.
+        run_sha256: SHA-256 of the trained `model.keras`, or of the folder that qat.py
+            made of it (see `files.sha256`), in hexadecimal.
     """
 
     name: str

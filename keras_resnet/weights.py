@@ -25,6 +25,7 @@ class LocalFile:
             what the writers of the format use.
         preprocessing: `None`: the file does not say.
         dataset: likewise.
+        licence: likewise.
     """
 
     path: str
@@ -32,6 +33,7 @@ class LocalFile:
     certain: bool
     preprocessing: None = None
     dataset: None = None
+    licence: None = None
 
 
 def resolve(model, weights):
@@ -77,8 +79,8 @@ def load(model, source, skip_classifier=False):
 
     Args:
         model: a `keras.Model` of the zoo, changed in place. It remembers the
-            weights' preprocessing as `model.preprocessing`, and as `model.dataset`
-            whose classes they tell apart.
+            weights' preprocessing as `model.preprocessing`, as `model.dataset`
+            whose classes they tell apart, and their `model.licence`.
         source: what `resolve` returned.
         skip_classifier: whether a classifier for another number of classes
             keeps its initialization, with a warning, instead of being refused.
@@ -98,6 +100,7 @@ def load(model, source, skip_classifier=False):
     unused = convert.load(model, path, skip_classifier)
     model.preprocessing = source.preprocessing
     model.dataset = source.dataset
+    model.licence = source.licence
     return unused
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import zipfile
 
 import graphs
@@ -18,6 +19,7 @@ import conversion
 import export
 import export_report
 import keras_resnet
+import metadata
 import quantization
 import run_tflite
 import tflite_file
@@ -456,9 +458,42 @@ def test_weights_of_the_package_are_exported_with_their_classes(held_out, tmp_pa
     classifier = run_tflite.Classifier(str(path))
     assert classifier.labels[:2] == ["airplane", "automobile"]
     assert len(classifier.labels) == 10
+    about = metadata.read(path.read_bytes()).about
+    assert (about.license, about.run_sha256) == ("apache-2.0", None)
     model = keras_resnet.ResNet20()
     images = held_out[0][:5]
     expected = model.predict(model.preprocessing.normalize(images), verbose=0)
     for image, scores in zip(images, expected, strict=True):
         # Scores leave as bytes: steps of 1/256.
         np.testing.assert_allclose(classifier.scores(image), scores, atol=1 / 256)
+
+
+def test_the_licence_of_the_weights_goes_into_the_file(digits_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("qat", "*.tflite"))
+    config = json.loads((run / "config.json").read_text())
+    flags = (f"--model_dir={run}", "--quantize=none", "--report_examples=8")
+    for weights, given, expected in (
+        (None, None, None),
+        (None, "mit", "mit"),
+        ("a1_in1k", None, "apache-2.0"),
+        ("a1_in1k", "MIT", "MIT"),
+        ("fb_ssl_yfcc100m_ft_in1k", None, "cc-by-nc-4.0"),
+    ):
+        config["settings"] |= {"model": "resnet18", "weights": weights}
+        (run / "config.json").write_text(json.dumps(config))
+        export_in_process(*flags, *([f"--license={given}"] if given else []))
+        about = metadata.read((run / "model-none.tflite").read_bytes()).about
+        assert about.license == expected
+    with pytest.raises(UserError, match="under cc-by-nc-4.0, .* --license=mit"):
+        export_in_process(*flags, "--license=mit")
+
+
+def test_the_hash_in_the_file_is_that_of_what_was_exported(qat_report, digits_run):
+    about = metadata.read((digits_run / "model-qat.tflite").read_bytes()).about
+    saved = digits_run / "qat" / "saved_model"
+    done = subprocess.run(
+        "find -type f | LC_ALL=C sort | cut -c 3- | xargs sha256sum | sha256sum",
+        **dict(shell=True, cwd=saved, capture_output=True, text=True, check=True),
+    )
+    assert about.run_sha256 == done.stdout.split()[0]

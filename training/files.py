@@ -49,8 +49,16 @@ def write_json(path, value):
 
 
 def sha256(path):
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    """Returns the SHA-256 of a file, in hexadecimal.
+
+    That of a folder is that of its files' paths and hashes, as sha256sum prints them.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = [f"{sha256(file)}  {file.relative_to(path)}\n" for file in inside]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_json(path):
