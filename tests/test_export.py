@@ -283,6 +283,45 @@ def their_model(path, middle):
     return model
 
 
+@pytest.mark.slow
+def test_mobilenet_of_keras_applications_keeps_its_scores(held_out, tmp_path):
+    model = keras.applications.MobileNetV2(
+        weights=None, input_shape=(64, 64, 3), classes=10
+    )
+    images = np.repeat(np.repeat(held_out[0], 2, axis=1), 2, axis=2)[:64]
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.5
+    for _ in range(12):  # statistics that fit the images
+        model(SMALL.normalize(images), training=True)
+    # Untrained, it sees little difference between images: enlarged here.
+    scores_layer = model.get_layer("predictions")
+    pooled = keras.Model(model.inputs, model.layers[-2].output)
+    features = pooled.predict(SMALL.normalize(images), verbose=0)
+    kernel = scores_layer.kernel.numpy() / features.std(0).mean()
+    scores_layer.set_weights([kernel, -features.mean(0) @ kernel])
+    model.save(tmp_path / "theirs.keras")
+    output = tmp_path / "theirs.tflite"
+    flags = ("--normalization=zoo", "--dataset=digits", "--max_drop=100")
+    expected = model.predict(SMALL.normalize(images), verbose=0)
+    assert len(np.unique(expected.argmax(-1))) > 5  # no constant
+    for quantize in ("none", "int8"):
+        export_in_process(
+            f"--model={tmp_path / 'theirs.keras'}",
+            *(f"--output={output}", f"--quantize={quantize}", *flags),
+            *("--calibration_examples=64", "--report_examples=64"),
+        )
+        if quantize == "none":
+            difference = np.abs(scores(output, images) - expected)
+            assert difference.max() <= 1.02 / 256
+    # Fifty untrained layers enlarge each other's noise: each is judged alone.
+    report = json.loads(output.with_suffix(".report.json").read_text())
+    assert len(report["layers"]) > 50
+    assert min(row["own_snr_db"] for row in report["layers"]) > 25
+    counts = graphs.counts(output.read_bytes())
+    assert (counts["CONV_2D"], counts["DEPTHWISE_CONV_2D"]) == (35, 17)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
 def test_models_of_half_precision_are_exported_in_float(policy, held_out, tmp_path):
     def middle(x):

@@ -3,11 +3,13 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -37,8 +39,8 @@ def newest(directory):
     return max((directory / "checkpoints").glob("step-*.npz"), default=None)
 
 
-def assert_equal_endings(one, other):
-    assert newest(one).name == newest(other).name == "step-00000066.npz"
+def assert_equal_endings(one, other, name="step-00000066.npz"):
+    assert newest(one).name == newest(other).name == name
     with np.load(newest(one)) as a, np.load(newest(other)) as b:
         assert a.files == b.files
         for name in set(a.files) - {"state"}:  # that holds times
@@ -86,6 +88,41 @@ def test_twenty_kills_change_nothing(tmp_path):
     for name in "abcd":
         kill_and_continue(tmp_path / name, 5, *flags)
         assert_equal_endings(tmp_path / "unbroken", tmp_path / name)
+
+
+@pytest.mark.slow
+def test_killed_fine_tuning_ends_with_equal_weights(digits_run, tmp_path):
+    def fine_tune(run):
+        command = (sys.executable, ROOT / "training/qat.py", "--epochs=1")
+        return subprocess.Popen(
+            [*command, "--checkpoint_steps=1", f"--model_dir={run}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    unbroken, killed = (
+        shutil.copytree(
+            digits_run, tmp_path / name, ignore=shutil.ignore_patterns("qat")
+        )
+        for name in ("unbroken", "killed")
+    )
+    process = fine_tune(killed)
+    while not newest(killed / "qat") and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert finish(process).returncode == -signal.SIGKILL
+    assert newest(killed / "qat").name < "step-00000022.npz"
+    for run in (killed, unbroken):
+        done = finish(fine_tune(run))
+        assert done.returncode == 0, done.stderr
+    assert_equal_endings(killed / "qat", unbroken / "qat", "step-00000022.npz")
+    models = [
+        keras.saving.load_model(run / "qat" / "model.keras").get_weights()
+        for run in (killed, unbroken)
+    ]
+    for one, other in zip(*models, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_sigterm_saves_at_once(unbroken, tmp_path):
