@@ -61,6 +61,27 @@ def test_a_checkpoint_of_another_model_is_not_assigned(tmp_path, variables):
     assert other[1].numpy() == 7
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, variables, value):
+    saved = of(tmp_path, variables)
+    saved.save(1, [])
+    variables[0].assign(variables[0] * value)
+    with pytest.raises(FloatingPointError):
+        saved.save(2, [])
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.npz"]
+
+
+def test_the_newest_checkpoint_is_one_that_loads(tmp_path, variables):
+    saved = of(tmp_path, variables)
+    assert saved.newest() is None
+    saved.save(1, [])
+    (tmp_path / "step-00000003.npz").write_bytes(b"no archive")
+    spoilt = {"00000": np.full((3, 2), np.nan), "00001": np.int64(1), "state": "[]"}
+    np.savez(tmp_path / "step-00000002.npz", **spoilt)
+    assert saved.newest() == tmp_path / "step-00000001.npz"
+    assert saved.restore() == (1, [])
+
+
 def test_what_each_replica_has_for_itself_comes_back(tmp_path):
     strategy = strategies.create("mirrored", cpu_replicas=2)
     with strategy.scope():

@@ -244,6 +244,22 @@ def test_a_diverging_loss_stops_the_run(tmp_path):
         loop.train(dataclasses.replace(settings, epochs=2), tmp_path / "run")
 
 
+def test_a_diverged_run_with_a_checkpoint_says_how_to_go_on(tmp_path):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30)
+    advice = "step-00000001.npz, but .* another --model_dir, or delete"
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"loss is no .* step 1: .*{advice}"):
+            loop.train(settings, tmp_path, checkpoint_steps=1)
+
+
+def test_weights_that_diverged_are_not_saved(tmp_path):
+    """The loss of a step is that of the weights before it."""
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e60)
+    with pytest.raises(UserError, match="weights are no .* step 1: .*No checkpoint"):
+        loop.train(settings, tmp_path, checkpoint_steps=1)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 @pytest.mark.parametrize("content", [b"", b"text", "half"])
 def test_a_damaged_image_is_named(tmp_path, content):
     for label in ("cat", "dog"):

@@ -1,5 +1,6 @@
 """The state of a training run in one file, written whole or not at all."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -41,10 +42,13 @@ class Checkpoints:
             state: what JSON can hold, to return with the variables.
 
         Raises:
+            FloatingPointError: a variable is not finite; nothing was written.
             OSError: the file cannot be written, as on a full disk; the
                 checkpoints before are untouched.
         """
         arrays = {f"{i:05}": self._read(v) for i, v in enumerate(self._variables)}
+        if not _finite(arrays.values()):
+            raise FloatingPointError
         arrays["state"] = np.array(json.dumps(state))
         if not strategies.is_chief(self._strategy):
             return
@@ -61,14 +65,11 @@ class Checkpoints:
         """
         for step, path in reversed(finished(self._directory)):
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    arrays = [archive[f"{i:05}"] for i in range(len(self._variables))]
-                    state = json.loads(archive["state"].item())
-                for variable, array in zip(self._variables, arrays, strict=True):
-                    if variable.shape not in (array.shape, array.shape[1:]):
-                        raise ValueError(f"shape {array.shape}, not {variable.shape}")
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-                print(f"warning: checkpoint {path} is unusable: {e}", file=sys.stderr)
+                arrays, state = self._load(path)
+            except ValueError as error:
+                print(
+                    f"warning: checkpoint {path} is unusable: {error}", file=sys.stderr
+                )
                 continue
             for variable, array in zip(self._variables, arrays, strict=True):
                 _assign(variable, array)
@@ -76,9 +77,31 @@ class Checkpoints:
         return 0, None
 
     def newest(self):
-        """Returns the path of the newest checkpoint, or None."""
-        paths = finished(self._directory)
-        return paths[-1][1] if paths else None
+        """Returns the path of the newest readable checkpoint, or None."""
+        for _, path in reversed(finished(self._directory)):
+            with contextlib.suppress(ValueError):
+                self._load(path)
+                return path
+        return None
+
+    def _load(self, path):
+        """Returns (arrays, state) of a checkpoint.
+
+        Raises:
+            ValueError: it is damaged, or not of these variables.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = [archive[f"{i:05}"] for i in range(len(self._variables))]
+                state = json.loads(archive["state"].item())
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(error) from error
+        for variable, array in zip(self._variables, arrays, strict=True):
+            if variable.shape not in (array.shape, array.shape[1:]):
+                raise ValueError(f"shape {array.shape}, not {variable.shape}")
+        if not _finite(arrays):
+            raise ValueError("not all of its numbers are finite")
+        return arrays, state
 
     def _read(self, variable):
         """Returns the value, or stacked ones where the replicas have each their own.
@@ -102,6 +125,10 @@ def finished(directory):
         if match:
             found.append((int(match[1]), path))
     return sorted(found)
+
+
+def _finite(arrays):
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 def _of_tensorflow(variable):

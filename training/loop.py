@@ -272,7 +272,7 @@ def fit(
         The metrics, as in `metrics.json`.
 
     Raises:
-        UserError: the loss is not finite any more.
+        UserError: the loss or a weight is not finite any more.
         Terminated: the process received SIGTERM; a checkpoint was written.
     """
     steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
@@ -313,6 +313,12 @@ def fit(
     if strategies.is_chief(strategy):
         board = tf.summary.create_file_writer(str(directory / "tensorboard"))
 
+    def save():
+        try:
+            saved.save(step, (history, seconds))
+        except FloatingPointError as error:
+            raise _diverged("weights are", step, recipe, saved) from error
+
     pace = _Pace(strategy)
     with (
         input_pipeline.damaged_images_named(dataset),
@@ -333,14 +339,15 @@ def fit(
                 pace.add(count, float(waited), elapsed)
                 step, done = step + count, done + count
                 if finite < done:
-                    raise _diverged(step - done + int(finite), recipe, saved)
+                    bad = step - done + int(finite)
+                    raise _diverged("loss is", bad, recipe, saved)
                 values = {"loss": loss / examples, "top1": right / examples}
                 if sys.stdout.isatty():
                     bar.update(done, list(values.items()), finalize=False)
                 if received and strategies.is_multi_worker(strategy):
                     raise Terminated  # saving takes all workers
                 if done < steps and (received or step % checkpoint_steps == 0):
-                    saved.save(step, (history, seconds))
+                    save()
                     if received:
                         raise Terminated
             _synchronize(model)
@@ -360,7 +367,7 @@ def fit(
             if board:
                 report.write_history(directory, history)
                 report.write_scalars(board, epoch + 1, values)
-            saved.save(step, (history, seconds))
+            save()
             if received:
                 raise Terminated
     if averages:
@@ -430,12 +437,21 @@ class _Pace:
             self._warned = True
 
 
-def _diverged(step, recipe, saved):
+def _diverged(what, step, recipe, saved):
+    """Returns the `UserError` about numbers that are not finite any more.
+
+    The same command would repeat every step: it does not help to continue.
+    """
     newest = saved.newest()
     return UserError(
-        f"the loss is no finite number after step {step}: try a lower "
+        f"the {what} no finite number after step {step}: try a lower "
         f"--learning_rate. Received: {recipe.learning_rate:g}. "
-        + (f"The last good checkpoint is {newest}" if newest else "No checkpoint yet")
+        + (
+            f"The last checkpoint with finite weights is {newest}, but the same flags "
+            "end here again: use another --model_dir, or delete this one"
+            if newest
+            else "No checkpoint yet: the same --model_dir will do"
+        )
     )
 
 
