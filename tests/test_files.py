@@ -1,6 +1,9 @@
 import errno
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +26,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    code = (
+        "import os, signal, files\n"
+        "with files.replacing('file.txt') as path:\n"
+        "    open(path, 'w').write('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    training = pathlib.Path(files.__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(training)},
+    )
+    (left,) = tmp_path.iterdir()
+    assert [p.name for p in left.iterdir()] == ["file.txt"]
+    files.write_text(tmp_path / "file.txt", "whole")
+    files.remove_unfinished(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    files.remove_unfinished(tmp_path / "none")
 
 
 def test_json_comes_back_and_a_missing_file_is_none(tmp_path):

@@ -158,10 +158,13 @@ def test_a_broken_run_ends_with_the_same_weights_bit_for_bit(
             with pytest.raises(KeyboardInterrupt):
                 loop.train(settings, tmp_path / "broken", checkpoint_steps=1)
     assert not (tmp_path / "broken" / "metrics.json").exists()
+    for folder in ("broken/.writing-a", "broken/checkpoints/.writing-b"):
+        (tmp_path / folder).mkdir()  # what a kill during a write leaves
     resumed = loop.train(settings, tmp_path / "broken")
     output = capsys.readouterr().out
     assert [f"continuing after step {n} of 9" in output for n in (2, 3, 7)] == [1] * 3
 
+    assert not list((tmp_path / "broken").rglob(".writing-*"))
     timing = "examples_per_second"
     assert {**resumed, timing: 0} == {**metrics, timing: 0}
     for row, unbroken in zip(

@@ -5,7 +5,11 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
+
+# Pattern of what `replacing` leaves behind where the process is killed.
+UNFINISHED = ".writing-*"
 
 
 @contextlib.contextmanager
@@ -25,7 +29,7 @@ def replacing(path):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED[:-1]) as folder:
         temporary = os.path.join(folder, path.name)
         try:
             yield temporary
@@ -35,6 +39,12 @@ def replacing(path):
         except OSError as error:  # a full disk gives no name
             error.filename = error.filename or str(path)
             raise
+
+
+def remove_unfinished(folder):
+    """Removes what killed processes left in a folder that nobody writes to now."""
+    for path in pathlib.Path(folder).glob(UNFINISHED):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path, text):

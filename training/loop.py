@@ -311,6 +311,8 @@ def fit(
     )
     board = None
     if strategies.is_chief(strategy):
+        for folder in (directory, run_folder.checkpoints_of(directory)):
+            files.remove_unfinished(folder)
         board = tf.summary.create_file_writer(str(directory / "tensorboard"))
 
     def save():

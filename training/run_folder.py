@@ -58,9 +58,8 @@ def claim(directory, result, settings, recipe, preprocessing, labels, write=True
         raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
     if not (directory / "config.json").exists():
         # A run that was killed while it wrote its first file leaves the like.
-        unfinished = ".writing-*"
         if directory.is_dir() and any(
-            not path.match(unfinished) for path in directory.iterdir()
+            not path.match(files.UNFINISHED) for path in directory.iterdir()
         ):
             raise UserError(
                 f"{directory} holds files but no run (no config.json). Choose another "
