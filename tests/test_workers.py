@@ -32,6 +32,7 @@ def launched(*flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
     try:
@@ -140,33 +141,91 @@ def test_the_launcher_passes_a_failure_on_and_leaves_no_worker(tmp_path):
     assert process.returncode == 2 and "resnet8" in errors
 
 
-def test_a_worker_that_dies_is_told_by_the_others(tmp_path):
-    processes = [
+def start(directory, environments, *flags):
+    """Starts a worker of a training for each dict of environment variables."""
+    return [
         subprocess.Popen(
             [
                 *(sys.executable, ROOT / "training/train.py"),
-                *("--strategy=multi_worker", "--model=resnet8", "--epochs=1000"),
-                f"--model_dir={tmp_path / 'run'}",
+                *("--strategy=multi_worker", "--model=resnet8"),
+                *(f"--model_dir={directory}", *flags),
             ],
-            env={**os.environ, "TF_CONFIG": json.dumps(config)},
-            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for config in launch.configurations(2)
+        for environment in environments
     ]
+
+
+def configured(count):
+    """Returns the environment of each of several workers on this machine."""
+    configurations = launch.configurations(count)
+    return [{"TF_CONFIG": json.dumps(config)} for config in configurations]
+
+
+def finish(processes, timeout=240):
+    """Returns (exit code, output, errors) of each process."""
+    ended = []
     try:
-        until = time.monotonic() + 240
-        while not list(tmp_path.glob("run/checkpoints/step-*.npz")):
-            assert time.monotonic() < until and processes[0].poll() is None
-            time.sleep(0.2)
-        processes[1].kill()
-        _, errors = processes[0].communicate(timeout=120)
+        for process in processes:
+            output, errors = process.communicate(timeout=timeout)
+            ended.append((process.returncode, output, errors))
+        return ended
     finally:
         for process in processes:
             process.kill()
             process.communicate()
-    assert processes[0].returncode == 2, errors
+
+
+def terminate(process, once_it_prints):
+    while once_it_prints not in process.stdout.readline():
+        assert process.poll() is None
+    process.terminate()
+
+
+def test_sigterm_to_one_worker_saves_the_work_of_all(tmp_path):
+    flags = ("--epochs=1", "--batch_size=128", "--learning_rate=0.01")
+    processes = start(tmp_path / "broken", configured(2), *flags)
+    terminate(processes[1], once_it_prints="Epoch 1")
+    ended = finish(processes)
+    assert [code for code, _, _ in ended] == [143, 143], ended
+    assert all("the same command continues" in errors for *_, errors in ended)
+    assert weights(tmp_path / "broken")[0] == "step-00000008.npz"
+
+    ended = finish(start(tmp_path / "broken", configured(2), *flags))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert "continuing after step 8 of 11" in ended[0][1]
+    ended = finish(start(tmp_path / "unbroken", configured(2), *flags))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    (name, broken), (other, unbroken) = (
+        weights(tmp_path / kind) for kind in ("broken", "unbroken")
+    )
+    assert name == other == "step-00000011.npz"
+    for one, other in zip(broken, unbroken, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_sigterm_to_the_launcher_saves_the_work_of_all(tmp_path):
+    with launched(f"--model_dir={tmp_path}") as process:
+        terminate(process, once_it_prints="Epoch 1")
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 143, errors
+    # An epoch of three steps is over at the first look, and not evaluated.
+    name, _ = weights(tmp_path)
+    assert name == "step-00000003.npz" and not (tmp_path / "history.csv").exists()
+
+
+def test_a_worker_that_dies_is_told_by_the_others(tmp_path):
+    processes = start(tmp_path / "run", configured(2), "--epochs=1000")
+    until = time.monotonic() + 240
+    while not list(tmp_path.glob("run/checkpoints/step-*.npz")):
+        assert time.monotonic() < until and processes[0].poll() is None
+        time.sleep(0.2)
+    processes[1].kill()
+    (code, _, errors), _ = finish(processes, timeout=120)
+    assert code == 2, errors
     (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
     assert "another worker is gone. Start all of them again" in line
     assert "Traceback" not in errors

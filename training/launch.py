@@ -28,8 +28,13 @@ def main():
     options = parser.parse_args()
     if options.workers < 1 or not options.command:
         parser.error("needs --workers=N and a script, as in --help")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     processes = []
+
+    def pass_on(number, frame):
+        for process in processes:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     try:
         for config in configurations(options.workers):
             processes.append(
@@ -44,7 +49,8 @@ def main():
             if all(process.poll() == 0 for process in processes):
                 return 0
             time.sleep(0.1)
-        return next(p.returncode for p in processes if p.poll() not in (None, 0))
+        code = next(p.returncode for p in processes if p.poll() not in (None, 0))
+        return code if code > 0 else 128 - code  # as a shell does
     except KeyboardInterrupt:
         return 130
     finally:

@@ -273,7 +273,7 @@ def fit(
 
     Raises:
         UserError: the loss or a weight is not finite any more.
-        Terminated: the process received SIGTERM; a checkpoint was written.
+        Terminated: this or another worker received SIGTERM; a checkpoint was written.
     """
     steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
     rates = recipes.learning_rates(recipe, steps)
@@ -324,10 +324,12 @@ def fit(
     pace = _Pace(strategy)
     with (
         input_pipeline.damaged_images_named(dataset),
-        _sigterm_noted() as received,
+        _termination(strategy) as terminated,
     ):
-        while step < len(rates):
-            epoch, done = divmod(step, steps)
+        while len(history) < recipe.epochs:
+            # A run that was terminated may have to evaluate first: done == steps.
+            epoch = len(history)
+            done = step - epoch * steps
             print(f"Epoch {epoch + 1}/{recipe.epochs}")
             bar = api.utils.Progbar(steps, stateful_metrics=["loss", "top1"])
             while done < steps:
@@ -343,15 +345,16 @@ def fit(
                 if finite < done:
                     bad = step - done + int(finite)
                     raise _diverged("loss is", bad, recipe, saved)
-                values = {"loss": loss / examples, "top1": right / examples}
                 if sys.stdout.isatty():
+                    values = {"loss": loss / examples, "top1": right / examples}
                     bar.update(done, list(values.items()), finalize=False)
-                if received and strategies.is_multi_worker(strategy):
-                    raise Terminated  # saving takes all workers
-                if done < steps and (received or step % checkpoint_steps == 0):
+                stop = terminated()
+                if stop or (done < steps and step % checkpoint_steps == 0):
                     save()
-                    if received:
-                        raise Terminated
+                if stop:
+                    raise Terminated
+            examples, loss, right, _ = totals.numpy()
+            values = {"loss": loss / examples, "top1": right / examples}
             _synchronize(model)
             if (epoch + 1) % evaluation_epochs == 0 or step == len(rates):
                 with averages.taken() if averages else contextlib.nullcontext():
@@ -370,7 +373,7 @@ def fit(
                 report.write_history(directory, history)
                 report.write_scalars(board, epoch + 1, values)
             save()
-            if received:
+            if terminated():
                 raise Terminated
     if averages:
         averages.take()
@@ -458,12 +461,26 @@ def _diverged(what, step, recipe, saved):
 
 
 @contextlib.contextmanager
-def _sigterm_noted():
-    """Yields a list that is filled when SIGTERM arrives."""
+def _termination(strategy):
+    """Yields a function that tells whether a worker has received SIGTERM.
+
+    Of several workers all must call it equally often, and get the same answer.
+    """
     received = []
+
+    @tf.function
+    def added_up(count):
+        counts = strategy.run(lambda: tf.identity(count))
+        return strategy.reduce("SUM", counts, axis=None)
+
+    def terminated():
+        if strategies.is_multi_worker(strategy):
+            return added_up(tf.constant(float(len(received)))) > 0
+        return bool(received)
+
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(1))
     try:
-        yield received
+        yield terminated
     finally:
         signal.signal(signal.SIGTERM, before)
 
