@@ -102,6 +102,61 @@ def test_a_malformed_configuration_is_refused(text, reason):
         workers.check(json.dumps(config))
 
 
+STEP = {
+    "SLURM_JOB_ID": "5",
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NODELIST": "n[9-10],login",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+}
+
+
+def test_under_slurm_tasks_are_numbered_in_the_order_of_the_nodes():
+    config = workers.of_slurm(STEP)
+    assert config["cluster"]["worker"] == [
+        *("n9:10080", "n9:10081", "n10:10080", "n10:10081", "login:10080")
+    ]
+    assert config["task"] == {"type": "worker", "index": 2}
+    workers.check(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"SLURM_PROCID": "5"},
+        {"SLURM_PROCID": "x"},
+        {"SLURM_STEP_NODELIST": "n[9-10]"},
+        {"SLURM_STEP_NODELIST": "n[9-"},
+        {"SLURM_STEP_TASKS_PER_NODE": "two"},
+    ],
+)
+def test_an_environment_of_slurm_that_names_no_cluster_is_refused(change):
+    ((name, value),) = change.items()
+    with pytest.raises(UserError, match="by srun") as caught:
+        workers.of_slurm({**STEP, **change})
+    assert f"{name}={value}" in str(caught.value)
+
+
+def test_outside_of_a_step_of_slurm_the_command_says_what_is_missing(tmp_path):
+    environment = {"SLURM_PROCID": "0"}
+    ((code, _, errors),) = finish(start(tmp_path / "run", [environment]))
+    assert code == 2 and len(errors.splitlines()) == 1, errors
+    assert "SLURM_STEP_NODELIST is missing" in errors and "srun" in errors
+
+
+def test_two_tasks_of_slurm_train_together_without_gpus(tmp_path):
+    """Slurm's environment is faked: there was no cluster."""
+    step = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+    }
+    tasks = [{**step, "SLURM_PROCID": rank} for rank in "01"]
+    flags = ("--epochs=1", "--batch_size=1436")
+    ended = finish(start(tmp_path / "run", tasks, *flags))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert weights(tmp_path / "run")[0] == "step-00000001.npz"
+
+
 def free_addresses(count):
     return launch.configurations(count)[0]["cluster"]["worker"]
 

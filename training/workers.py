@@ -11,6 +11,7 @@ import socket
 import time
 
 import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
 from command_line import UserError
 
@@ -33,22 +34,67 @@ def find():
     Raises:
         UserError: there is neither, it is malformed, or a worker does not come.
     """
-    if "TF_CONFIG" in os.environ:
-        check(os.environ["TF_CONFIG"])
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif "SLURM_PROCID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-    else:
+    if "TF_CONFIG" not in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ["TF_CONFIG"] = json.dumps(of_slurm(os.environ))
+    if "TF_CONFIG" not in os.environ:
         raise UserError(
             "--strategy=multi_worker needs TF_CONFIG or Slurm. Example: "
             f"TF_CONFIG='{EXAMPLE}'. Workers on this machine: python "
             "training/launch.py --workers=2 training/train.py ..."
         )
+    check(os.environ["TF_CONFIG"])
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     spec = resolver.cluster_spec()
     own = spec.task_address(resolver.task_type, resolver.task_id)
     addresses = [address for job in spec.jobs for address in spec.job_tasks(job)]
     wait_for(addresses, own, PATIENCE)
     return resolver
+
+
+def of_slurm(environment):
+    """Returns the TF_CONFIG of a task of Slurm, as an object.
+
+    TensorFlow's own `SlurmClusterResolver` fails without GPUs, and where Slurm has
+    given each task its own; and it sorts the nodes by name, n10 before n9, while
+    Slurm numbers the tasks in the order of the nodes.
+
+    Args:
+        environment: dict of the variables that srun sets.
+
+    Raises:
+        UserError: one is missing, or they do not fit together.
+    """
+    names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
+    for name in names:
+        if name not in environment:
+            raise UserError(
+                f"{name} is missing in the environment: under Slurm start the training "
+                "by srun, inside of sbatch too, or set TF_CONFIG"
+            )
+    rank, nodes, tasks = (environment[name] for name in names)
+    try:
+        # Jobs that share a node have ports of their own, for up to 16 tasks each.
+        port = 10000 + int(environment.get("SLURM_JOB_ID", 0)) % 1000 * 16
+        addresses = [
+            f"{node}:{port + index}"
+            for node, count in zip(
+                slurm_cluster_resolver.expand_hostlist(nodes),
+                slurm_cluster_resolver.expand_tasks_per_node(tasks),
+                strict=True,
+            )
+            for index in range(count)
+        ]
+        task = range(len(addresses))[int(rank)]
+    except (ValueError, IndexError) as error:
+        received = ", ".join(f"{name}={environment[name]}" for name in names)
+        raise UserError(
+            f"Slurm's environment names no cluster ({error}): start the training by "
+            f"srun, or set TF_CONFIG. Received: {received}"
+        ) from error
+    return {
+        "cluster": {"worker": addresses},
+        "task": {"type": "worker", "index": task},
+    }
 
 
 @contextlib.contextmanager
