@@ -313,7 +313,7 @@ def fit(
     if strategies.is_chief(strategy):
         for folder in (directory, run_folder.checkpoints_of(directory)):
             files.remove_unfinished(folder)
-        board = tf.summary.create_file_writer(str(directory / "tensorboard"))
+        board = report.open_board(directory)
 
     def save():
         try:

@@ -1,11 +1,13 @@
 """What a training run shows: history.csv, curves.png and TensorBoard's scalars."""
 
+import contextlib
 import csv
 import io
 
 import tensorflow as tf
 
 import files
+from command_line import UserError
 
 HISTORY = (
     "epoch",
@@ -34,12 +36,40 @@ def write_history(directory, history):
     files.write_text(directory / "history.csv", text.getvalue())
 
 
+def open_board(directory):
+    """Returns a writer for TensorBoard.
+
+    Args:
+        directory: the run's folder.
+
+    Raises:
+        UserError: its file cannot be written, as on a full disk.
+    """
+    with _refusal_told():
+        return tf.summary.create_file_writer(str(directory / "tensorboard"))
+
+
 def write_scalars(board, epoch, values):
-    """Writes the values of one epoch, a dict, for TensorBoard."""
-    with board.as_default(step=epoch):
-        for name, value in values.items():
-            tf.summary.scalar(name, value)
-    board.flush()
+    """Writes the values of one epoch, a dict, for TensorBoard.
+
+    Raises:
+        UserError: its file cannot be written, as on a full disk.
+    """
+    with _refusal_told():
+        with board.as_default(step=epoch):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        board.flush()
+
+
+@contextlib.contextmanager
+def _refusal_told():
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # The first line is "{{the operation}} path; what the system says".
+        reason = error.message.splitlines()[0].rpartition("}} ")[2]
+        raise UserError(f"TensorBoard's file cannot be written: {reason}") from error
 
 
 def draw_curves(directory, history):
@@ -50,7 +80,7 @@ def draw_curves(directory, history):
     error, loss = figure.subplots(1, 2)
     for axes, title, of in (
         (error, "top-1 error, %", lambda row, split: 100 * (1 - row[split + "top1"])),
-        (loss, "cross entropy", lambda row, split: row[split + "loss"]),
+        (loss, "loss", lambda row, split: row[split + "loss"]),
     ):
         for split, label in (("", "training"), ("val_", "held out")):
             rows = [row for row in history if split + "loss" in row]

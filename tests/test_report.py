@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+from matplotlib.figure import Figure
+from test_command_line import one_error
+
+import report
+
+# A limit on the size of files stands for the full disk.
+FULL_DISK = """
+import pathlib
+import resource
+import command_line
+
+def main():
+    command_line.import_tensorflow()
+    import report
+
+    board = report.open_board(pathlib.Path())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    report.write_scalars(board, 1, {"loss": 1.0, "top1": 0.5})
+
+command_line.run(main)
+"""
+
+
+def test_a_full_disk_under_tensorboard_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'training'}",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        },
+    )
+    error = one_error(done)
+    assert "cannot be written: tensorboard/events" in error
+    assert "File too large" in error
+
+
+def test_curves_are_of_the_error_and_of_whatever_the_loss_is(tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+
+    def note_and_save(self, *arguments, **more):
+        drawn.append(self)
+        save(self, *arguments, **more)
+
+    monkeypatch.setattr(Figure, "savefig", note_and_save)
+    report.draw_curves(tmp_path, [{"epoch": 1, "loss": 1.5, "top1": 0.5}])
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes] == ["top-1 error, %", "loss"]
+    assert (tmp_path / "curves.png").exists()
