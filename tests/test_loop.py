@@ -193,6 +193,20 @@ def test_other_flags_in_the_same_folder_are_refused(finished):
             loop.train(dataclasses.replace(SETTINGS, **change), directory)
 
 
+def test_a_file_of_weights_is_the_same_from_another_folder(
+    finished, tmp_path, monkeypatch
+):
+    directory, _ = finished
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(directory / "model.keras", tmp_path / "old.keras")
+    metrics = []
+    for folder, path in ((tmp_path, "old"), (tmp_path / "elsewhere", "../old")):
+        monkeypatch.chdir(folder)
+        settings = dataclasses.replace(SETTINGS, weights=f"{path}.keras", epochs=1)
+        metrics.append(loop.train(settings, tmp_path / "run"))
+    assert metrics[0] == metrics[1]
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds files but no run"):

@@ -92,10 +92,14 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     teacher = settings.teacher
     if teacher and teacher not in keras_resnet.list_models():
         teacher = _absolute(teacher)
+    weights = settings.weights
+    if weights and pathlib.Path(weights).expanduser().is_file():
+        weights = _absolute(weights)
     settings = dataclasses.replace(
         settings,
         recipe=name,
         data_dir=_absolute(settings.data_dir),
+        weights=weights,
         teacher=teacher,
     )
     strategy = strategies.create(settings.strategy, settings.cpu_replicas)
