@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ import loop
 import recipes
 import run_folder
 import strategies
-from command_line import UserError
+from command_line import Terminated, UserError
 from keras_resnet.preprocessing import Preprocessing
 
 SMALL = Preprocessing((32, 32))
@@ -165,21 +167,47 @@ def test_a_broken_run_ends_with_the_same_weights_bit_for_bit(
     assert [f"continuing after step {n} of 9" in output for n in (2, 3, 7)] == [1] * 3
 
     assert not list((tmp_path / "broken").rglob(".writing-*"))
-    timing = "examples_per_second"
-    assert {**resumed, timing: 0} == {**metrics, timing: 0}
-    for row, unbroken in zip(
-        history(tmp_path / "broken"), history(directory), strict=True
-    ):
-        assert {**row, timing: 0} == {**unbroken, timing: 0}
-    last = "checkpoints/step-00000009.npz"  # weights and optimizer
-    with (
-        np.load(directory / last) as one,
-        np.load(tmp_path / "broken" / last) as other,
-    ):
-        assert one.files == other.files
-        for name in one.files:
+    assert_equal_ends(tmp_path / "broken", directory)
+    assert without_times(resumed) == without_times(metrics)
+
+
+def test_sigterm_does_not_wait_for_the_evaluation(finished, tmp_path, monkeypatch):
+    directory, metrics = finished
+    add = loop._Pace.add
+    made = []
+
+    def add_and_terminate(self, steps, waited, elapsed):
+        add(self, steps, waited, elapsed)
+        made.append(steps)
+        if sum(made) == 3:  # the last of the epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Pace, "add", add_and_terminate)
+        with pytest.raises(Terminated):
+            loop.train(SETTINGS, tmp_path)
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert saved.name == "step-00000003.npz"
+    assert not (tmp_path / "history.csv").exists()
+    resumed = loop.train(SETTINGS, tmp_path)
+    assert_equal_ends(tmp_path, directory)
+    assert without_times(resumed) == without_times(metrics)
+
+
+def without_times(values):
+    return {**values, "examples_per_second": 0}
+
+
+def assert_equal_ends(one, other):
+    """Of two runs of nine steps: history, weights and optimizer."""
+    for row, unbroken in zip(history(one), history(other), strict=True):
+        assert without_times(row) == without_times(unbroken)
+    last = "checkpoints/step-00000009.npz"
+    with np.load(one / last) as ours, np.load(other / last) as theirs:
+        assert ours.files == theirs.files
+        for name in ours.files:
             if name != "state":
-                np.testing.assert_array_equal(one[name], other[name])
+                np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_other_flags_in_the_same_folder_are_refused(finished):
