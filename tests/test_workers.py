@@ -86,6 +86,7 @@ def test_two_workers_train_as_two_replicas(tmp_path):
         ('{"cluster": {"ps": ["a:1"]}, "task": {}}', "must hold 'worker'"),
         ('{"cluster": {"worker": "a:1"}, "task": {}}', "list of addresses"),
         ('{"cluster": {"worker": ["a"]}, "task": {}}', "'a' must be host:port"),
+        ('{"cluster": {"worker": ["::1:2222"]}, "task": {}}', "IPv6 .*like .fd00::1"),
         ('{"cluster": {"worker": ["a:99999"]}, "task": {}}', "host:port"),
         ('{"cluster": {"worker": ["a:1"]}, "task": []}', "task"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "x"}}', "one of worker"),
@@ -161,8 +162,14 @@ def free_addresses(count):
     return launch.configurations(count)[0]["cluster"]["worker"]
 
 
-def test_workers_wait_for_each_other():
-    addresses = free_addresses(2)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_workers_wait_for_each_other(host):
+    if host == "[::1]":
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            pytest.skip("needs IPv6")
+    addresses = [a.replace("localhost", host) for a in free_addresses(2)]
     late = threading.Thread(
         target=lambda: (time.sleep(1), workers.wait_for(addresses, addresses[1], 9))
     )

@@ -146,6 +146,8 @@ def check(text):
             raise refuse(f"cluster[{job!r}] must be a list of addresses")
         for address in addresses:
             host, _, port = str(address).rpartition(":")
+            if ":" in host and not (host.startswith("[") and host.endswith("]")):
+                raise refuse(f"IPv6 address {address!r} must be like [fd00::1]:2222")
             if not (host and port.isdecimal() and 0 < int(port) < 65536):
                 raise refuse(f"address {address!r} must be host:port")
     if not isinstance(task, dict) or task.get("type") not in tuple(cluster):
@@ -167,16 +169,19 @@ def wait_for(addresses, own, seconds):
         UserError: a worker did not come, or the own address cannot be had.
     """
     until = time.monotonic() + seconds
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("", int(own.rpartition(":")[2])))
-        except OSError as error:
-            raise UserError(
-                f"this worker cannot listen at {own}: {error.strerror}. Is another "
-                "run going on?"
-            ) from error
-        listener.listen(len(addresses))
+    both = socket.has_dualstack_ipv6()
+    try:
+        listener = socket.create_server(
+            ("", int(own.rpartition(":")[2])),
+            family=socket.AF_INET6 if both else socket.AF_INET,
+            dualstack_ipv6=both,
+        )
+    except OSError as error:
+        raise UserError(
+            f"this worker cannot listen at {own}: {error.strerror}. Is another run "
+            "going on?"
+        ) from error
+    with listener:
         for address in addresses:
             while address != own:
                 host, _, port = address.rpartition(":")
