@@ -185,6 +185,33 @@ def test_a_worker_that_does_not_come_is_named():
         workers.wait_for([own, other], own, 0.5)
 
 
+def test_the_command_names_a_worker_that_does_not_come(tmp_path):
+    own, other = configured(2)
+    script = ROOT / "training/train.py"
+    code = (
+        "import command_line, runpy, sys\n"
+        "command_line.import_tensorflow()\n"
+        "import workers\n"
+        "workers.PATIENCE = 1\n"
+        f"sys.argv = [{str(script)!r}, '--strategy=multi_worker']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PYTHONPATH": f"{ROOT}:{script.parent}",
+            **own,
+        },
+    )
+    address = json.loads(other["TF_CONFIG"])["cluster"]["worker"][1]
+    assert f"worker {address} cannot be reached for 1 s" in one_error(done)
+
+
 def test_an_address_in_use_is_named():
     with socket.create_server(("", 0)) as taken:
         own = f"localhost:{taken.getsockname()[1]}"
