@@ -12,7 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 import run_tflite
 
+SCHEMA_VERSION = 3
 MAX_RANK = 8
+MAX_ELEMENTS = 1 << 48
 MAX_NAME_BYTES = 1 << 16
 
 # Bytes of an element.
@@ -62,6 +64,7 @@ class Tensor:
         data: bytes of a constant as a uint8 array, a view of the file; None for what
             is computed or fed.
         variable: whether it keeps its value from one run to the next.
+        sparse: whether the file leaves zeros out of `data`.
     """
 
     index: int
@@ -73,6 +76,7 @@ class Tensor:
     axis: int
     data: np.ndarray | None
     variable: bool
+    sparse: bool
 
     @property
     def dynamic(self):
@@ -175,7 +179,8 @@ def read(content):
         )
     try:
         run_tflite.FlatbufferWalk(content)
-        graph = _Reader(content).graph()
+        reader = _Reader(content)
+        graph = reader.graph()
         _check_order(graph)
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -184,6 +189,11 @@ def read(content):
         raise ValueError(
             f"truncated or damaged model ({type(error).__name__})"
         ) from error
+    version = reader.model.Version()
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"version {version} of TFLite's schema, runtimes read {SCHEMA_VERSION}"
+        )
     return graph
 
 
@@ -275,6 +285,8 @@ class _Reader:
         self._count(len(shape) + len(signature), 4)
         if len(shape) > MAX_RANK:
             raise ValueError(f"a tensor of {len(shape)} dimensions")
+        if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+            raise ValueError(f"a tensor of the shape {list(shape)}")
         # `shape` holds 1 for a size that only `shape_signature` says is not fixed.
         if -1 in signature:
             shape = signature
@@ -300,6 +312,7 @@ class _Reader:
             axis,
             buffer.DataAsNumpy() if buffer.DataLength() else None,
             tensor.IsVariable(),
+            tensor.Sparsity() is not None,
         )
 
     def _options(self, operator):

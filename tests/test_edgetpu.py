@@ -282,7 +282,6 @@ BROKEN = [
     # Shapes.
     ("ADD", {"input0": {"signature": (-1, 4, 5, 8)}}, "shape", "not fixed"),
     ("ADD", {"output0": {"signature": (1, -1, 5, 8)}}, "shape", "not fixed"),
-    ("ADD", {"input0": {"shape": (-1, 4, 5, 8)}}, "shape", "not fixed"),
     (
         "ADD",
         {f"{t}0": {"shape": (2, 4, 5, 8)} for t in ("input", "output")},

@@ -80,6 +80,9 @@ def changed(change):
         (changed(lambda m, g: setattr(g.operators[0], "opcodeIndex", 3)), "code 3"),
         (changed(lambda m, g: setattr(m, "subgraphs", [])), "no graph"),
         (changed(lambda m, g: setattr(g.tensors[0], "shape", [1] * 9)), "9 dimensions"),
+        (changed(lambda m, g: setattr(m, "version", 99)), "version 99 .* read 3"),
+        (changed(lambda m, g: setattr(g.tensors[0], "shape", [-1, 8])), r"\[-1, 8\]"),
+        (changed(lambda m, g: setattr(g.tensors[0], "shape", [2**30] * 2)), "shape"),
     ],
 )
 def test_what_is_no_whole_graph_is_refused_in_one_line(content, words):
