@@ -216,16 +216,19 @@ class _Rule:
             2021; it refuses CONV_2D 6 and TRANSPOSE_CONV 4.
         inputs: roles, a word each: "image" (8-bit), "weights" and "slope" (8-bit
             constants), "bias" (32-bit constant), "numbers" (constant of integers that
-            says how to compute); "?" behind it: may be missing; "..." : any number.
+            says how to compute) and "longs" (likewise, of 64 bits too); "?" behind
+            it: may be missing; "...": any number.
         limits: function of the operator; raises `_Stays`.
         moves: whether it only moves or chooses values, so that all its images have
             one quantization.
+        outputs: roles, likewise.
     """
 
     version: int
     inputs: str
     limits: object
     moves: bool = False
+    outputs: str = "image"
 
 
 def _judge(operator):
@@ -285,27 +288,42 @@ def _in_one_partition(graph, verdicts):
     ]
 
 
+def _with_roles(tensors, roles, what):
+    """Returns a list of (tensor, role); `what` they are is for the error."""
+    names = roles.split()
+    if names[-1] == "...":
+        names = names[:-1] + names[-2:-1] * (len(tensors) - len(names) + 1)
+    needed = sum(not name.endswith("?") for name in names)
+    _require(
+        needed <= len(tensors) <= len(names),
+        "shape",
+        f"has {len(tensors)} {what}, expected: {roles}",
+    )
+    return list(zip(tensors, names, strict=False))
+
+
 def _check_tensors(operator, rule):
     """Checks types, sizes and quantization of everything that an operator touches."""
-    roles = rule.inputs.split()
-    if roles[-1] == "...":
-        roles = roles[:-1] + roles[-2:-1] * (len(operator.inputs) - len(roles) + 1)
-    needed = sum(not role.endswith("?") for role in roles)
-    _require(
-        needed <= len(operator.inputs) <= len(roles) and operator.outputs,
-        "shape",
-        f"has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs",
-    )
-    kinds, quantizations = set(), set()
-    pairs = list(zip(operator.inputs, roles, strict=False))
-    pairs += [(tensor, "image") for tensor in operator.outputs]
+    pairs = _with_roles(operator.inputs, rule.inputs, "inputs")
+    pairs += _with_roles(operator.outputs, rule.outputs, "outputs")
+    kinds, quantizations, scales = set(), set(), []
     for tensor, role in pairs:
         if tensor is None and role.endswith("?"):
             continue
         _require(tensor is not None, "shape", "an input is missing")
         _require(not tensor.dynamic, "shape", f"{tensor} has a size that is not fixed")
         _require(tensor.elements > 0, "shape", f"{tensor} is empty")
+        _require(
+            tensor.size <= _MOST_BYTES,
+            "limit",
+            f"{tensor} takes {tensor.size} bytes, {_MOST_BYTES} at most",
+        )
         _require(not tensor.variable, "operator", f"{tensor} keeps a state")
+        _require(
+            not tensor.sparse,
+            "uncertain",
+            f"{tensor} is stored sparse: whether the compiler reads it is not known",
+        )
         role = role.rstrip("?")
         constant = tensor.data is not None
         if constant:
@@ -316,14 +334,22 @@ def _check_tensors(operator, rule):
             )
         if role != "image":
             _require(constant, "limit", f"{tensor} must be a constant")
-        if role == "numbers":
-            _require(tensor.dtype in ("INT32", "INT64"), "type", f"{tensor}")
-            continue
-        if role == "bias":
-            _require(tensor.dtype == "INT32", "type", f"{tensor} is not 32-bit")
+        if role in _INTEGERS:
+            allowed = _INTEGERS[role]
+            _require(
+                tensor.dtype in allowed,
+                "type",
+                f"{tensor} is not {' or '.join(allowed)}",
+            )
             continue
         _check_quantization(tensor, operator)
+        _require(
+            role != "weights" or tensor.dtype == "UINT8" or not any(tensor.zero_points),
+            "type",
+            f"{tensor} has the zero point {tensor.zero_points[0]}: INT8 weights need 0",
+        )
         kinds.add(tensor.dtype)
+        scales.append(float(tensor.scales.max()))
         if role == "image":
             quantizations.add((*tensor.scales.tolist(), *tensor.zero_points.tolist()))
             _require(
@@ -343,6 +369,14 @@ def _check_tensors(operator, rule):
         "type",
         "its inputs and outputs have different scales or zero points",
     )
+    if operator.name in _STEPS:
+        *read, written = scales
+        ratio = _STEPS[operator.name](read) / written
+        _require(
+            ratio < 256,
+            "limit",
+            f"a step of what it computes is {ratio:.3g} steps of its result",
+        )
 
 
 def _check_quantization(tensor, operator):
@@ -353,12 +387,13 @@ def _check_quantization(tensor, operator):
     per_channel = count > 1
     _require(
         len(tensor.zero_points) == count
-        and np.isfinite(tensor.scales).all()
-        and (tensor.scales > 0).all()
+        and (tensor.scales >= _SCALES[0]).all()
+        and (tensor.scales <= _SCALES[1]).all()
         and (tensor.zero_points >= limits[0]).all()
         and (tensor.zero_points <= limits[1]).all(),
         "type",
-        f"{tensor} has a quantization that no 8-bit number can have",
+        f"{tensor} has a quantization that no 8-bit number can have: scale "
+        f"{tensor.scales[0]:.3g}, zero point {tensor.zero_points[:1].tolist()}",
     )
     if per_channel:
         channels = _CHANNELS.get(operator.name)
@@ -374,6 +409,25 @@ def _check_quantization(tensor, operator):
         )
 
 
+# What a network can need; TFLite's kernels fail at what is far beyond.
+_MOST_BYTES = 1 << 28  # of a tensor
+_LONGEST = 1 << 10  # stride or window
+_SCALES = 1e-20, 1e10
+
+# Scale of what is computed, from those of the inputs. Where a step of it is all that
+# 8 bits hold of the result, or more, TFLite's kernels fail.
+_STEPS = {
+    "ADD": max,
+    "CONV_2D": math.prod,
+    "DEPTHWISE_CONV_2D": math.prod,
+    "FULLY_CONNECTED": math.prod,
+    "MUL": math.prod,
+    "SQUARED_DIFFERENCE": lambda scales: max(scales) ** 2,
+    "SUB": max,
+    "TRANSPOSE_CONV": math.prod,
+}
+
+_INTEGERS = {"bias": ("INT32",), "numbers": ("INT32",), "longs": ("INT32", "INT64")}
 # Where options are read; damage can turn one table into another.
 _OPTIONS = {
     "ADD": "AddOptions",
@@ -408,6 +462,8 @@ _RESULTS = {
 }
 # Where the output channels of the weights are.
 _CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0}
+# Of `quantizedBiasType`: not said, INT32.
+_BIASES = 0, 2
 _RELUS = (0, 1, 2, 3)  # no fused activation, RELU, RELU_N1_TO_1, RELU6
 
 
@@ -430,6 +486,11 @@ def _window(operator, size, kernel, result, dilation=(1, 1)):
     for axis, stride in enumerate((options["strideH"], options["strideW"])):
         _require(stride > 0 and kernel[axis] > 0, "shape", "a stride or size of 0")
         reach = (kernel[axis] - 1) * dilation[axis] + 1
+        _require(
+            max(stride, reach) <= _LONGEST,
+            "limit",
+            f"has the stride {stride} and a window of {reach}, {_LONGEST} at most",
+        )
         room = size[axis] if options["padding"] == 0 else size[axis] - reach + 1
         _fit(options["padding"] in (0, 1) and result[axis] == -(-room // stride))
 
@@ -451,6 +512,8 @@ def _bias(operator, image, position, channels):
         position: of the bias.
         channels: of the output.
     """
+    kind = operator.options.get("quantizedBiasType", 0)
+    _require(kind in _BIASES, "type", f"names the type {kind} for its bias")
     if len(operator.inputs) <= position or operator.inputs[position] is None:
         return
     bias = operator.inputs[position]
@@ -471,7 +534,7 @@ def _convolution(operator):
     filters, *kernel, depth = weights
     groups = image[3] != depth
     _require(not groups, "limit", f"is grouped: weights for {depth} of {image[3]}")
-    _fit(len(image) == len(result) == 4 and result[3] == filters)
+    _fit(len(image) == len(weights) == len(result) == 4 and result[3] == filters)
     _bias(operator, 0, 2, filters)
     _window(operator, image[1:3], kernel, result[1:3], _dilation(operator))
 
@@ -480,7 +543,8 @@ def _depthwise(operator):
     (image, weights, *_), result = _shapes(operator)
     _fused(operator)
     one, *kernel, filters = weights
-    _fit(len(image) == len(result) == 4 and one == 1 and result[3] == filters)
+    _fit(len(image) == len(weights) == len(result) == 4)
+    _fit(one == 1 and result[3] == filters)
     _fit(filters == image[3] * operator.options["depthMultiplier"])
     _bias(operator, 0, 2, filters)
     _window(operator, image[1:3], kernel, result[1:3], _dilation(operator))
@@ -489,9 +553,10 @@ def _depthwise(operator):
 def _transposed_convolution(operator):
     _, weights, image, *_ = (t.shape for t in operator.inputs if t)
     result = operator.outputs[0].shape
-    _fused(operator)
+    _fused(operator, allowed=(0,))  # the field is newer than the compiler
     filters, *kernel, depth = weights
-    _fit(tuple(operator.inputs[0].values()) == result and len(image) == 4)
+    _fit(operator.inputs[0].values().tolist() == list(result))
+    _fit(len(image) == len(weights) == 4)
     _fit(image[3] == depth and result[3] == filters)
     _bias(operator, 2, 3, filters)
     _window(operator, result[1:3], kernel, image[1:3])
@@ -529,6 +594,16 @@ def _unary(operator):
     _fit(image == result)
 
 
+def _root(operator):
+    _unary(operator)
+    image = operator.inputs[0]
+    _require(
+        image.zero_points[0] == -128,
+        "type",
+        f"its input may be negative: zero point {image.zero_points[0]}, not -128",
+    )
+
+
 def _slope(operator):
     (image, slope), result = _shapes(operator)
     _require(
@@ -542,6 +617,7 @@ def _slope(operator):
 def _bounded(operator):
     """Checks an operator whose results have bounds, and so a fixed quantization."""
     _unary(operator)
+    _fused(operator, allowed=(0,))
     scale, lowest = _RESULTS[operator.name]
     result = operator.outputs[0]
     zero_point = lowest - 128 * (result.dtype == "INT8")
@@ -555,15 +631,23 @@ def _bounded(operator):
 
 def _softmax(operator):
     _bounded(operator)
+    beta = operator.options["beta"]
+    _require(beta == 1, "uncertain", f"has the factor beta {beta}, only 1 is known")
     shape = operator.outputs[0].shape
     _require(math.prod(shape[:-1]) == 1, "limit", "is not over 1 dimension")
     _require(shape[-1] <= 16_000, "limit", f"over {shape[-1]} elements, 16000 at most")
 
 
+def _axis(number, rank):
+    """Returns an axis as one of 0..rank-1."""
+    _fit(-rank <= number < rank)
+    return number % rank
+
+
 def _axes(operator, numbers, rank):
     """Returns axes as a set of 0..rank-1; refuses that of the batch."""
-    axes = {int(axis) + rank * (axis < 0) for axis in np.ravel(numbers)}
-    _fit(axes and all(0 <= axis < rank for axis in axes))
+    axes = {_axis(axis, rank) for axis in np.ravel(numbers).tolist()}
+    _fit(axes)
     _require(0 not in axes, "limit", "goes along the batch dimension")
     return axes
 
@@ -590,6 +674,7 @@ def _pad(operator):
     (image, _), result = _shapes(operator)
     padding = operator.inputs[1].values()
     _fit(padding.shape == (len(image), 2) and (padding >= 0).all())
+    _fit((padding.max(axis=1) <= result).all())  # larger ones could overflow
     _require(not padding[0].any() or len(image) < 2, "limit", "pads the batch")
     _fit(tuple((np.array(image) + padding.sum(axis=1)).tolist()) == result)
 
@@ -597,8 +682,7 @@ def _pad(operator):
 def _concatenation(operator):
     images, result = _shapes(operator)
     _fused(operator, allowed=(0,))
-    axis = operator.options["axis"] % len(result)
-    _fit(-len(result) <= operator.options["axis"] < len(result))
+    axis = _axis(operator.options["axis"], len(result))
     for image in images:
         _fit(image[:axis] + image[axis + 1 :] == result[:axis] + result[axis + 1 :])
     _fit(sum(image[axis] for image in images) == result[axis])
@@ -615,7 +699,7 @@ def _concatenation(operator):
 
 def _pack(operator):
     images, result = _shapes(operator)
-    axis = operator.options["axis"] % len(result)
+    axis = _axis(operator.options["axis"], len(result))
     _require(axis, "limit", "goes along the batch dimension")
     _fit(len(set(images)) == 1 and len(images) == operator.options["valuesCount"])
     _fit((*images[0][:axis], len(images), *images[0][axis:]) == result)
@@ -631,9 +715,15 @@ def _split(operator):
     _fit(size * len(results) == image[axis])
 
 
-def _reshape(operator):
+def _reshape(operator, shape):
+    """Checks an operator that gives the same values another shape, a list."""
     image, result = operator.inputs[0], operator.outputs[0]
     _fit(image.elements == result.elements)
+    _require(
+        tuple(shape) == result.shape,
+        "shape",
+        f"makes the shape {shape}, its result has {list(result.shape)}",
+    )
     _require(
         image.elements <= _LARGE_RESHAPE,
         "uncertain",
@@ -641,24 +731,64 @@ def _reshape(operator):
     )
 
 
+def _to_shape(operator):
+    result = operator.outputs[0].shape
+    if len(operator.inputs) == 2:
+        shape = operator.inputs[1].values()
+    else:
+        shape = np.array(operator.options["newShape"])
+    _fit(shape.shape == (len(result),) and np.sum(shape == -1) <= 1)
+    _reshape(operator, np.where(shape == -1, result, shape).tolist())
+
+
+def _expand_dims(operator):
+    shape = list(operator.inputs[0].shape)
+    shape.insert(_axis(operator.inputs[1].values().item(), len(shape) + 1), 1)
+    _reshape(operator, shape)
+
+
+def _squeeze(operator):
+    shape = operator.inputs[0].shape
+    listed = operator.options.get("squeezeDims")
+    ones = [axis for axis, size in enumerate(shape) if size == 1]
+    axes = ones if listed is None or len(listed) == 0 else listed.tolist()
+    _fit(all(shape[axis] == 1 for axis in axes))
+    gone = {axis % len(shape) for axis in axes}
+    _reshape(operator, [n for axis, n in enumerate(shape) if axis not in gone])
+
+
+def _vectors(operator):
+    """Returns what says how to compute: vectors of one type."""
+    vectors = [tensor.values() for tensor in operator.inputs[1:]]
+    _fit(all(vector.ndim == 1 for vector in vectors))
+    _fit(len({vector.dtype for vector in vectors}) == 1)
+    return vectors
+
+
 def _slice(operator):
     (image, *_), result = _shapes(operator)
-    begin, size = (tensor.values().ravel() for tensor in operator.inputs[1:])
+    begin, size = _vectors(operator)
     _fit(len(begin) == len(size) == len(image))
-    size = np.where(size == -1, np.array(image) - begin, size)
-    _fit((begin >= 0).all() and (begin + size <= image).all())
-    _fit(tuple(size.tolist()) == result)
+    _fit((begin >= 0).all())
+    room = np.array(image) - begin
+    size = np.where(size == -1, room, size)
+    _fit((size <= room).all() and tuple(size.tolist()) == result)
 
 
 def _strided_slice(operator):
     (image, *_), result = _shapes(operator)
-    begin, end, strides = (tensor.values().ravel() for tensor in operator.inputs[1:])
+    begin, end, strides = _vectors(operator)
     options = operator.options
     _require((strides == 1).all(), "limit", "has strides other than 1")
     _require(
         not options["ellipsisMask"] and not options["newAxisMask"],
         "limit",
         "has an ellipsis or a new axis",
+    )
+    _require(
+        not options["offset"],
+        "uncertain",
+        "has an end that counts from its begin, which is newer than the compiler",
     )
     _fit(len(begin) == len(end) == len(strides) <= len(image))
     key = []
@@ -691,8 +821,8 @@ _RULES = {
     "AVERAGE_POOL_2D": _Rule(3, "image", _pool, moves=True),
     "CONCATENATION": _Rule(3, "image ...", _concatenation),
     "CONV_2D": _Rule(5, "image weights bias", _convolution),
-    "DEPTHWISE_CONV_2D": _Rule(6, "image weights bias?", _depthwise),
-    "EXPAND_DIMS": _Rule(1, "image numbers", _reshape, moves=True),
+    "DEPTHWISE_CONV_2D": _Rule(6, "image weights bias", _depthwise),
+    "EXPAND_DIMS": _Rule(1, "image longs", _expand_dims, moves=True),
     "FULLY_CONNECTED": _Rule(9, "image weights bias?", _fully_connected),
     "L2_NORMALIZATION": _Rule(2, "image", _bounded),
     "LOGISTIC": _Rule(3, "image", _bounded),
@@ -702,7 +832,7 @@ _RULES = {
     "MINIMUM": _Rule(4, "image image", _elementwise, moves=True),
     "MUL": _Rule(4, "image image", _elementwise),
     "PACK": _Rule(3, "image ...", _pack, moves=True),
-    "PAD": _Rule(3, "image numbers", _pad, moves=True),
+    "PAD": _Rule(3, "image longs", _pad, moves=True),
     "PRELU": _Rule(1, "image slope", _slope),
     "QUANTIZE": _Rule(2, "image", _unary),
     "REDUCE_MAX": _Rule(3, "image numbers", _reduction, moves=True),
@@ -710,16 +840,16 @@ _RULES = {
     "RELU": _Rule(3, "image", _unary),
     "RELU6": _Rule(3, "image", _unary),
     "RELU_N1_TO_1": _Rule(1, "image", _unary),
-    "RESHAPE": _Rule(1, "image numbers?", _reshape, moves=True),
+    "RESHAPE": _Rule(1, "image numbers?", _to_shape, moves=True),
     "RESIZE_BILINEAR": _Rule(4, "image numbers", _open),
     "RESIZE_NEAREST_NEIGHBOR": _Rule(4, "image numbers", _open),
-    "RSQRT": _Rule(2, "image", _unary),
-    "SLICE": _Rule(5, "image numbers numbers", _slice, moves=True),
+    "RSQRT": _Rule(2, "image", _root),
+    "SLICE": _Rule(5, "image longs longs", _slice, moves=True),
     "SOFTMAX": _Rule(3, "image", _softmax),
     "SPACE_TO_DEPTH": _Rule(2, "image", _space_to_depth, moves=True),
-    "SPLIT": _Rule(4, "numbers image", _split, moves=True),
+    "SPLIT": _Rule(4, "longs image", _split, moves=True, outputs="image ..."),
     "SQUARED_DIFFERENCE": _Rule(2, "image image", _elementwise),
-    "SQUEEZE": _Rule(2, "image", _reshape, moves=True),
+    "SQUEEZE": _Rule(2, "image", _squeeze, moves=True),
     "STRIDED_SLICE": _Rule(
         5, "image numbers numbers numbers", _strided_slice, moves=True
     ),

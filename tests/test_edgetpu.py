@@ -54,7 +54,11 @@ REDUCER = ("ReducerOptions", {"keepDims": False})
 
 # Operator: (inputs, outputs, options), all of which map.
 VALID = {
-    "ADD": ([image(1, 4, 5, 8), image(1, 1, 1, 8)], [image(1, 4, 5, 8)], ()),
+    "ADD": (
+        [image(1, 4, 5, 8), image(1, 1, 1, 8)],
+        [image(1, 4, 5, 8)],
+        ("AddOptions", {}),
+    ),
     "AVERAGE_POOL_2D": ([image(1, 4, 5, 8)], [image(1, 4, 5, 8)], POOL),
     "CONCATENATION": (
         [image(1, 4, 5, 8), image(1, 4, 5, 2)],
@@ -113,7 +117,11 @@ VALID = {
     "RELU": ([image(1, 4, 5, 8)], [image(1, 4, 5, 8)], ()),
     "RELU6": ([image(1, 4, 5, 8)], [image(1, 4, 5, 8)], ()),
     "RELU_N1_TO_1": ([image(1, 4, 5, 8)], [image(1, 4, 5, 8)], ()),
-    "RESHAPE": ([image(1, 4, 5, 8), numbers(1, 160)], [image(1, 160)], ()),
+    "RESHAPE": (
+        [image(1, 4, 5, 8), numbers(1, 160)],
+        [image(1, 160)],
+        ("ReshapeOptions", {"newShape": [1, 160]}),
+    ),
     "SLICE": (
         [image(1, 4, 5, 8), numbers(0, 1, 2, 0), numbers(1, 2, -1, 8)],
         [image(1, 2, 3, 8)],
@@ -130,7 +138,11 @@ VALID = {
         [image(1, 4, 5, 4), image(1, 4, 5, 4)],
         ("SplitOptions", {"numSplits": 2}),
     ),
-    "SQUEEZE": ([image(1, 1, 8)], [image(1, 8)], ("SqueezeOptions", {})),
+    "SQUEEZE": (
+        [image(1, 1, 8)],
+        [image(1, 8)],
+        ("SqueezeOptions", {"squeezeDims": [1]}),
+    ),
     "STRIDED_SLICE": (
         [image(1, 4, 5, 8), *[numbers(*n) for n in ([0] * 4, [1, 3, 5, 8], [1] * 4)]],
         [image(1, 3, 5, 8)],
@@ -156,33 +168,37 @@ for name in ("RSQRT", "SQUARED_DIFFERENCE"):
 VERSIONS = {"TRANSPOSE_CONV": 3, "RSQRT": 2, "SQUARED_DIFFERENCE": 2}
 
 
+def operator_of(name, inputs, outputs, options, version=None):
+    """Returns the `Operator` of a graph that has its inputs, then its outputs."""
+    places = tuple(range(inputs + outputs))
+    version = VERSIONS.get(name, 1) if version is None else version
+    return Operator(name, places[:inputs], places[inputs:], options, version)
+
+
 def graph_of(name, version=None, **changes):
     """Builds the graph of one valid operator with something changed.
 
     Args:
         name: of the operator.
         version: of the operator.
-        **changes: input0, output0, ...: fields of the tensor; anything else: an option.
+        **changes: input0, output0, ...: fields of the tensor, or None to leave it out;
+            anything else: an option.
     """
     inputs, outputs, options = VALID[name]
     tensors = {f"input{n}": tensor for n, tensor in enumerate(inputs)}
     tensors |= {f"output{n}": tensor for n, tensor in enumerate(outputs)}
-    for key in list(changes):
-        if key in tensors:
-            tensors[key] = dataclasses.replace(tensors[key], **changes.pop(key))
+    for key in tensors.keys() & changes.keys():
+        fields = changes.pop(key)
+        tensors[key] = fields and dataclasses.replace(tensors[key], **fields)
     if changes:
         options = (options[0], options[1] | changes)
-    fed = [n for n, tensor in enumerate(tensors.values()) if tensor.data is None]
-    fed = [n for n in fed if n < len(inputs)]
-    places = range(len(inputs), len(tensors))
-    operator = Operator(
-        name,
-        tuple(range(len(inputs))),
-        tuple(places),
-        options,
-        VERSIONS.get(name, 1) if version is None else version,
+    inputs, outputs = (
+        [tensor for key, tensor in tensors.items() if tensor and key.startswith(end)]
+        for end in ("input", "output")
     )
-    return build(list(tensors.values()), [operator], fed, places)
+    operator = operator_of(name, len(inputs), len(outputs), options, version)
+    fed = [n for n, tensor in enumerate(inputs) if tensor.data is None]
+    return build([*inputs, *outputs], [operator], fed, operator.outputs)
 
 
 LOAD = """
@@ -261,7 +277,7 @@ BROKEN = [
     ("ADD", {"input0": {"dtype": "float32"}}, "type", "FLOAT32"),
     ("ADD", {"output0": {"dtype": "int16"}}, "type", "INT16"),
     ("ADD", {"input1": as_dtype("int8")}, "type", "mixes INT8 and UINT8"),
-    ("CONV_2D", {"input2": {"dtype": "int64"}}, "type", "32-bit"),
+    ("CONV_2D", {"input2": {"dtype": "int64"}}, "type", "not INT32"),
     ("CONV_2D", {"input1": {"dtype": "float32"}}, "type", "FLOAT32"),
     ("CONV_2D", {"input1": as_dtype("int8")}, "type", "mixes"),
     ("CONV_2D", {"input1": {"quantized": ([0.1] * 6, 0)}}, "type", "6 scales"),
@@ -277,8 +293,32 @@ BROKEN = [
     ("SOFTMAX", {"output0": {"quantized": (1 / 255, 0)}}, "type", "scale 1/256"),
     ("TANH", {"output0": {"quantized": (1 / 128, 127)}}, "type", "zero point 128"),
     ("PAD", {"output0": {"quantized": (1 / 255, 0)}}, "type", "different scales"),
+    ("ADD", {"input0": {"quantized": (1e30, 0)}}, "type", "1e+30"),
+    ("ADD", {"output0": {"quantized": (1e-30, 0)}}, "type", "1e-30"),
+    (
+        "CONV_2D",
+        through(**INT8) | {"input1": {"dtype": "int8", "quantized": (1 / 128, 5)}},
+        "type",
+        "zero point 5",
+    ),
+    (
+        "DEPTHWISE_CONV_2D",
+        through(**INT8) | {"input1": {"dtype": "int8", "quantized": (1 / 128, -3)}},
+        "type",
+        "zero point -3",
+    ),
+    ("CONV_2D", {"quantizedBiasType": 4}, "type", "type 4"),  # INT64
+    ("RSQRT", {"input0": {"quantized": (1 / 256, 0)}}, "type", "negative"),
     ("QUANTIZE", {"input0": {"dtype": "float32"}}, "type", "FLOAT32"),
     ("MEAN", {"input1": {"dtype": "float32"}}, "type", "FLOAT32"),
+    ("MEAN", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("SUM", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("REDUCE_MAX", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("REDUCE_MIN", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("RESHAPE", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("STRIDED_SLICE", {"input1": {"dtype": "int64"}}, "type", "INT64"),
+    ("TRANSPOSE_CONV", {"input0": {"dtype": "int64"}}, "type", "INT64"),
+    ("SLICE", {"input1": {"dtype": "int64"}}, "shape", "fit"),
     # Shapes.
     ("ADD", {"input0": {"signature": (-1, 4, 5, 8)}}, "shape", "not fixed"),
     ("ADD", {"output0": {"signature": (1, -1, 5, 8)}}, "shape", "not fixed"),
@@ -302,6 +342,23 @@ BROKEN = [
     ("MAX_POOL_2D", {"filterWidth": 0}, "shape", "0"),
     ("SOFTMAX", {"output0": {"shape": (1, 9)}}, "shape", "fit"),
     ("RESHAPE", {"output0": {"shape": (1, 161)}}, "shape", "fit"),
+    ("RESHAPE", {"input1": {"shape": (3,), "data": [1, 7, 7]}}, "shape", "fit"),
+    ("RESHAPE", {"input1": {"data": [2, 80]}}, "shape", "[2, 80]"),
+    ("RESHAPE", {"input1": {"data": [-1, -1]}}, "shape", "fit"),
+    ("RESHAPE", {"input1": {"shape": (1, 2)}}, "shape", "fit"),
+    ("RESHAPE", {"input1": None, "newShape": [3, 3]}, "shape", "[3, 3]"),
+    ("RESHAPE", {"input1": None, "newShape": None}, "shape", "fit"),
+    ("EXPAND_DIMS", {"input1": {"data": 9}}, "shape", "fit"),
+    ("EXPAND_DIMS", {"output0": {"shape": (2, 4)}}, "shape", "[1, 1, 8]"),
+    ("SQUEEZE", {"squeezeDims": [2]}, "shape", "fit"),
+    ("SQUEEZE", {"squeezeDims": [3]}, "shape", "fit"),
+    ("SQUEEZE", {"squeezeDims": None}, "shape", "makes the shape [8]"),
+    ("PACK", {"axis": 6}, "shape", "fit"),
+    ("CONV_2D", {"input1": {"shape": (6, 3, 3, 1, 8)}}, "shape", "fit"),
+    ("SLICE", {"input1": {"shape": (2, 2), "data": 0}}, "shape", "fit"),
+    ("DEPTHWISE_CONV_2D", {"input2": None}, "shape", "2 inputs"),
+    ("ADD", {"output0": None}, "shape", "0 outputs"),
+    ("SPLIT", {"output1": None}, "shape", "fit"),
     ("PAD", {"output0": {"shape": (1, 6, 8, 8)}}, "shape", "fit"),
     # Limits.
     ("CONV_2D", {"input1": {"data": None}}, "limit", "constant"),
@@ -312,6 +369,20 @@ BROKEN = [
     ("CONV_2D", {"input1": {"shape": (6, 3, 3, 4)}}, "limit", "grouped"),
     ("CONV_2D", {"fusedActivationFunction": 4}, "limit", "activation"),  # TANH
     ("MAX_POOL_2D", {"fusedActivationFunction": 1}, "limit", "activation"),
+    ("L2_NORMALIZATION", {"fusedActivationFunction": 1}, "limit", "activation"),
+    ("TRANSPOSE_CONV", {"fusedActivationFunction": 1}, "limit", "activation"),
+    ("AVERAGE_POOL_2D", {"filterHeight": 2**30}, "limit", "1073741824"),
+    ("CONV_2D", {"dilationHFactor": 2**30, "dilationWFactor": 2**30}, "limit", "1024"),
+    ("CONV_2D", {"strideH": 2**20, "strideW": 2**20}, "limit", "stride 1048576"),
+    ("RELU", through(shape=(1, 2**30)), "limit", "268435456 at most"),
+    ("ADD", {"output0": {"quantized": (1e-5, 0)}}, "limit", "391 steps"),
+    ("CONV_2D", {"output0": {"quantized": (1e-7, 0)}}, "limit", "305 steps"),
+    (
+        "SQUARED_DIFFERENCE",
+        {"output0": {"dtype": "int8", "quantized": (1e-8, -128)}},
+        "limit",
+        "steps of its result",
+    ),
     ("AVERAGE_POOL_2D", {"fusedActivationFunction": 3}, "limit", "activation"),
     ("CONCATENATION", {"fusedActivationFunction": 1}, "limit", "activation"),
     ("CONCATENATION", {"input1": {"data": 5}}, "limit", "zeros"),
@@ -383,6 +454,11 @@ BROKEN = [
         "strides",
     ),
     ("STRIDED_SLICE", {"newAxisMask": 1}, "limit", "new axis"),
+    # What the rules leave open.
+    ("SOFTMAX", {"beta": float("nan")}, "uncertain", "beta nan"),
+    ("SOFTMAX", {"beta": 0.0}, "uncertain", "beta 0.0"),
+    ("SOFTMAX", {"beta": -1.0}, "uncertain", "beta -1.0"),
+    ("STRIDED_SLICE", {"offset": True}, "uncertain", "counts from its begin"),
     # Versions.
     ("CONV_2D", {"version": 6}, "version", "up to 5"),
     ("TRANSPOSE_CONV", {"version": 4}, "version", "up to 3"),
@@ -418,6 +494,56 @@ def test_no_operator_maps_with_another_type(name, dtype):
     for place in eight_bit:
         (verdict,) = edgetpu.check(graph_of(name, **{place: as_dtype(dtype)})).verdicts
         assert verdict.kind == "type"
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_no_operator_maps_with_an_output_too_many(name):
+    inputs, outputs, options = VALID[name]
+    operator = operator_of(name, len(inputs), len(outputs) + 1, options)
+    fed = [n for n, tensor in enumerate(inputs) if tensor.data is None]
+    tensors = [*inputs, *outputs, outputs[0]]
+    content = build(tensors, [operator], fed, operator.outputs)
+    (verdict,) = edgetpu.check(content).verdicts
+    assert verdict.kind == "shape"
+
+
+LONGS = {
+    "EXPAND_DIMS": ["input1"],
+    "PAD": ["input1"],
+    "SLICE": ["input1", "input2"],
+    "SPLIT": ["input0"],
+}
+
+
+def test_numbers_of_64_bits_map_where_tflite_runs_them(tmp_path):
+    contents = [
+        graph_of(name, **{place: {"dtype": "int64"} for place in places})
+        for name, places in LONGS.items()
+    ]
+    assert all(edgetpu.check(content).complete for content in contents)
+    results = run_by_litert(contents, tmp_path)
+    assert all(result.startswith("ran") for result in results), results
+
+
+@pytest.mark.parametrize(
+    "name, changes",
+    [
+        ("RESHAPE", {"input1": {"data": [1, -1]}}),
+        ("RESHAPE", {"input1": None}),
+        ("EXPAND_DIMS", {"input1": {"data": -2}}),
+        ("SQUEEZE", {"squeezeDims": [-2], "output0": {"shape": (1, 8)}}),
+        ("SQUEEZE", {"squeezeDims": None, "output0": {"shape": (8,)}}),
+    ],
+)
+def test_other_ways_to_say_a_shape_map(name, changes):
+    assert edgetpu.check(graph_of(name, **changes)).complete
+
+
+def test_sparse_weights_are_left_open():
+    model = tflite_file.parse(graph_of("FULLY_CONNECTED"))
+    model.subgraphs[0].tensors[1].sparsity = schema.SparsityParametersT()
+    (verdict,) = edgetpu.check(tflite_file.pack(model)).verdicts
+    assert verdict.kind == "uncertain" and "sparse" in verdict.reason
 
 
 def test_scales_for_each_channel_are_for_convolutions_of_int8():
