@@ -1,5 +1,6 @@
 """What maps to the Edge TPU: against Coral's own compiler, and rule by rule."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from conftest import run_command
 from flatbuffers.table import Table
 from graphs import Operator, Tensor, build
+from mutants import mutant
 from test_command_line import one_error
 
 import edgetpu
@@ -803,6 +805,35 @@ def test_what_maps_after_random_damage_is_run_by_tflite(files, tmp_path):
             mapping.append(bytes(damaged))
         stay += not report.complete
     assert refused > 20 and stay > 5 and len(mapping) > 50
+    results = run_by_litert(mapping, tmp_path)
+    wrong = [result for result in results if not result.startswith("ran")]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "seed, count", [(0, 20), pytest.param(1, 400, marks=pytest.mark.slow)]
+)
+def test_what_maps_of_mutated_operators_is_run_by_tflite(seed, count, tmp_path):
+    rng = np.random.default_rng(seed)
+    kinds, mapping = collections.Counter(), []
+    for name, (inputs, outputs, options) in VALID.items():
+        operator = operator_of(name, len(inputs), len(outputs), options)
+        for _ in range(count):
+            content = mutant([*inputs, *outputs], operator, len(inputs), rng)
+            try:
+                report = edgetpu.check(content)
+            except ValueError as error:
+                assert "\n" not in str(error)
+                kinds["refused"] += 1
+                continue
+            kinds[report.verdicts[0].kind] += 1
+            if report.complete:
+                mapping.append(content)
+    assert kinds.keys() == {
+        *("refused", "type", "shape", "version", "limit", "uncertain"),
+        None,
+    }
+    assert kinds[None] > 5 * count
     results = run_by_litert(mapping, tmp_path)
     wrong = [result for result in results if not result.startswith("ran")]
     assert not wrong
