@@ -189,6 +189,61 @@ def seen(batches):
     )
 
 
+def test_repeats_reach_every_example_of_a_large_dataset(streamed, monkeypatch):
+    """So many epochs as there are repeats see all of it, also what is read last."""
+    monkeypatch.setattr(input_pipeline, "SHUFFLE_BUFFER", 16)
+    monkeypatch.setattr(
+        augmentation, "augment", lambda recipe, preprocessing, image, seed: image
+    )
+    found = batches(streamed, batch_size=40, epochs=3, repeats=3)
+    assert len(found) == 3 * 10
+    epochs = [seen(found[start : start + 10]) for start in (0, 10, 20)]
+    assert [sum(epoch.values()) for epoch in epochs] == [400] * 3
+    together = epochs[0] + epochs[1] + epochs[2]
+    assert len(together) >= 399
+    # 134, 133 and 133 different ones make 400: one fills up.
+    assert sum(count > 3 for count in together.values()) == 1
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path, monkeypatch):
+    """As in published test splits that have no labels."""
+    import tensorflow_datasets as tfds
+
+    class Unlabelled(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(32, 32, 3)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, manager):
+            return {
+                "train": self._generate_examples(0, 1, 2),
+                "test": self._generate_examples(0, -1),
+            }
+
+        def _generate_examples(self, *labels):
+            for index, label in enumerate(labels):
+                image = np.zeros((32, 32, 3), np.uint8)
+                yield index, {"image": image, "label": label}
+
+    Unlabelled(data_dir=tmp_path).download_and_prepare()
+    monkeypatch.setattr(tfds, "list_builders", lambda **_: ["unlabelled"])
+    dataset = input_pipeline.load("unlabelled", tmp_path)
+    with input_pipeline.damaged_images_named(dataset):
+        assert len(batches(dataset, batch_size=3, epochs=1)) == 1
+        with pytest.raises(UserError, match="of class -1, and classes 0 to 2 only"):
+            with input_pipeline.damaged_images_named(dataset):
+                list(input_pipeline.evaluation_batches(dataset.held_out, SMALL, 2))
+
+
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_workers_read_parts_of_a_large_dataset(streamed, repeats, monkeypatch):
     monkeypatch.setattr(

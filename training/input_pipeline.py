@@ -33,6 +33,7 @@ CACHE_BYTES = 1 << 30
 SHUFFLE_BUFFER = 8192
 # One in so many images is held out where a dataset has but one part.
 HELD_OUT_EVERY = 5
+UNKNOWN_LABEL = "a label beyond the classes"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those of tfds's ImageFolder
 
 
@@ -294,6 +295,7 @@ def _tfds_split(builder, name):
 
     image, label = builder.info.supervised_keys
     read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+    classes = builder.info.features[label].num_classes
 
     def read(*keys, span=""):
         dataset = builder.as_dataset(
@@ -302,7 +304,17 @@ def _tfds_split(builder, name):
             read_config=read_config,
             decoders={image: tfds.decode.SkipDecoding()},
         )
-        return dataset.map(lambda example: tuple(example[key] for key in keys))
+
+        def checked(example):
+            # Some published splits have no labels: all are -1.
+            found = example[label]
+            known = (found >= 0) & (found < classes)
+            with tf.control_dependencies(
+                [tf.debugging.Assert(known, [UNKNOWN_LABEL, found])]
+            ):
+                return tuple(tf.identity(example[key]) for key in keys)
+
+        return dataset.map(checked)
 
     splits = builder.info.splits
     filename = "image/filename"  # a feature of ImageFolder's
@@ -364,13 +376,9 @@ def without_damaged(dataset):
     """
 
     def of(split):
-        sizes = _parallel_map(
-            split.read().enumerate(),
-            lambda index, x: (index, tf.size(decoding.decode(x[0]))),
-        )
-        whole = np.zeros(split.examples, bool)
-        whole[[index for index, _ in sizes.ignore_errors().as_numpy_iterator()]] = True
-        for index in np.flatnonzero(~whole):
+        whole = np.ones(split.examples, bool)
+        for index in _damaged(split):
+            whole[index] = False
             name = _example_name(split, index)
             print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
         if not whole.any():
@@ -382,18 +390,39 @@ def without_damaged(dataset):
     )
 
 
+def _damaged(split):
+    """Yields the numbers of the images that cannot be decoded."""
+    sizes = _parallel_map(
+        split.read().enumerate(),
+        lambda index, x: (index, tf.size(decoding.decode(x[0]))),
+    )
+    expected = 0
+    for index, _ in sizes.ignore_errors().as_numpy_iterator():
+        yield from range(expected, index)
+        expected = index + 1
+    yield from range(expected, split.examples)
+
+
 @contextlib.contextmanager
 def damaged_images_named(dataset):
     """Turns the failure to decode an image into an error that names it.
 
     Raises:
-        UserError: an image inside `dataset` cannot be decoded.
+        UserError: an image inside `dataset` cannot be decoded, or has a label that is
+            none of the classes.
     """
     try:
         yield
-    except tf.errors.InvalidArgumentError:
+    except tf.errors.InvalidArgumentError as error:
+        label = re.search(rf"{UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
+        if label:
+            raise UserError(
+                f"dataset {dataset.name} has an image of class {label[1]}, and classes "
+                f"0 to {len(dataset.labels) - 1} only: prepare it again, with labels"
+            ) from error
         for split in (dataset.train, dataset.held_out):
-            for index, (encoded, _) in enumerate(split.read()):
+            for index in _damaged(split):
+                (encoded, _), *_ = split.read().skip(index).take(1)
                 try:
                     decoding.decode(encoded)
                 except tf.errors.InvalidArgumentError as error:
@@ -529,10 +558,14 @@ def train_batches(
         # Without this the order would depend on tf.random.set_seed too (and a
         # seed that is a tensor would be refused beside it).
         tf.compat.v1.get_default_graph().seed = None
-        shuffled = source.shuffle(
+        # Epochs with repeats take turns: each would be the beginning of a large
+        # dataset. Where the turns are uneven, one example more fills them up.
+        chosen = source.filter(lambda index, _: index % repeats == epoch % repeats)
+        shuffled = (chosen if repeats > 1 else source).shuffle(
             examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
         )
         if repeats > 1:
+            shuffled = shuffled.concatenate(source.take(1))
             of_worker = batch_size // share.workers if alone else batch_size
             shuffled = _repeated(shuffled, repeats, of_worker)
         if alone:
