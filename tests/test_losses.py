@@ -26,8 +26,8 @@ def test_smoothed_cross_entropy_is_that_of_keras():
 def test_scores_have_the_loss_of_their_logits():
     scores = tf.nn.softmax(LOGITS)
     np.testing.assert_allclose(
-        losses.cross_entropy(losses.logits_of_scores(scores), TARGETS),
-        losses.cross_entropy(LOGITS, TARGETS),
+        losses.cross_entropy(losses.logits_of_scores(scores), TARGETS, 0.1),
+        losses.cross_entropy(LOGITS, TARGETS, 0.1),
         rtol=1e-4,
     )
 
@@ -39,6 +39,16 @@ def test_binary_cross_entropy_takes_what_is_mixed_in_for_there():
     expected = -np.log(np.where(there, likely, 1 - likely)).mean(-1)
     recipe = recipes.RECIPES["strikes_back_a3"]
     found = losses.of(recipe)(LOGITS[:2], tf.constant(mixed))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_binary_targets_are_smoothed_behind_the_threshold():
+    recipe = recipes.RECIPES["strikes_back_a1"]
+    assert recipe.label_smoothing == 0.1
+    likely = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    wanted = np.where(TARGETS, 0.9 + 0.02, 0.02)
+    expected = -(wanted * np.log(likely) + (1 - wanted) * np.log(1 - likely)).mean(-1)
+    found = losses.of(recipe)(LOGITS, tf.constant(TARGETS))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

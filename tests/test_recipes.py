@@ -41,6 +41,39 @@ def test_fewer_epochs_move_the_decays_in_proportion():
     )
 
 
+def test_a_short_run_warms_up_no_longer_than_a_tenth_and_ends_low():
+    for name, recipe in recipes.RECIPES.items():
+        for epochs in (1, 5, 20):
+            short = recipes.with_epochs(recipe, epochs)
+            rates = recipes.learning_rates(short, 100)
+            assert rates.index(max(rates)) <= 10 * epochs, name
+            assert rates[-1] <= 0.1 * recipe.learning_rate, name
+    assert recipes.with_epochs(recipes.RECIPES["cifar"], 80).warmup_epochs == 1
+
+
+def test_fewer_epochs_average_over_fewer():
+    short = recipes.with_epochs(recipes.RECIPES["torchvision_v2"], 60)
+    assert short.average_epochs == pytest.approx(2.34)
+
+
+def test_recipes_that_hardly_fit_are_told():
+    def misfit(recipe, dataset):
+        return recipes.misfit(recipes.RECIPES[recipe], dataset)
+
+    assert "mirrors images" in misfit("strikes_back_a3", "digits")
+    assert misfit("paper_cifar", "folder") == (
+        "it is for images of 32 pixels, those of folder are larger"
+    )
+    assert "224 pixels, those of cifar10 are smaller" in misfit("imagenet", "cifar10")
+    for recipe, dataset in (
+        ("digits", "digits"),
+        ("paper_cifar", "cifar100"),
+        ("strikes_back_a1", "imagenet2012"),
+        ("torchvision_v2", "folder"),
+    ):
+        assert misfit(recipe, dataset) is None
+
+
 def test_every_recipe_names_an_augmentation():
     for recipe in recipes.RECIPES.values():
         assert recipe.augmentation in augmentation.AUGMENTATIONS

@@ -89,6 +89,9 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     if name not in recipes.RECIPES:
         raise unknown("recipe", name, recipes.RECIPES)
     recipe = _overridden(recipes.RECIPES[name], settings)
+    misfit = recipes.misfit(recipes.RECIPES[name], settings.dataset)
+    if misfit:
+        print(f"warning: --recipe={name}: {misfit}", file=sys.stderr)
     teacher = settings.teacher
     if teacher and teacher not in keras_resnet.list_models():
         teacher = _absolute(teacher)
@@ -143,6 +146,7 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
         getattr(plain, "preprocessing", None) or Preprocessing((0, 0)),
         input_size=(recipe.image_size, recipe.image_size),
         crop_fraction=recipe.crop_fraction,
+        interpolation=recipe.interpolation,
     )
     distilled = None
     if settings.teacher:

@@ -43,7 +43,8 @@ class Recipe:
             arXiv 1906.06423).
         stochastic_depth: probability that an example skips the last block while
             it trains; see `stochastic_depth.with_stochastic_depth`.
-        crop_fraction: see `keras_resnet.preprocessing.Preprocessing`.
+        crop_fraction, interpolation: with which it is evaluated; see
+            `keras_resnet.preprocessing.Preprocessing`.
         shortcut: option "A", "B" or "C" of the paper's section 3.3.
     """
 
@@ -71,6 +72,7 @@ class Recipe:
     train_size: int | None = None
     stochastic_depth: float = 0.0
     crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
     shortcut: str = "B"
 
     def __post_init__(self):
@@ -91,7 +93,7 @@ class Recipe:
 
 _PHOTOGRAPHS = dict(image_size=224, crop_fraction=0.875)
 # Wightman et al., "ResNet strikes back", arXiv 2110.00476, table 2: what its
-# procedures share.
+# procedures share, evaluated as timm publishes their weights.
 _STRIKES_BACK = dict(
     batch_size=2048,
     warmup_epochs=5,
@@ -102,6 +104,7 @@ _STRIKES_BACK = dict(
     cutmix=1.0,
     image_size=224,
     crop_fraction=0.95,
+    interpolation="bicubic",
 )
 
 RECIPES = {
@@ -234,9 +237,37 @@ def default_name(dataset):
 
 
 def with_epochs(recipe, epochs):
-    """Returns the recipe for another number of epochs, its decays in proportion."""
-    scaled = tuple(at * epochs / recipe.epochs for at in recipe.decay_epochs)
-    return dataclasses.replace(recipe, epochs=epochs, decay_epochs=scaled)
+    """Returns the recipe for another number of epochs.
+
+    Decays and the moving average are in proportion; the warm-up stays as long as it
+    is, but no longer than a tenth of the epochs.
+    """
+    share = epochs / recipe.epochs
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        decay_epochs=tuple(at * share for at in recipe.decay_epochs),
+        average_epochs=recipe.average_epochs * share,
+        warmup_epochs=min(recipe.warmup_epochs, epochs / 10),
+    )
+
+
+def misfit(recipe, dataset):
+    """Returns why a recipe hardly fits a dataset, as text, or None.
+
+    Args:
+        recipe: a `Recipe`.
+        dataset: the dataset's name.
+    """
+    usual = default_name(dataset)
+    if "flip" in recipe.augmentation and "flip" not in RECIPES[usual].augmentation:
+        return f"it mirrors images, and in {dataset} mirrored ones mean something else"
+    sizes = [r.image_size for r in (recipe, RECIPES[usual])]
+    if max(sizes) > 4 * min(sizes):
+        return f"it is for images of {sizes[0]} pixels, those of {dataset} are " + (
+            "smaller" if sizes[0] > sizes[1] else "larger"
+        )
+    return None
 
 
 def learning_rates(recipe, steps_per_epoch):
