@@ -14,9 +14,10 @@ import loop
 import losses
 import run_folder
 from command_line import UserError
-from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing, classes
 
 SMALL = Preprocessing((32, 32))
+CIFAR10 = [name for name, _ in classes("cifar10")]
 
 
 def test_the_teacher_has_its_share_of_the_loss():
@@ -29,7 +30,7 @@ def test_the_teacher_has_its_share_of_the_loss():
     soft = losses.distillation(logits, np.log(scores), distillation.TEMPERATURE)
     expected = 0.1 * np.arange(4) + 0.9 * soft.numpy()
     for preprocessing in (model.preprocessing, other):
-        distilled = distillation.open_teacher("resnet20", range(10), preprocessing)
+        distilled = distillation.open_teacher("resnet20", CIFAR10, preprocessing)
         found = distilled(
             tf.constant(preprocessing.normalize(pixels)),
             logits,
@@ -61,6 +62,11 @@ def test_a_student_learns_from_a_run(digits_run, tmp_path):
     "teacher, change, message",
     [
         ("resnet32", {}, "no weights ship for resnet32"),
+        (
+            "resnet20",
+            {},
+            r"knows 10 classes \(airplane, ...\), .* 10 others \(0, ...\)",
+        ),
         ("nobody", {}, "or the folder of a run. Received: '.*nobody'"),
         ("run", dict(image_size=64), "takes images of 32x32 pixels, the student of 64"),
     ],
@@ -76,5 +82,14 @@ def test_who_cannot_teach_is_refused(digits_run, tmp_path, teacher, change, mess
 def test_a_teacher_of_other_classes_is_refused(digits_run):
     with pytest.raises(UserError, match="other classes"):
         distillation.open_teacher(str(digits_run), ("cat", "dog"), SMALL)
-    with pytest.raises(UserError, match="knows 10 classes, the dataset has 2"):
+    with pytest.raises(UserError, match="knows 10 classes .* dataset has 2 others"):
         distillation.open_teacher("resnet20", ("cat", "dog"), SMALL)
+
+
+def test_a_teacher_that_cannot_be_downloaded_is_one_line(monkeypatch):
+    def no_network(**_):
+        raise ValueError("the weights cannot be downloaded")
+
+    monkeypatch.setattr(keras_resnet, "ResNet50", no_network)
+    with pytest.raises(UserError, match="--teacher=resnet50: the weights cannot be"):
+        distillation.open_teacher("resnet50", CIFAR10, SMALL)

@@ -15,6 +15,7 @@ import losses
 import run_folder
 from command_line import UserError
 from fused_norm import with_fused_norm
+from keras_resnet.preprocessing import classes
 
 # Of the loss; the rest is that of the labels. Cho and Hariharan, arXiv 1910.01348,
 # and Tian et al., arXiv 1910.10699, section 4, use these for small images.
@@ -40,17 +41,21 @@ def open_teacher(name, labels, preprocessing):
             the student's.
     """
     if name in keras_resnet.list_models():
-        model = getattr(keras_resnet, name.replace("resnet", "ResNet"))()
+        try:
+            model = getattr(keras_resnet, name.replace("resnet", "ResNet"))()
+        except ValueError as error:  # its weights cannot be had
+            raise UserError(f"--teacher={name}: {error}") from error
         if not hasattr(model, "preprocessing"):
             raise UserError(
                 f"--teacher: no weights ship for {name}: train it, and give its "
                 f"--model_dir. Received: {name!r}"
             )
         expected = model.preprocessing
-        if len(labels) != model.output_shape[-1]:
+        known = [identifier for identifier, _ in classes(model.dataset)]
+        if list(labels) != known:
             raise UserError(
-                f"--teacher={name} knows {model.output_shape[-1]} classes, the dataset "
-                f"has {len(labels)}"
+                f"--teacher={name} knows {len(known)} classes ({known[0]}, ...), the "
+                f"dataset has {len(labels)} others ({labels[0]}, ...)"
             )
     elif pathlib.Path(name).is_dir():
         config = run_folder.read_config(name)
