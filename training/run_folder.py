@@ -75,7 +75,9 @@ def claim(directory, result, settings, recipe, preprocessing, labels, write=True
         for key, value in config[section].items():
             if there[section].get(key) != value:
                 received = f"{_shown(there[section].get(key))} there, {_shown(value)}"
-                differences.setdefault(key, f"{key}={received} received")
+                differences[key] = f"{key}={received} received"
+        if differences:  # what follows from them differs too
+            break
     if there["labels"] != config["labels"]:
         differences["labels"] = "the dataset's labels differ"
     metrics = read_metrics(directory)
