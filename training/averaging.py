@@ -16,7 +16,7 @@ class Averages:
             steps: time constant: each step the average moves by 1 / steps of its
                 distance; faster in the beginning, when it knows little.
         """
-        self._model, self._steps = model, steps
+        self._model, self._steps = model, max(1.0, steps)  # of a very short run
         weights = [weight.value for weight in model.weights]
         self.variables = [tf.Variable(w, trainable=False) for w in weights]
 
