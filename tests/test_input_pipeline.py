@@ -309,6 +309,17 @@ def test_epochs_differ_in_order_and_augmentation(digits):
     assert not np.array_equal(*labels)
 
 
+@pytest.mark.parametrize("changes", [{}, EVERYTHING])
+def test_batches_do_not_depend_on_the_number_of_threads(digits, changes):
+    found = []
+    for threads in (1, 8):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        made = train_batches(digits, epochs=1, **changes).with_options(options)
+        found.append(list(made.as_numpy_iterator()))
+    assert equal(*found)
+
+
 def test_an_epoch_sees_no_example_twice(digits):
     """Without augmentation: a padding of zero shifts nothing."""
     plain = Preprocessing((8, 8))
