@@ -186,7 +186,11 @@ def _export_of(run, tflite, config):
         raise UserError(f"{tflite} is no export of edge/export.py: {error}") from error
     if labels != config["labels"]:
         raise UserError(f"{tflite} has other labels than the run")
-    if made_from != files.sha256(run / "model.keras"):
+    sources = [files.sha256(run / "model.keras")]
+    tuned = files.read_json(run / "qat" / "config.json")
+    if tuned and tuned["settings"]["model_sha256"] in sources:
+        sources.append(files.sha256(run / "qat" / "saved_model"))
+    if made_from not in sources:
         raise UserError(f"{tflite} was not made from {run / 'model.keras'}")
     report = files.read_json(tflite.with_suffix(".report.json"))
     if report is None:
