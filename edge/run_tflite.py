@@ -72,6 +72,7 @@ import io
 import itertools
 import json
 import math
+import mmap
 import os
 import re
 import signal
@@ -279,15 +280,16 @@ class FlatbufferWalk:
 
 
 def read_model(path):
-    """Read a `.tflite` file and refuse one that a runtime could not bear.
+    """Look through a `.tflite` file and refuse one that a runtime could not bear.
 
     Returns:
-      (bytes of the file, `FlatbufferWalk` through it).
+      (the file's bytes as an `mmap`: what is not needed is not read, and the runtime
+      maps the same; `FlatbufferWalk` through them).
 
     Raises:
       UserError: not a TFLite model, truncated or damaged.
     """
-    with open_file(path) as file, blamed_on(path, OSError, MemoryError):
+    with open_file(path) as file, blamed_on(path, OSError):
         size, identifier = os.fstat(file.fileno()).st_size, file.read(8)[4:]
         if identifier != b"TFL3":
             raise UserError(
@@ -298,8 +300,7 @@ def read_model(path):
             raise UserError(
                 f"{path}: {size} bytes, a TFLite model has at most {MAX_MODEL_BYTES}"
             )
-        file.seek(0)
-        data = file.read()
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         walk = FlatbufferWalk(data)
         tail = data[walk.end :]
@@ -319,7 +320,7 @@ def read_metadata(data, model):
     """Read TFLite's standard metadata, as far as it matters here.
 
     Args:
-      data: bytes of the whole file.
+      data: all of the file, bytes or an `mmap`.
       model: the `FlatbufferWalk` through it.
 
     Returns:
@@ -366,11 +367,12 @@ def check_normalization(mean, std):
         raise ValueError(f"std: expected numbers above 0, received {std}")
 
 
-def read_archive(data, end, labels_name=None):
+def read_archive(path, data, end, labels_name=None):
     """Read the files that travel inside a model, without trusting their sizes.
 
     Args:
-      data: bytes of the whole file.
+      path: of the model.
+      data: all of the file, bytes or an `mmap`.
       end: first byte behind the flatbuffer, where the archive begins.
       labels_name: the label file according to the metadata, or None.
 
@@ -384,7 +386,7 @@ def read_archive(data, end, labels_name=None):
     """
     if not zipfile.is_zipfile(io.BytesIO(data[end:])):
         return None, None
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         texts = [name for name in names if name.endswith(".txt")]
         if labels_name not in names:
@@ -544,18 +546,24 @@ def refuse_numpy_2(version):
         )
 
 
-def build_interpreter(interpreter_class, model, threads, delegate=None):
+def build_interpreter(interpreter_class, path, threads, delegate=None):
     """Make an interpreter, still without memory for its tensors.
 
     Args:
       interpreter_class: from `load_runtime`.
-      model: bytes of the file, the very ones that were checked.
+      path: of the model, as it was checked.
       threads: int, CPU threads.
       delegate: from `load_delegate`, or None for the CPU.
     """
     options = {"experimental_delegates": [delegate]} if delegate else {}
+    try:
+        path.encode()
+        options["model_path"] = path
+    except UnicodeEncodeError:  # a name that the runtimes do not take
+        with open_file(path) as file:
+            options["model_content"] = file.read()
     with silenced_stderr():
-        return interpreter_class(model_content=model, num_threads=threads, **options)
+        return interpreter_class(num_threads=threads, **options)
 
 
 def default_threads():
@@ -818,13 +826,15 @@ class Classifier:
         self._bgr = bgr
         start = time.perf_counter()
         data, walk = read_model(model_path)
-        self._build(interpreter_class, data, walk, delegate, delegate_options or {})
+        self._build(interpreter_class, walk, delegate, delegate_options or {})
         with blamed_on(model_path, ValueError):
             self._check_tensors()
         with blamed_on(f"{model_path}: its metadata is damaged", ValueError):
             metadata = read_metadata(data, walk)
         with blamed_on(f"{model_path}: the archive inside is damaged", Exception):
-            labels, preprocessing = read_archive(data, walk.end, metadata.labels_name)
+            labels, preprocessing = read_archive(
+                model_path, data, walk.end, metadata.labels_name
+            )
         self.preprocessing = None
         if preprocessing is not None:
             where = f"{model_path}: preprocessing.json inside"
@@ -840,7 +850,7 @@ class Classifier:
         self.labels = self._read_labels(labels, labels_path)
         self.load_milliseconds = milliseconds_since(start)
 
-    def _build(self, interpreter_class, data, walk, delegate, options):
+    def _build(self, interpreter_class, walk, delegate, options):
         """Build the interpreter, with a delegate if there is one."""
         custom_ops = {code.get("custom") for code in walk.root.get("codes", ())}
         compiled = "edgetpu-custom-op" in custom_ops
@@ -852,7 +862,7 @@ class Classifier:
         self._who = f"{self.path}: {who}"
         with blamed_on(self._who, RuntimeError, ValueError):
             self._interpreter = build_interpreter(
-                interpreter_class, data, self.threads, loaded
+                interpreter_class, self.path, self.threads, loaded
             )
             # Each part that a delegate takes becomes one more operator. XNNPACK, the
             # runtime's own, comes only when the tensors get their memory.
@@ -2292,8 +2302,6 @@ def supervise():
     Returns:
       the exit code.
     """
-    import mmap
-
     guard, messages, code = Guard(mmap.mmap(-1, 4096)), Messages(), -1
     while code < 0:
         last_code, code = code, run_child(guard)

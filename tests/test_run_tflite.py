@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,6 +28,7 @@ from run_tflite_fixtures import (
     assert_one_error,
     encoded,
     noise,
+    run_alone,
     run_main,
     with_archive,
 )
@@ -700,6 +702,13 @@ def test_a_closed_stdout_or_stdin_is_one_line(models, pictures):
         result = run_with_closed(descriptor, model, argument)
         assert result.returncode == 2 and words in result.stderr
         assert result.stderr.count("\n") == 1 and result.stdout == ""
+
+
+def test_a_model_s_name_may_be_any_bytes(models, pictures, tmp_path):
+    name = tmp_path / os.fsdecode(b"latin-\xe9.tflite")
+    shutil.copy(models["full"], name)
+    result = run_alone(f"--model={name}", pictures / "g.png")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_closed_stderr_leaves_stdout_clean(models, pictures):
