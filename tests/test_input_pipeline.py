@@ -242,6 +242,8 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="of class -1, and classes 0 to 2 only"):
             with input_pipeline.damaged_images_named(dataset):
                 list(input_pipeline.evaluation_batches(dataset.held_out, SMALL, 2))
+    with pytest.raises(UserError, match="of class -1, and classes 0 to 2 only"):
+        input_pipeline.load("unlabelled", tmp_path, damaged_images="skip")
 
 
 @pytest.mark.parametrize("repeats", [1, 2])

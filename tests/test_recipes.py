@@ -61,15 +61,17 @@ def test_recipes_that_hardly_fit_are_told():
         return recipes.misfit(recipes.RECIPES[recipe], dataset)
 
     assert "mirrors images" in misfit("strikes_back_a3", "digits")
-    assert misfit("paper_cifar", "folder") == (
-        "it is for images of 32 pixels, those of folder are larger"
+    assert misfit("paper_cifar", "imagenet2012") == (
+        "it is for images of 32 pixels, those of imagenet2012 are larger"
     )
     assert "224 pixels, those of cifar10 are smaller" in misfit("imagenet", "cifar10")
     for recipe, dataset in (
         ("digits", "digits"),
         ("paper_cifar", "cifar100"),
         ("strikes_back_a1", "imagenet2012"),
-        ("torchvision_v2", "folder"),
+        ("torchvision_v2", "imagenette/320px-v2"),
+        ("cifar", "mnist"),  # of which nothing is known
+        ("paper_cifar", "folder"),
     ):
         assert misfit(recipe, dataset) is None
 

@@ -64,6 +64,28 @@ def test_a_run_of_an_earlier_version_is_read(claimed):
     assert recipe == recipes.RECIPES["digits"]
 
 
+def test_a_run_of_an_earlier_version_goes_on(claimed):
+    """What it could not be asked for, it did not use."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(Settings):
+        freeze: tuple = ()
+
+    config = run_folder.read_config(claimed)
+    earlier = {k: v for k, v in config["recipe"].items() if k != "interpolation"}
+    (claimed / "config.json").write_text(json.dumps({**config, "recipe": earlier}))
+    (claimed / "checkpoints").mkdir()
+    (claimed / "checkpoints" / "step-00000001.npz").touch()
+
+    def claim(settings):
+        others = recipes.RECIPES["digits"], Preprocessing((8, 8)), ("a", "b")
+        return run_folder.claim(claimed, claimed / "x", settings, *others)
+
+    assert claim(Later()) is None
+    with pytest.raises(UserError, match="freeze=.default. there, .'ranges'. received"):
+        claim(Later(freeze=("ranges",)))
+
+
 @pytest.mark.parametrize("damage", (*DAMAGED, '{"a": 1}'))
 def test_damaged_metrics_are_refused(tmp_path, damage):
     (tmp_path / "metrics.json").write_text(damage)

@@ -325,6 +325,15 @@ def test_a_jpeg_of_many_scans_is_refused(models, capfd, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_film_behind_a_jpeg_is_no_scan(models, tmp_path):
+    data = encoded(Image.fromarray(noise(40, 30)), "JPEG")
+    data += np.random.RandomState(0).bytes(16 << 20)
+    assert data.count(b"\xff\xda") > run_tflite.MAX_SCANS
+    (tmp_path / "a.jpg").write_bytes(data)
+    result = run_alone(f"--model={models['full']}", tmp_path / "a.jpg")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_huge_model_is_refused(models, tmp_path):
     with open(tmp_path / "huge.tflite", "wb") as file:
         file.write(b"\x1c\0\0\0TFL3")

@@ -66,7 +66,9 @@ def sha256(path):
     path = pathlib.Path(path)
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file())
-        lines = [f"{sha256(file)}  {file.relative_to(path)}\n" for file in inside]
+        lines = [
+            f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in inside
+        ]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

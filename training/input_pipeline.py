@@ -378,6 +378,10 @@ def without_damaged(dataset):
     def of(split):
         whole = np.ones(split.examples, bool)
         for index in _damaged(split):
+            try:
+                list(split.read().skip(index).take(1))
+            except tf.errors.InvalidArgumentError as error:
+                raise _unknown_label(dataset, error) or error from error
             whole[index] = False
             name = _example_name(split, index)
             print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
@@ -403,6 +407,15 @@ def _damaged(split):
     yield from range(expected, split.examples)
 
 
+def _unknown_label(dataset, error):
+    """Returns the `UserError` where TensorFlow met a label beyond the classes."""
+    label = re.search(rf"{UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
+    return label and UserError(
+        f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
+        f"{len(dataset.labels) - 1} only: prepare it again, with labels"
+    )
+
+
 @contextlib.contextmanager
 def damaged_images_named(dataset):
     """Turns the failure to decode an image into an error that names it.
@@ -414,12 +427,8 @@ def damaged_images_named(dataset):
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        label = re.search(rf"{UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
-        if label:
-            raise UserError(
-                f"dataset {dataset.name} has an image of class {label[1]}, and classes "
-                f"0 to {len(dataset.labels) - 1} only: prepare it again, with labels"
-            ) from error
+        if unknown_label := _unknown_label(dataset, error):
+            raise unknown_label from error
         for split in (dataset.train, dataset.held_out):
             for index in _damaged(split):
                 (encoded, _), *_ = split.read().skip(index).take(1)

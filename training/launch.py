@@ -58,7 +58,7 @@ def main():
             process.terminate()
         for process in processes:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=60)  # it may be writing a checkpoint
             except subprocess.TimeoutExpired:  # it waits for one that is gone
                 process.kill()
 

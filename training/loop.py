@@ -89,7 +89,7 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     if name not in recipes.RECIPES:
         raise unknown("recipe", name, recipes.RECIPES)
     recipe = _overridden(recipes.RECIPES[name], settings)
-    misfit = recipes.misfit(recipes.RECIPES[name], settings.dataset)
+    misfit = recipes.misfit(recipe, settings.dataset)
     if misfit:
         print(f"warning: --recipe={name}: {misfit}", file=sys.stderr)
     teacher = settings.teacher

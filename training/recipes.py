@@ -227,13 +227,23 @@ RECIPES = {
     ),
 }
 
-# Datasets that have a recipe of their own; all others take "imagenet".
-_DEFAULTS = {"digits": "digits", "cifar10": "cifar", "cifar100": "cifar"}
+# Datasets whose recipe is known to fit; all others take "imagenet".
+_DEFAULTS = {
+    "digits": "digits",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "imagenet2012": "imagenet",
+    "imagenette": "imagenet",
+}
 
 
 def default_name(dataset):
     """Returns the name of the recipe for a dataset."""
-    return _DEFAULTS.get(re.split("[:/]", dataset)[0], "imagenet")
+    return _DEFAULTS.get(_base(dataset), "imagenet")
+
+
+def _base(dataset):
+    return re.split("[:/]", dataset)[0]  # NAME/CONFIG:VERSION
 
 
 def with_epochs(recipe, epochs):
@@ -257,12 +267,15 @@ def misfit(recipe, dataset):
 
     Args:
         recipe: a `Recipe`.
-        dataset: the dataset's name.
+        dataset: the dataset's name; of those without a recipe of their own nothing
+            is known.
     """
-    usual = default_name(dataset)
-    if "flip" in recipe.augmentation and "flip" not in RECIPES[usual].augmentation:
+    if _base(dataset) not in _DEFAULTS:
+        return None
+    usual = RECIPES[default_name(dataset)]
+    if "flip" in recipe.augmentation and "flip" not in usual.augmentation:
         return f"it mirrors images, and in {dataset} mirrored ones mean something else"
-    sizes = [r.image_size for r in (recipe, RECIPES[usual])]
+    sizes = [r.image_size for r in (recipe, usual)]
     if max(sizes) > 4 * min(sizes):
         return f"it is for images of {sizes[0]} pixels, those of {dataset} are " + (
             "smaller" if sizes[0] > sizes[1] else "larger"

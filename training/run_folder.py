@@ -70,11 +70,19 @@ def claim(directory, result, settings, recipe, preprocessing, labels, write=True
         return None
 
     there = read_config(directory)
+    # A run of an earlier version lacks what was added since: there it was not used.
+    given = config["settings"].items()
+    usual = {
+        "settings": {key: value for key, value in given if not value},
+        "recipe": _as_on_disk(dataclasses.asdict(recipes.Recipe(**there["recipe"]))),
+        "preprocessing": {},
+    }
     differences = {}
-    for section in ("settings", "recipe", "preprocessing"):
+    for section in usual:
+        before = usual[section] | there[section]
         for key, value in config[section].items():
-            if there[section].get(key) != value:
-                received = f"{_shown(there[section].get(key))} there, {_shown(value)}"
+            if before.get(key) != value:
+                received = f"{_shown(before.get(key))} there, {_shown(value)}"
                 differences[key] = f"{key}={received} received"
         if differences:  # what follows from them differs too
             break
