@@ -15,6 +15,8 @@ are measured here, on the test split, with the files that are written.
 """
 
 import csv
+import dataclasses
+import json
 import math
 import pathlib
 import sys
@@ -32,6 +34,7 @@ from command_line import UserError  # noqa: E402
 FLAGS = flags.FLAGS
 
 TAG = "cifar10"
+LICENCE = "apache-2.0"
 # Tests measure again on so many test images, the first ones.
 FIRST = 1000
 
@@ -93,11 +96,13 @@ def ship(run, tflite, data_dir, hardware):
     weights = package / registry.SHIPPED / f"{name}.weights.h5"
     device = package.parent / "models" / f"{name}.int8.tflite"
     with tempfile.TemporaryDirectory() as folder:
+        exported = pathlib.Path(folder) / device.name
+        exported.write_bytes(licensed(content))
         stored = pathlib.Path(folder) / weights.name
         write_weights(model, stored)
         card = {
             "name": name,
-            "licence": "apache-2.0",
+            "licence": LICENCE,
             "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
             "float": {
                 **_described(stored, weights.relative_to(package.parent)),
@@ -106,16 +111,16 @@ def ship(run, tflite, data_dir, hardware):
                 ),
             },
             "int8": {
-                **_described(tflite, device.relative_to(package.parent)),
-                "accuracy": accuracy(int8_scores(tflite, images), labels),
+                **_described(exported, device.relative_to(package.parent)),
+                "accuracy": accuracy(int8_scores(exported, images), labels),
             },
             "training": _training(
                 run, config, metrics, history, report, examples, hardware
             ),
         }
-        for path, new in ((weights, stored.read_bytes()), (device, content)):
+        for path, new in ((weights, stored), (device, exported)):
             with files.replacing(path) as temporary:
-                pathlib.Path(temporary).write_bytes(new)
+                pathlib.Path(temporary).write_bytes(new.read_bytes())
     files.write_json(weights.parent / f"{name}.json", card)
     _register(package / "weights.tsv", model.name, card)
     registry.weight_files.cache_clear()
@@ -296,6 +301,26 @@ def _described(path, destination):
         "bytes": path.stat().st_size,
         "sha256": files.sha256(path),
     }
+
+
+def licensed(content):
+    """Returns an export whose metadata name the licence of what ships.
+
+    Args:
+        content: bytes of a file of edge/export.py.
+    """
+    import metadata
+    from keras_resnet.preprocessing import Preprocessing
+
+    found = metadata.read(content)
+    steps = json.loads(found.files["preprocessing.json"])
+    fields = ("input_size", "crop_fraction", "interpolation")
+    return metadata.with_metadata(
+        content,
+        found.files["labels.txt"].decode().splitlines(),
+        Preprocessing(**{name: steps[name] for name in fields}),
+        dataclasses.replace(found.about, license=LICENCE),
+    )
 
 
 # --- The card -----------------------------------------------------------------

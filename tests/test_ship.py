@@ -64,6 +64,8 @@ def check_files(entry):
     assert training["settings"]["model"] == entry.model
     assert len(training["history"]) == 1 + training["recipe"]["epochs"]
     assert training["seconds"] > 0 and training["hardware"]
+    device = (registry.PACKAGE.parent / card["int8"]["file"]).read_bytes()
+    assert metadata.read(device).about.license == card["licence"]
     for text in strings_in(card):
         assert not text.startswith("/") and "=/" not in text, text
 
