@@ -137,6 +137,8 @@ def picture(runs):
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     depths = sorted({run["depth"] for run in runs})
+    # The paper's scale, unless a run ends above it.
+    highest = max(25, 1.2 * max(run["train"][-1][1] for run in runs))
     for axes, (kind, title) in zip(
         figure.subplots(1, 2, sharey=True), KINDS.items(), strict=True
     ):
@@ -152,7 +154,7 @@ def picture(runs):
                     marker="." if len(run["test"]) < 30 else "",
                     label=name,
                 )
-        axes.set(title=title, xlabel="epoch", ylim=(0, 25))
+        axes.set(title=title, xlabel="epoch", ylim=(0, highest))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()

@@ -66,6 +66,7 @@ def test_the_picture_shows_both_errors_of_each_network(runs, tmp_path):
         ("C1", "-"): [[1, 31], [2, 8]],
     }
     assert len(lines(plain)) == 4
+    assert plain.get_ylim() == residual.get_ylim() == (0, 48)  # shows the 40% of one
     assert lines(plain)["C0", "-"] == [[1, 34], [2, 10]]
     path = tmp_path / "curves.png"
     arguments = [f"--runs={','.join(map(str, runs))}", f"--picture={path}"]
