@@ -75,10 +75,10 @@ def test_pixels_and_labels_are_those_of_trainings_evaluation(size, resize_size):
         if size == 128:
             scores, other = classifier.scores(actual), classifier.scores(exact)
             leads.append(scores.max() - scores[other.argmax()])
-    assert len(differences) == 100 and np.mean(differences) < 0.2
-    # A pixel of a hundred rounds otherwise. This small network, the largest trained one
-    # here, then wavers between classes that are a few steps of 1/256 apart.
-    assert sum(lead == 0 for lead in leads) >= 90 or size != 128
+    assert len(differences) == 100 and np.mean(differences) < 0.02
+    # A pixel of some hundred rounds otherwise. This small network, the largest
+    # trained one here, then wavers between classes a few steps of 1/256 apart.
+    assert sum(lead == 0 for lead in leads) >= 95 or size != 128
     assert max(leads, default=0) < 10 / 256
 
 

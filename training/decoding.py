@@ -55,7 +55,7 @@ def upright(image, encoded):
 
 
 def resize_and_crop(image, preprocessing):
-    """Resizes and crops as `preprocessing` says, as PIL would.
+    """Resizes and crops as `preprocessing` says, as on the device.
 
     Args:
         image: uint8 (height, width, 3).
@@ -72,7 +72,7 @@ def resize_and_crop(image, preprocessing):
 
 
 def resize(image, size, interpolation):
-    """Resizes the shorter side to `size`, as PIL would.
+    """Resizes the shorter side to `size`.
 
     Args:
         image: uint8 (height, width, 3).
@@ -85,26 +85,25 @@ def resize(image, size, interpolation):
     shape = tf.shape(image)[:2]
     # The longer side in whole numbers, rounded down like PIL's users do.
     resized = shape * size // tf.reduce_min(shape)
-    # PIL antialiases when it shrinks and rounds to whole levels.
-    method = _METHODS[interpolation]
-    return tf.cond(
+    method = PIL.Image.Resampling[interpolation.upper()]
+
+    # By PIL itself, as on the device. TensorFlow rounds once where PIL does twice: that
+    # changed the first place of 2 or 3 in 100 photographs.
+    def with_pillow(image, resized):
+        height, width = resized.tolist()
+        return np.asarray(PIL.Image.fromarray(image).resize((width, height), method))
+
+    image = tf.cond(
         tf.reduce_all(resized == shape),
         lambda: image,
-        lambda: to_uint8(tf.image.resize(image, resized, method, antialias=True)),
+        lambda: tf.numpy_function(with_pillow, [image, resized], tf.uint8),
     )
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def to_uint8(image):
-    """Rounds to whole levels, as PIL does."""
+    """Rounds to whole levels."""
     return tf.saturate_cast(tf.round(image), tf.uint8)
-
-
-_METHODS = {
-    "nearest": tf.image.ResizeMethod.NEAREST_NEIGHBOR,
-    "bilinear": tf.image.ResizeMethod.BILINEAR,
-    "bicubic": tf.image.ResizeMethod.BICUBIC,
-    "lanczos": tf.image.ResizeMethod.LANCZOS3,
-}
 
 
 def normalize(pixels, preprocessing):
