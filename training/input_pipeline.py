@@ -377,11 +377,9 @@ def without_damaged(dataset):
 
     def of(split):
         whole = np.ones(split.examples, bool)
-        for index in _damaged(split):
-            try:
-                list(split.read().skip(index).take(1))
-            except tf.errors.InvalidArgumentError as error:
-                raise _unknown_label(dataset, error) or error from error
+        for index, error in _damaged(split):
+            if unknown_label := _unknown_label(dataset, error):
+                raise unknown_label from error
             whole[index] = False
             name = _example_name(split, index)
             print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
@@ -395,7 +393,17 @@ def without_damaged(dataset):
 
 
 def _damaged(split):
-    """Yields the numbers of the images that cannot be decoded."""
+    """Yields (number, TensorFlow's error) of the images that cannot be decoded."""
+    for index in _missing(split):
+        try:
+            (encoded, _), *_ = split.read().skip(index).take(1)
+            decoding.decode(encoded)
+        except tf.errors.InvalidArgumentError as error:
+            yield index, error
+
+
+def _missing(split):
+    """Yields the numbers of the images that decoding all of them leaves out."""
     sizes = _parallel_map(
         split.read().enumerate(),
         lambda index, x: (index, tf.size(decoding.decode(x[0]))),
@@ -430,16 +438,12 @@ def damaged_images_named(dataset):
         if unknown_label := _unknown_label(dataset, error):
             raise unknown_label from error
         for split in (dataset.train, dataset.held_out):
-            for index in _damaged(split):
-                (encoded, _), *_ = split.read().skip(index).take(1)
-                try:
-                    decoding.decode(encoded)
-                except tf.errors.InvalidArgumentError as error:
-                    reason = error.message.partition(" [Op:")[0]
-                    raise UserError(
-                        f"{_example_name(split, index)} cannot be decoded: {reason}. "
-                        "Remove or repair it, or train with --damaged_images=skip"
-                    ) from error
+            for index, damage in _damaged(split):
+                reason = damage.message.partition(" [Op:")[0]
+                raise UserError(
+                    f"{_example_name(split, index)} cannot be decoded: {reason}. "
+                    "Remove or repair it, or train with --damaged_images=skip"
+                ) from damage
         raise  # something else
 
 
