@@ -84,11 +84,7 @@ class Preprocessing:
                     f"Received: {image.dtype} {image.shape}"
                 )
             image = Image.fromarray(image)
-        image = image.convert("RGB")
-        shorter, longer = sorted(image.size)
-        size = (self.resize_size, int(self.resize_size * longer / shorter))
-        size = size if image.width <= image.height else size[::-1]
-        image = image.resize(size, Image.Resampling[self.interpolation.upper()])
+        image = resize(image.convert("RGB"), self.resize_size, self.interpolation)
         height, width = self.input_size
         left = round((image.width - width) / 2)
         top = round((image.height - height) / 2)
@@ -107,6 +103,25 @@ class Preprocessing:
         images = np.asarray(images, np.float32)
         images = (images - np.float32(self.mean_rgb_255)) / np.float32(self.std_rgb_255)
         return images if self.channel_order == "rgb" else images[..., ::-1]
+
+
+def resize(image, size, interpolation):
+    """Resizes an image so that its shorter side has `size` pixels.
+
+    Args:
+        image: `PIL.Image`. Not changed.
+        size: pixels; the longer side is rounded down.
+        interpolation: one of `INTERPOLATIONS`.
+
+    Returns:
+        `PIL.Image`.
+    """
+    from PIL import Image
+
+    shorter, longer = sorted(image.size)
+    new_size = (size, int(size * longer / shorter))
+    new_size = new_size if image.width <= image.height else new_size[::-1]
+    return image.resize(new_size, Image.Resampling[interpolation.upper()])
 
 
 # How the usual families of weights want their pixels: the names and numbers of

@@ -6,6 +6,8 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+import keras_resnet.preprocessing
+
 
 def decode(encoded):
     """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), RGB, upright.
@@ -82,21 +84,17 @@ def resize(image, size, interpolation):
     Returns:
         uint8 (height, width, 3).
     """
-    shape = tf.shape(image)[:2]
-    # The longer side in whole numbers, rounded down like PIL's users do.
-    resized = shape * size // tf.reduce_min(shape)
-    method = PIL.Image.Resampling[interpolation.upper()]
 
     # By PIL itself, as on the device. TensorFlow rounds once where PIL does twice: that
     # changed the first place of 2 or 3 in 100 photographs.
-    def with_pillow(image, resized):
-        height, width = resized.tolist()
-        return np.asarray(PIL.Image.fromarray(image).resize((width, height), method))
+    def with_pillow(image):
+        image = PIL.Image.fromarray(image)
+        return np.asarray(keras_resnet.preprocessing.resize(image, size, interpolation))
 
     image = tf.cond(
-        tf.reduce_all(resized == shape),
+        tf.equal(tf.reduce_min(tf.shape(image)[:2]), size),
         lambda: image,
-        lambda: tf.numpy_function(with_pillow, [image, resized], tf.uint8),
+        lambda: tf.numpy_function(with_pillow, [image], tf.uint8),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
