@@ -323,6 +323,10 @@ def fit(
             files.remove_unfinished(folder)
         board = report.open_board(directory)
 
+    def means():
+        examples, loss, right, _ = totals.numpy()
+        return {"loss": loss / examples, "top1": right / examples}
+
     def save():
         try:
             saved.save(step, (history, seconds))
@@ -345,7 +349,7 @@ def fit(
                 until_saved = checkpoint_steps - step % checkpoint_steps
                 count = pace.steps(at_most=min(steps - done, until_saved))
                 waited = run_steps(batches, tf.constant(count))
-                examples, loss, right, finite = totals.numpy()
+                *_, finite = totals.numpy()
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
                 pace.add(count, float(waited), elapsed)
@@ -354,15 +358,13 @@ def fit(
                     bad = step - done + int(finite)
                     raise _diverged("loss is", bad, recipe, saved)
                 if sys.stdout.isatty():
-                    values = {"loss": loss / examples, "top1": right / examples}
-                    bar.update(done, list(values.items()), finalize=False)
+                    bar.update(done, list(means().items()), finalize=False)
                 stop = terminated()
                 if stop or (done < steps and step % checkpoint_steps == 0):
                     save()
                 if stop:
                     raise Terminated
-            examples, loss, right, _ = totals.numpy()
-            values = {"loss": loss / examples, "top1": right / examples}
+            values = means()
             _synchronize(model)
             if (epoch + 1) % evaluation_epochs == 0 or step == len(rates):
                 with averages.taken() if averages else contextlib.nullcontext():
