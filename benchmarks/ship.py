@@ -16,7 +16,6 @@ are measured here, on the test split, with the files that are written.
 
 import csv
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -97,7 +96,7 @@ def ship(run, tflite, data_dir, hardware):
     device = package.parent / "models" / f"{name}.int8.tflite"
     with tempfile.TemporaryDirectory() as folder:
         exported = pathlib.Path(folder) / device.name
-        exported.write_bytes(licensed(content))
+        exported.write_bytes(licensed(content, config["labels"], preprocessing))
         stored = pathlib.Path(folder) / weights.name
         write_weights(model, stored)
         card = {
@@ -303,24 +302,18 @@ def _described(path, destination):
     }
 
 
-def licensed(content):
+def licensed(content, labels, preprocessing):
     """Returns an export whose metadata name the licence of what ships.
 
     Args:
         content: bytes of a file of edge/export.py.
+        labels: names of its classes.
+        preprocessing: what its model expects.
     """
     import metadata
-    from keras_resnet.preprocessing import Preprocessing
 
-    found = metadata.read(content)
-    steps = json.loads(found.files["preprocessing.json"])
-    fields = ("input_size", "crop_fraction", "interpolation")
-    return metadata.with_metadata(
-        content,
-        found.files["labels.txt"].decode().splitlines(),
-        Preprocessing(**{name: steps[name] for name in fields}),
-        dataclasses.replace(found.about, license=LICENCE),
-    )
+    about = dataclasses.replace(metadata.read(content).about, license=LICENCE)
+    return metadata.with_metadata(content, labels, preprocessing, about)
 
 
 # --- The card -----------------------------------------------------------------
