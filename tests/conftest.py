@@ -33,6 +33,22 @@ def run_command(script, *flags, cwd=None):
     )
 
 
+def run_code(code, cwd=None, **environment):
+    """Runs code that imports from training/ in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'training'}",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **environment,
+        },
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The data for development; a user's machine has none of it."""

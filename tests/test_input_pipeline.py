@@ -134,16 +134,19 @@ def test_workers_share_the_evaluation(digits):
     assert sorted(seen[seen >= 0]) == sorted(expected)
 
 
-@pytest.fixture(scope="module")
-def in_files(tmp_path_factory):
-    """A dataset of tensorflow-datasets in four files: {its folder, images}."""
+def prepare(dataset_name, folder, shards=None, **splits):
+    """Prepares a dataset of tensorflow-datasets with three classes.
+
+    Args:
+        dataset_name: of it.
+        folder: to write.
+        shards: files of each split; None lets tfds choose.
+        splits: lists of (image, label) by the names of the splits.
+    """
     import tensorflow_datasets as tfds
 
-    images = np.random.default_rng(0).integers(0, 256, (402, 32, 32, 3), np.uint8)
-    folder = tmp_path_factory.mktemp("tfds")
-
-    class Noise(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = "noise"
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = dataset_name
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -158,18 +161,24 @@ def in_files(tmp_path_factory):
             )
 
         def _split_generators(self, manager):
-            return {
-                "train": self._generate_examples(images[:400]),
-                "test": self._generate_examples(images),
-            }
+            return {name: self._generate_examples(splits[name]) for name in splits}
 
-        def _generate_examples(self, part):
-            for index, image in enumerate(part):
-                yield index, {"image": image, "label": index % 3}
+        def _generate_examples(self, examples):
+            for index, (image, label) in enumerate(examples):
+                yield index, {"image": image, "label": label}
 
-    Noise(data_dir=folder).download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=4)
+    Builder(data_dir=folder).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=shards)
     )
+
+
+@pytest.fixture(scope="module")
+def in_files(tmp_path_factory):
+    """A dataset of tensorflow-datasets in four files: {its folder, images}."""
+    images = np.random.default_rng(0).integers(0, 256, (402, 32, 32, 3), np.uint8)
+    folder = tmp_path_factory.mktemp("tfds")
+    examples = [(image, index % 3) for index, image in enumerate(images)]
+    prepare("noise", folder, shards=4, train=examples[:400], test=examples)
     return folder, images
 
 
@@ -210,32 +219,10 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path, monkeypatch):
     """As in published test splits that have no labels."""
     import tensorflow_datasets as tfds
 
-    class Unlabelled(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(num_classes=3),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, manager):
-            return {
-                "train": self._generate_examples(0, 1, 2),
-                "test": self._generate_examples(0, -1),
-            }
-
-        def _generate_examples(self, *labels):
-            for index, label in enumerate(labels):
-                image = np.zeros((32, 32, 3), np.uint8)
-                yield index, {"image": image, "label": label}
-
-    Unlabelled(data_dir=tmp_path).download_and_prepare()
+    image = np.zeros((32, 32, 3), np.uint8)
+    splits = {"train": (0, 1, 2), "test": (0, -1)}
+    examples = {name: [(image, n) for n in labels] for name, labels in splits.items()}
+    prepare("unlabelled", tmp_path, **examples)
     monkeypatch.setattr(tfds, "list_builders", lambda **_: ["unlabelled"])
     dataset = input_pipeline.load("unlabelled", tmp_path)
     with input_pipeline.damaged_images_named(dataset):

@@ -1,8 +1,4 @@
-import os
-import subprocess
-import sys
-
-from conftest import ROOT
+from conftest import run_code
 from matplotlib.figure import Figure
 from test_command_line import one_error
 
@@ -27,18 +23,7 @@ command_line.run(main)
 
 
 def test_a_full_disk_under_tensorboard_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'training'}",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        },
-    )
-    error = one_error(done)
+    error = one_error(run_code(FULL_DISK, tmp_path))
     assert "cannot be written: tensorboard/events" in error
     assert "File too large" in error
 

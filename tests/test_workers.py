@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_command
+from conftest import ROOT, run_code, run_command
 from test_command_line import one_error
 
 import launch
@@ -196,18 +196,7 @@ def test_the_command_names_a_worker_that_does_not_come(tmp_path):
         f"sys.argv = [{str(script)!r}, '--strategy=multi_worker']\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "PYTHONPATH": f"{ROOT}:{script.parent}",
-            **own,
-        },
-    )
+    done = run_code(code, tmp_path, **own)
     address = json.loads(other["TF_CONFIG"])["cluster"]["worker"][1]
     assert f"worker {address} cannot be reached for 1 s" in one_error(done)
 
