@@ -15,14 +15,14 @@ test-slow: setup environments
 	$(BIN)/python -m pytest -q -m slow
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
-# machine without a GPU, install the CPU build first (see setup.py).
-ZOO_TESTS := $(foreach name,models convert deploy preprocessing registry pretrained,\
-  tests/test_$(name).py)
+# machine without a GPU, install the CPU build first (see pyproject.toml).
+ZOO_TESTS := $(filter-out tests/zoo/test_backends.py tests/zoo/test_download.py,\
+  $(wildcard tests/zoo/test_*.py))
 test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
-	$(BIN)/python -m pytest -q -m "not slow" tests/test_backends.py tests/test_convert.py
+	$(BIN)/python -m pytest -q -m "not slow" tests/zoo/test_backends.py tests/zoo/test_convert.py
 
 lint: setup
 	$(BIN)/ruff check
@@ -30,11 +30,11 @@ lint: setup
 
 # What the tests run that cannot be installed beside TensorFlow, in folders of its own.
 environments: setup
-	$(BIN)/python tests/environments.py
+	$(BIN)/python -m tests.helpers.environments
 
 setup: .venv/installed
 
-.venv/installed: setup.py
+.venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	  sys.exit(0 if (3, 10) <= v < (3, 14) else "error: TensorFlow 2.21 needs \
 	Python 3.10 to 3.13. Received: %d.%d. Try: make PYTHON=python3.12" % v[:2])'

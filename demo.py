@@ -57,11 +57,10 @@ def classify(model, *arguments, output=None):
 
 def write_pictures():
     """Writes the held-out digits as PNG files, 8x8 as they were scanned."""
-    sys.path.append(str(ROOT / "training"))
-    import command_line
+    from keras_resnet import console
 
-    command_line.import_tensorflow()
-    import input_pipeline
+    console.import_tensorflow()
+    from keras_resnet.training.data import input_pipeline
 
     dataset = input_pipeline.load("digits")
     for encoded, label in dataset.held_out.read().as_numpy_iterator():

@@ -3,7 +3,7 @@ r"""Draws the paper's figure 6: errors of plain networks and ResNets over the ep
     for model in plain20 plain32 plain44 resnet20 resnet32 resnet44; do
         python training/train.py --model=$model --dataset=cifar10 --recipe=paper_cifar
     done
-    python benchmarks/degradation.py --picture=degradation.png \
+    python -m benchmarks.degradation --picture=degradation.png \
         --runs=runs/plain20-cifar10,runs/plain44-cifar10,runs/resnet20-cifar10,...
 
 Draws and prints whatever runs of training/train.py there are, ended or not: plain
@@ -19,18 +19,22 @@ import sys
 
 from absl import flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In front: this folder has an input_pipeline.py too.
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from benchmarks import ship
+from keras_resnet import files
+from keras_resnet.commands import app
+from keras_resnet.runner.errors import UserError
 
-import command_line  # noqa: E402
-import files  # noqa: E402
-from benchmarks import ship  # noqa: E402
-from command_line import UserError  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 FLAGS = flags.FLAGS
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
+
+
+def define_flags():
+    """Defines the flags of the command."""
+    flags.DEFINE_list("runs", None, "Folders of runs, by commas.", required=True)
+    flags.DEFINE_string("picture", None, "A .png to draw.")
 
 
 def main():
@@ -163,6 +167,4 @@ def picture(runs):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("runs", None, "Folders of runs, by commas.", required=True)
-    flags.DEFINE_string("picture", None, "A .png to draw.")
-    command_line.run(main)
+    app.run(sys.modules[__name__])

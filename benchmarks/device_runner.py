@@ -1,6 +1,6 @@
 """The device's file beside what a person writes by hand: start-up, images, folders.
 
-    python benchmarks/device_runner.py --model=resnet50.tflite --photos=FOLDER
+    python -m benchmarks.device_runner --model=resnet50.tflite --photos=FOLDER
 
 Both sides run in turn, so that other work on the machine hits both; medians. The model
 must carry its preprocessing.json (edge/export.py); the photographs are those of FOLDER

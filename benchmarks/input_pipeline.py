@@ -1,6 +1,6 @@
 """JPEGs a second: our training pipeline, a naive tf.data one, and one of PIL.
 
-    python benchmarks/input_pipeline.py --photos=DIR    # JPEGs, in any folders
+    python -m benchmarks.input_pipeline --photos=DIR    # JPEGs, in any folders
 
 Each makes normalized batches of 224x224 crops, flipped by chance. The files that
 are used are those whose longer side is 500 pixels, as most of ImageNet's are,
@@ -15,22 +15,18 @@ import itertools
 import os
 import pathlib
 import statistics
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.training import recipes
+from keras_resnet.training.data import input_pipeline
+
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "training")]
-# A script's own folder comes first, and this file has the name of what it measures.
-sys.path.remove(str(pathlib.Path(__file__).parent))
-
-import numpy as np  # noqa: E402
-import PIL.Image  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-import input_pipeline  # noqa: E402
-import recipes  # noqa: E402
-from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing  # noqa: E402
 
 SIZE, BATCH, CLASSES = 224, 64, 1000
 PREPROCESSING = Preprocessing((SIZE, SIZE), **NORMALIZATIONS["torch"])

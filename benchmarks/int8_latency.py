@@ -1,6 +1,6 @@
 """int8 ResNet-50: ours beside keras.applications' by the plain recipe, on the CPU.
 
-    python benchmarks/int8_latency.py
+    python -m benchmarks.int8_latency
 
 The plain recipe is that of TensorFlow's guide: TFLiteConverter with a representative
 dataset, integer operators, uint8 in and out. Its host prepares the pixels as
@@ -12,24 +12,22 @@ import argparse
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from keras_resnet import console
 
-import command_line  # noqa: E402
+ROOT = pathlib.Path(__file__).parents[1]
 
 SHAPE = (224, 224, 3)
 
 
 def ours(images):
     """Returns the bytes that edge/export.py writes, and the float32 file's."""
-    import conversion
     import keras_resnet
     from keras_resnet.deploy import fold_normalization
+    from keras_resnet.edge.convert import converter as conversion
     from keras_resnet.preprocessing import Preprocessing
 
     model = keras_resnet.ResNet50(weights=None)
@@ -46,7 +44,7 @@ def plain(images):
     import tensorflow as tf
 
     model = keras.applications.ResNet50(weights=None)
-    with tempfile.TemporaryDirectory() as folder, command_line.hidden_output(1, 2):
+    with tempfile.TemporaryDirectory() as folder, console.hidden_output(1, 2):
         model.export(folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -97,7 +95,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=31)
     arguments = parser.parse_args()
-    command_line.import_tensorflow()
+    console.import_tensorflow()
     import numpy as np
 
     images = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)

@@ -1,6 +1,6 @@
 """Normalization in the first convolution, beside two operators in front of it.
 
-    python benchmarks/normalization_folding.py --data_dir=DIR
+    python -m benchmarks.normalization_folding --data_dir=DIR
 
 The shipped ResNet-8, re-expressed for the normalization of torchvision, which no 8-bit
 scale and zero point express. "folded" is what edge/export.py does: no operator more,
@@ -15,15 +15,12 @@ import dataclasses
 import os
 import pathlib
 import statistics
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In front: this folder has an input_pipeline.py too.
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from benchmarks import int8_latency
+from keras_resnet import console
 
-import command_line  # noqa: E402
-from benchmarks import int8_latency  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def reexpressed(normalization):
@@ -78,13 +75,14 @@ def main():
     parser.add_argument("--examples", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=2001)
     arguments = parser.parse_args()
-    command_line.import_tensorflow()
-    import conversion
+    console.import_tensorflow()
     import export
-    import export_report
-    import input_pipeline
+
     from keras_resnet.deploy import fold_normalization
+    from keras_resnet.edge.convert import converter as conversion
+    from keras_resnet.edge.report import summary as export_report
     from keras_resnet.preprocessing import NORMALIZATIONS
+    from keras_resnet.training.data import input_pipeline
 
     dataset = input_pipeline.load("cifar10", arguments.data_dir)
     model, preprocessing = reexpressed(NORMALIZATIONS["torch"])

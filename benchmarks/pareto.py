@@ -1,6 +1,6 @@
 r"""Accuracy against latency of the shipped networks and of others: a table, a picture.
 
-    python benchmarks/pareto.py --data_dir=DIR \
+    python -m benchmarks.pareto --data_dir=DIR \
         --others=mlperf_tiny_resnet8_int8.tflite --picture=pareto.png
 
 Takes every int8 file in models/, and --others, any .tflite classifiers of CIFAR-10 that
@@ -18,14 +18,12 @@ import time
 
 from absl import flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In front: this folder has an input_pipeline.py too.
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from benchmarks import ship
+from keras_resnet import console, files
+from keras_resnet.commands import app
+from keras_resnet.runner.errors import UserError
 
-import command_line  # noqa: E402
-import files  # noqa: E402
-from benchmarks import ship  # noqa: E402
-from command_line import UserError  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 FLAGS = flags.FLAGS
 
@@ -41,9 +39,17 @@ HEADER = (
 )
 
 
+def define_flags():
+    """Defines the flags of the command."""
+    flags.DEFINE_list("others", [], "More .tflite files, separated by commas.")
+    flags.DEFINE_string("data_dir", None, "Where CIFAR-10 lies; see above.")
+    flags.DEFINE_string("picture", None, "A .png to draw.")
+    flags.DEFINE_integer("rounds", 51, "Turns of each.", lower_bound=1)
+
+
 def main():
     """Measures as the flags say."""
-    command_line.import_tensorflow()
+    console.import_tensorflow()
     paths = sorted((ROOT / "models").glob("*.tflite"))
     paths += map(pathlib.Path, FLAGS.others)
     if not paths:
@@ -71,9 +77,9 @@ def describe(path):
     Raises:
         UserError: it is missing, damaged or no classifier of CIFAR-10.
     """
-    import run_tflite
-    import targets
-    import tflite_graph
+    from keras_resnet.edge.inspect import graph as tflite_graph
+    from keras_resnet.edge.targets import checks as targets
+    from keras_resnet.runner import run_tflite
 
     try:
         content = path.read_bytes()
@@ -100,7 +106,7 @@ def describe(path):
 
 def _card(path):
     """Returns the card of a shipped file, None of any other."""
-    from keras_resnet import registry
+    from keras_resnet.weights import registry
 
     name = path.name.removesuffix(".int8.tflite")
     card = files.read_json(registry.PACKAGE / registry.SHIPPED / f"{name}.json")
@@ -125,8 +131,8 @@ def parameters(graph):
 
 def measure_accuracies(models, data_dir):
     """Puts the int8 accuracy on CIFAR-10's test split into each model."""
-    import input_pipeline
     from keras_resnet.preprocessing import Preprocessing
+    from keras_resnet.training.data import input_pipeline
 
     dataset = input_pipeline.load("cifar10", data_dir)
     images, labels = ship.arrays(dataset.held_out, Preprocessing((32, 32)))
@@ -226,8 +232,4 @@ def picture(models):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("others", [], "More .tflite files, separated by commas.")
-    flags.DEFINE_string("data_dir", None, "Where CIFAR-10 lies; see above.")
-    flags.DEFINE_string("picture", None, "A .png to draw.")
-    flags.DEFINE_integer("rounds", 51, "Turns of each.", lower_bound=1)
-    command_line.run(main)
+    app.run(sys.modules[__name__])

@@ -3,7 +3,7 @@
 #
 #     bash benchmarks/pretrain.sh DATA_DIR    # of tensorflow-datasets, with cifar10
 #
-# Broken off and started again, it continues. benchmarks/ship.py puts them into the
+# Broken off and started again, it continues. -m benchmarks.ship puts them into the
 # package. They are not the same bit for bit: the first ones were trained by earlier
 # versions, on a machine of other cores.
 set -euo pipefail

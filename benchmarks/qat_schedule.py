@@ -2,7 +2,7 @@ r"""Which schedule of quantization-aware training keeps most accuracy.
 
     python training/train.py --model=resnet8 --dataset=cifar10 --hold_out=5000 \
         --model_dir=runs/resnet8-45k
-    python benchmarks/qat_schedule.py --model_dir=runs/resnet8-45k \
+    python -m benchmarks.qat_schedule --model_dir=runs/resnet8-45k \
         --learning_rates=0.0003,0.001,0.003 --epochs=2,5 --freeze=,batch_norm,ranges
 
 Fine-tunes one run of training/train.py with every choice of values, converts each, and
@@ -18,16 +18,24 @@ import sys
 
 from absl import flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In front: this folder has an input_pipeline.py too.
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from benchmarks import ship
+from keras_resnet import files
+from keras_resnet.commands import app
+from keras_resnet.runner.errors import UserError
 
-import command_line  # noqa: E402
-import files  # noqa: E402
-from benchmarks import ship  # noqa: E402
-from command_line import UserError  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Defines the flags of the command."""
+    flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
+    flags.DEFINE_list("learning_rates", ["0.0003", "0.001", "0.003"], "Highest rates.")
+    flags.DEFINE_list("epochs", ["2", "5"], "Numbers of epochs.")
+    flags.DEFINE_list(
+        "freeze", [""], "Parts, as of qat.py: batch_norm, ranges, batch_norm+ranges."
+    )
 
 
 def main():
@@ -96,10 +104,4 @@ def table(reports):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model_dir", None, "The run of train.py.", required=True)
-    flags.DEFINE_list("learning_rates", ["0.0003", "0.001", "0.003"], "Highest rates.")
-    flags.DEFINE_list("epochs", ["2", "5"], "Numbers of epochs.")
-    flags.DEFINE_list(
-        "freeze", [""], "Parts, as of qat.py: batch_norm, ranges, batch_norm+ranges."
-    )
-    command_line.run(main)
+    app.run(sys.modules[__name__])

@@ -1,6 +1,6 @@
 r"""Puts a trained CIFAR network into the package: weights, card, registry, README.
 
-    python benchmarks/ship.py --model_dir=runs/resnet8-cifar10 \
+    python -m benchmarks.ship --model_dir=runs/resnet8-cifar10 \
         --hardware="two cores of an AMD EPYC (Zen 5)"
 
 The folder is an ended run of training/train.py, with an int8 export of
@@ -23,12 +23,11 @@ import tempfile
 
 from absl import flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In front: this folder has an input_pipeline.py too.
-sys.path[:0] = [str(ROOT / name) for name in ("", "training", "edge")]
+from keras_resnet import console
+from keras_resnet.commands import app
+from keras_resnet.runner.errors import UserError
 
-import command_line  # noqa: E402
-from command_line import UserError  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 FLAGS = flags.FLAGS
 
@@ -38,9 +37,21 @@ LICENCE = "apache-2.0"
 FIRST = 1000
 
 
+def define_flags():
+    """Defines the flags of the command."""
+    flags.DEFINE_string("model_dir", None, "The run to ship.", required=True)
+    flags.DEFINE_string(
+        "tflite", None, "Its int8 export; default: model-qat.tflite, else model-int8."
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Where CIFAR-10 lies; default: where the training found it."
+    )
+    flags.DEFINE_string("hardware", None, "What it was trained on.", required=True)
+
+
 def main():
     """Ships as the flags say."""
-    command_line.import_tensorflow()
+    console.import_tensorflow()
     card = ship(
         pathlib.Path(FLAGS.model_dir),
         FLAGS.tflite and pathlib.Path(FLAGS.tflite),
@@ -73,10 +84,10 @@ def ship(run, tflite, data_dir, hardware):
         UserError: the run has not ended, is of another kind of network, or the
             export is of other weights. Nothing is written.
     """
-    import files
-    import input_pipeline
     import keras_resnet.__main__ as zoo
-    from keras_resnet import registry
+    from keras_resnet import files
+    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.weights import registry
 
     config, metrics, history = _read_run(run)
     model, preprocessing = _model_of(run, config)
@@ -131,7 +142,7 @@ def ship(run, tflite, data_dir, hardware):
 
 
 def _read_run(run):
-    import run_folder
+    from keras_resnet.training.runs import folder as run_folder
 
     config = run_folder.read_config(run)
     metrics = run_folder.read_metrics(run)
@@ -146,10 +157,10 @@ def _model_of(run, config):
     """Returns the network of a run, as the zoo builds it, and its preprocessing."""
     import keras
 
-    import loop
-    import run_folder
     from keras_resnet import models
     from keras_resnet.preprocessing import Preprocessing, classes
+    from keras_resnet.training import loop
+    from keras_resnet.training.runs import folder as run_folder
 
     trained, preprocessing = run_folder.load_model(run, config)
     name, recipe = config["settings"]["model"], config["recipe"]
@@ -178,8 +189,8 @@ def _export_in(run):
 
 def _export_of(run, tflite, config):
     """Returns the bytes of an export of this run, and the report beside it."""
-    import files
-    import metadata
+    from keras_resnet import files
+    from keras_resnet.edge.convert import metadata
 
     content = tflite.read_bytes()
     try:
@@ -206,7 +217,7 @@ def arrays(split, preprocessing):
     """Returns the images of a split, as raw pixels, and their labels."""
     import numpy as np
 
-    import input_pipeline
+    from keras_resnet.training.data import input_pipeline
 
     pairs = input_pipeline.images(split, preprocessing).as_numpy_iterator()
     images, labels = zip(*pairs, strict=True)
@@ -258,7 +269,7 @@ def int8_scores(path, images):
     """Returns what the device's runner makes of raw images, one row for each."""
     import numpy as np
 
-    import run_tflite
+    from keras_resnet.runner import run_tflite
 
     try:
         classifier = run_tflite.Classifier(str(path))
@@ -269,7 +280,7 @@ def int8_scores(path, images):
 
 def accuracy(scores, labels):
     """Returns the accuracy of scores, one row for each image, as a card tells it."""
-    import evaluation
+    from keras_resnet.training import evaluation
 
     def of(count):
         examples = zip(scores[:count], labels[:count], strict=True)
@@ -293,7 +304,7 @@ def standard_error(share, count):
 
 
 def _described(path, destination):
-    import files
+    from keras_resnet import files
 
     return {
         "file": destination.as_posix(),
@@ -310,7 +321,7 @@ def licensed(content, labels, preprocessing):
         labels: names of its classes.
         preprocessing: what its model expects.
     """
-    import metadata
+    from keras_resnet.edge.convert import metadata
 
     about = dataclasses.replace(metadata.read(content).about, license=LICENCE)
     return metadata.with_metadata(content, labels, preprocessing, about)
@@ -321,7 +332,7 @@ def licensed(content, labels, preprocessing):
 
 def _training(run, config, metrics, history, report, examples, hardware):
     """Returns how the network came about, without a path of this machine."""
-    import run_folder
+    from keras_resnet.training.runs import folder as run_folder
 
     runs = run.resolve().parent
     settings, quantize = _portable(config["settings"], runs), report["quantize"]
@@ -371,8 +382,8 @@ def _portable(value, runs):
 
 def _register(table, model, card):
     """Writes the row of a file into the registry, in the place of an older one."""
-    import files
     import keras_resnet
+    from keras_resnet import files
 
     found = card["float"]["accuracy"]
     percent = [f"{100 * found[key]:.2f}" for key in ("top1", "top5")]
@@ -397,7 +408,7 @@ def _register(table, model, card):
 
 
 def _show_in_readme(readme, table):
-    import files
+    from keras_resnet import files
 
     text = readme.read_text(encoding="utf-8")
     before, start, rest = text.partition("<!-- zoo: python -m keras_resnet -->\n")
@@ -406,12 +417,4 @@ def _show_in_readme(readme, table):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model_dir", None, "The run to ship.", required=True)
-    flags.DEFINE_string(
-        "tflite", None, "Its int8 export; default: model-qat.tflite, else model-int8."
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Where CIFAR-10 lies; default: where the training found it."
-    )
-    flags.DEFINE_string("hardware", None, "What it was trained on.", required=True)
-    command_line.run(main)
+    app.run(sys.modules[__name__])

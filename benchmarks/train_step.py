@@ -1,10 +1,10 @@
 """Training steps: ours, Keras as it is on each backend, and PyTorch, side by side.
 
-    python benchmarks/train_step.py
-    python benchmarks/train_step.py --precision=mixed_bfloat16
-    python benchmarks/train_step.py --model=resnet50 --batch_size=16
-    python benchmarks/train_step.py --contenders=ours,ours_mirrored
-    python benchmarks/train_step.py --contenders=keras_jax,pytorch   # no TensorFlow
+    python -m benchmarks.train_step
+    python -m benchmarks.train_step --precision=mixed_bfloat16
+    python -m benchmarks.train_step --model=resnet50 --batch_size=16
+    python -m benchmarks.train_step --contenders=ours,ours_mirrored
+    python -m benchmarks.train_step --contenders=keras_jax,pytorch   # no TensorFlow
 
 `ours` is the step of training/train.py, `keras` the same model under plain `fit`,
 `applications` that of keras.applications. Each runs in a process of its own, on the
@@ -51,11 +51,10 @@ def _ours(task, **strategy):
     import keras
     import tensorflow as tf
 
-    import optimizers
-    import recipes
-    import strategies
-    from fused_norm import with_fused_norm
-    from steps import SUMS, step_function
+    from keras_resnet.training import optimizers, recipes
+    from keras_resnet.training.distribute import strategies
+    from keras_resnet.training.fused_norm import with_fused_norm
+    from keras_resnet.training.steps import SUMS, step_function
 
     strategy = strategies.create(**strategy)
     recipe = dataclasses.replace(
@@ -150,10 +149,10 @@ def _fit(task, model):
 def pytorch(task):
     """Channels last, autocast for bfloat16: the fastest of eager PyTorch."""
     import torch
-    import torch_resnet
     from torch import nn
 
     import keras_resnet.models
+    from tests.helpers import torch_resnet
 
     family, _, counts = keras_resnet.models.VARIANTS[task.model]
     if family is keras_resnet.models.IMAGENET:
@@ -217,9 +216,6 @@ def contend(arguments):
     # Several processes share an accelerator.
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    here = str(pathlib.Path(__file__).parent)
-    folders = [str(ROOT / name) for name in ("", "training", "tests")]
-    sys.path[:] = folders + [path for path in sys.path if path != here]
 
     size = 32 if _is_small(arguments.model) else 224
     classes = 10 if size == 32 else 1000

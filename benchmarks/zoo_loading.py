@@ -1,7 +1,7 @@
 """Time and memory of importing weights into the largest model of the zoo.
 
-    python benchmarks/zoo_loading.py                 # safetensors, ResNet-152
-    python benchmarks/zoo_loading.py --format=h5     # as keras.applications has it
+    python -m benchmarks.zoo_loading                 # safetensors, ResNet-152
+    python -m benchmarks.zoo_loading --format=h5     # as keras.applications has it
 
 Prints one JSON object: seconds and MiB, each for a file of random weights with
 the layout of the published one. Needs Linux (/proc).
@@ -12,12 +12,10 @@ import json
 import os
 import pathlib
 import platform
-import sys
 import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def memory(field):
@@ -35,9 +33,9 @@ def reset_peak():
 def write(path):
     """Writes a weight file for ResNet-152, as the publisher of its format does."""
     import keras
-    import oracles
 
     import keras_resnet
+    from tests.helpers import oracles
 
     if path.suffix == ".h5":
         model = keras.applications.ResNet152(weights=None)

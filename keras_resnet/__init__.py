@@ -1,50 +1,49 @@
-"""ResNet v1 for Keras 3, from the paper to the chip on your desk."""
+"""ResNet v1 for Keras 3, from the paper to the chip on your desk.
 
-from keras_resnet.models import (
-    ResNet,
-    ResNet8,
-    ResNet14,
-    ResNet18,
-    ResNet20,
-    ResNet32,
-    ResNet34,
-    ResNet44,
-    ResNet50,
-    ResNet56,
-    ResNet101,
-    ResNet110,
-    ResNet152,
-    feature_maps,
-    list_models,
-    plain20,
-    plain32,
-    plain44,
-)
-from keras_resnet.registry import list_weights
-from keras_resnet.weights import decode_predictions, preprocess_input
+What needs Keras is imported when it is first used, so that `keras_resnet.runner` and
+the commands start on a device that has no backend of Keras.
+"""
 
-__version__ = "0.1.0"
+import importlib
 
-__all__ = [
-    "ResNet",
-    "ResNet8",
-    "ResNet14",
-    "ResNet18",
-    "ResNet20",
-    "ResNet32",
-    "ResNet34",
-    "ResNet44",
-    "ResNet50",
-    "ResNet56",
-    "ResNet101",
-    "ResNet110",
-    "ResNet152",
-    "decode_predictions",
-    "feature_maps",
-    "list_models",
-    "list_weights",
-    "plain20",
-    "plain32",
-    "plain44",
-    "preprocess_input",
-]
+__version__ = "0.2.0"
+
+# Public name: the module that defines it.
+_PUBLIC = {
+    "Preprocessing": "preprocessing",
+    "ResNet": "models",
+    "ResNet8": "models",
+    "ResNet14": "models",
+    "ResNet18": "models",
+    "ResNet20": "models",
+    "ResNet32": "models",
+    "ResNet34": "models",
+    "ResNet44": "models",
+    "ResNet50": "models",
+    "ResNet56": "models",
+    "ResNet101": "models",
+    "ResNet110": "models",
+    "ResNet152": "models",
+    "decode_predictions": "weights.sources",
+    "feature_maps": "models",
+    "list_models": "models",
+    "list_weights": "weights.registry",
+    "plain20": "models",
+    "plain32": "models",
+    "plain44": "models",
+    "preprocess_input": "weights.sources",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_PUBLIC})

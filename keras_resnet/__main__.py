@@ -1,72 +1,46 @@
-"""`python -m keras_resnet`: the table of the zoo, in Markdown."""
+"""The command `keras-resnet`; `python -m keras_resnet` is the same.
 
-from keras_resnet import registry
+keras-resnet COMMAND --help shows the flags of a command, with examples.
+"""
 
-# Millions of parameters (Table 6 of the paper counts option A, a little less),
-# and billions of multiply-adds at the default input size with the stride on the
-# 1x1 and on the 3x3 convolution. A test counts them on the models. The plain
-# networks are to compare with, not to choose.
-SIZES = {
-    "resnet18": (11.690, 1.814, 1.814),
-    "resnet34": (21.798, 3.664, 3.664),
-    "resnet50": (25.557, 3.858, 4.089),
-    "resnet101": (44.549, 7.570, 7.801),
-    "resnet152": (60.193, 11.282, 11.514),
-    "resnet8": (0.078, 0.013, 0.013),
-    "resnet14": (0.175, 0.027, 0.027),
-    "resnet20": (0.272, 0.041, 0.041),
-    "resnet32": (0.467, 0.069, 0.069),
-    "resnet44": (0.661, 0.097, 0.097),
-    "resnet56": (0.856, 0.126, 0.126),
-    "resnet110": (1.731, 0.253, 0.253),
+import difflib
+import importlib
+import sys
+
+from keras_resnet.commands import app
+
+# Each is a module of `keras_resnet.commands`, imported when it is called.
+COMMANDS = {
+    "train": "train a model of the zoo",
+    "qat": "fine-tune a trained model quantization-aware, for int8",
+    "evaluate": "measure the accuracy of a .keras or .tflite file",
+    "adopt": "make a run of a Keras model of your own",
+    "export": "convert a trained model to a .tflite for the device",
+    "edgetpu": "estimate which operators of a .tflite run on a Coral Edge TPU",
+    "run": "classify pictures with a .tflite",
+    "launch": "start several workers of a training on this machine",
+    "models": "print the models of the zoo and their weights",
 }
 
-HEADER = (
-    "Model",
-    "Parameters (M)",
-    "Multiply-adds (G)",
-    "`weights=`",
-    "Top-1 at 224 px (%)",
-    "Best top-1 (%)",
-    "Licence",
-)
 
-
-def table():
-    """Returns the zoo as a Markdown table, one row for each weight file."""
-    rows = [HEADER, ("---",) * len(HEADER)]
-    for model, (parameters, *giga_multiply_adds) in SIZES.items():
-        for entry in registry.weight_files().get(model, {}).values():
-            multiply_adds = giga_multiply_adds[entry.stride_on == "3x3"]
-            default = registry.default(model) == entry
-            rows.append(
-                (
-                    model,
-                    f"{parameters:.3f}",
-                    f"{multiply_adds:.3f}",
-                    entry.tag + (" (default)" if default else ""),
-                    _at_224(entry.evaluations[0]),
-                    _best(entry.evaluations),
-                    entry.licence,
-                )
-            )
-        if model not in registry.weight_files():
-            size = (f"{parameters:.3f}", f"{giga_multiply_adds[0]:.3f}")
-            rows.append((model, *size, "none", "-", "-", "-"))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _at_224(evaluation):
-    size = evaluation.preprocessing.input_size
-    known = evaluation.top1 is not None and size == (224, 224)
-    return f"{evaluation.top1:g}" if known else "-"
-
-
-def _best(evaluations):
-    best = max(evaluations, key=lambda evaluation: evaluation.top1 or 0)
-    size = best.preprocessing.input_size[0]
-    return "-" if best.top1 is None else f"{best.top1:g} ({size} px)"
+def main():
+    """Runs the command that the first argument names."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+        print("usage: keras-resnet COMMAND [flags]\n", *lines, sep="\n")
+        print("\nkeras-resnet COMMAND --help shows its flags, with examples.")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(COMMANDS)}."
+        app.fail(f"unknown command: {hint} Received: {name!r}")
+    command = importlib.import_module(f"keras_resnet.commands.{name}")
+    argv = [f"keras-resnet {name}", *arguments]
+    if hasattr(command, "define_flags"):
+        return app.run(command, argv, installed=True)
+    return command.main(argv)
 
 
 if __name__ == "__main__":
-    print(table())
+    sys.exit(main())

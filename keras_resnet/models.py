@@ -15,8 +15,7 @@ import re
 import keras
 from keras import layers
 
-from keras_resnet import registry
-from keras_resnet import weights as weights_lib
+from keras_resnet.weights import registry, sources
 
 # A block is the kernel sizes of its convolutions (paper, figure 5).
 BASIC = (3, 3)
@@ -172,7 +171,7 @@ def ResNet(
         )
         weights = registry.shipped(variant) if fit else None
     if weights is not None:
-        weights = weights_lib.resolve(variant, weights)
+        weights = sources.resolve(variant, weights)
         stride_on = _stride_for(weights, block, stride_on, architecture)
 
     x = _stem(inputs, family)
@@ -203,7 +202,7 @@ def ResNet(
         inputs = keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
-        weights_lib.load(model, weights, skip_classifier=classes != family.classes)
+        sources.load(model, weights, skip_classifier=classes != family.classes)
     return model
 
 

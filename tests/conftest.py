@@ -1,52 +1,22 @@
 """What the tests share: two CPU devices, the data beside the checkout, one run."""
 
 import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-import command_line
+from keras_resnet import console
 from keras_resnet.preprocessing import Preprocessing
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.helpers.commands import ROOT, run_command
 
 # The tests of the zoo run on the other backends of Keras too.
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-    command_line.import_tensorflow()
+    console.import_tensorflow()
 
-    import strategies
+    from keras_resnet.training.distribute import strategies
 
     # Before TensorFlow runs anything: mirrored tests need two devices.
     strategies.create("mirrored", cpu_replicas=2)
-
-
-def run_command(script, *flags, cwd=None):
-    """Runs one of our scripts as a user does."""
-    return subprocess.run(
-        [sys.executable, ROOT / script, *map(str, flags)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-    )
-
-
-def run_code(code, cwd=None, **environment):
-    """Runs code that imports from training/ in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'training'}",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            **environment,
-        },
-    )
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +49,7 @@ SMALL = Preprocessing((32, 32))
 @pytest.fixture(scope="session")
 def held_out():
     """The held-out digits as raw pixels, and their labels."""
-    import input_pipeline
+    from keras_resnet.training.data import input_pipeline
 
     split = input_pipeline.load("digits").held_out
     pairs = input_pipeline.images(split, SMALL).as_numpy_iterator()
@@ -99,9 +69,9 @@ def files(digits_run, qat_report):
     """Every kind of export of one run: {quantize: path}."""
     import keras
 
-    import conversion
-    import input_pipeline
-    import metadata
+    from keras_resnet.edge.convert import converter as conversion
+    from keras_resnet.edge.convert import metadata
+    from keras_resnet.training.data import input_pipeline
 
     paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
     model = keras.saving.load_model(digits_run / "model.keras")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from run_tflite_fixtures import python_environment
+from tests.run_tflite_fixtures import python_environment
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYSTEMS = ROOT / "build" / "arm"

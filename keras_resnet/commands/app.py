@@ -1,0 +1,104 @@
+"""What the commands share: flags, one-line errors, exit codes."""
+
+import math
+import re
+import sys
+
+from absl import flags
+
+from keras_resnet.errors import Terminated
+from keras_resnet.runner.errors import UserError
+
+flags.disclaim_key_flags()  # the help of a command lists what is defined here for it
+
+
+def define_training_flags(default_epochs, default_learning_rate):
+    """Defines the flags that training and quantization-aware training share.
+
+    Args:
+        default_epochs: what the help says of --epochs without a value.
+        default_learning_rate: likewise.
+    """
+    flags.DEFINE_enum(
+        "strategy",
+        "one_device",
+        ["one_device", "mirrored", "multi_worker", "tpu"],
+        "Devices.",
+    )
+    flags.DEFINE_integer(
+        "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+    )
+    flags.DEFINE_integer("epochs", None, f"Default: {default_epochs}.", lower_bound=1)
+    flags.DEFINE_float(
+        "learning_rate",
+        None,
+        f"Highest; default: {default_learning_rate}.",
+        lower_bound=1e-9,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_steps", 1000, "Steps between checkpoints.", lower_bound=1
+    )
+    flags.register_validator(
+        "learning_rate",
+        lambda rate: rate is None or math.isfinite(rate),
+        "must be a finite number",
+    )
+
+
+def run(command, argv=None, installed=False):
+    """Parses the flags of a command, calls its `main()` and exits.
+
+    Exit codes: 0 done, 2 the user can correct it (one line on stderr), 130
+    interrupted, 143 terminated. Anything else is a bug of ours and shows its
+    traceback.
+
+    Args:
+        command: a module of `keras_resnet.commands`: its docstring is the help,
+            `define_flags()` defines its flags, `main()` does the work. Its
+            `POSITIONAL`, if any, is the flag that a first argument without one sets.
+        argv: arguments, the program's name first; `None` takes `sys.argv`.
+        installed: whether it was called as `keras-resnet COMMAND`, and the
+            examples in the help say so.
+    """
+    try:
+        command.define_flags()
+        _parse_flags(command, sys.argv if argv is None else argv, installed)
+        command.main()
+    except UserError as error:
+        fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
+    except Terminated:
+        print("terminated; the same command continues", file=sys.stderr)
+        sys.exit(143)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(error):
+    """Prints an error as one line on stderr and exits with 2."""
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse_flags(command, argv, installed):
+    if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
+        text = command.__doc__.strip()
+        if installed:
+            text = re.sub(r"python (training|edge)/(\w+)\.py", r"keras-resnet \2", text)
+        print(text)
+        print(flags.FLAGS.module_help(command.__name__).partition("\n")[2])
+        sys.exit(0)
+    argv = list(argv)
+    positional = getattr(command, "POSITIONAL", None)
+    if positional and argv[1:] and not argv[1].startswith("-"):
+        argv[1] = f"--{positional}={argv[1]}"
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    if rest:
+        raise UserError(f"takes flags only (--name=value). Received: {rest[0]!r}")

@@ -1,0 +1,57 @@
+"""What a command prints: a quiet start of TensorFlow, hidden output of libraries."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+from keras_resnet.runner.errors import UserError
+
+
+@contextlib.contextmanager
+def hidden_output(*descriptors):
+    """Hides what is printed inside the block, C++ libraries included.
+
+    Args:
+        *descriptors: 1 for standard output, 2 for standard error.
+
+    Raises:
+        Exception: what the block raises, after printing what was hidden,
+            unless it is a `UserError`.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as hidden:
+        saved = {number: os.dup(number) for number in descriptors}
+        try:
+            for number in descriptors:
+                os.dup2(hidden.fileno(), number)
+            yield
+        except UserError:
+            raise
+        except BaseException:
+            hidden.seek(0)
+            os.write(saved[descriptors[-1]], hidden.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def import_tensorflow():
+    """Imports TensorFlow and Keras without their start-up messages on stderr.
+
+    They print notes on oneDNN and CUDA before any log level is read. Whoever sets
+    TF_CPP_MIN_LOG_LEVEL=0 wants to see them.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
+        return
+    with hidden_output(2):
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()

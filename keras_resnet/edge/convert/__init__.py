@@ -1,0 +1,1 @@
+"""Keras or QAT -> .tflite."""

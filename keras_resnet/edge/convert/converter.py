@@ -1,0 +1,178 @@
+"""A Keras model or a quantization-aware SavedModel -> the bytes of a .tflite.
+
+Every file that comes out has the same interface, whatever is inside: one image,
+raw uint8 RGB, in; one uint8 score for each class, scale 1/256, out.
+"""
+
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.lite.python.convert_phase import ConverterError
+
+from keras_resnet.console import hidden_output
+from keras_resnet.edge.convert import tflite_file
+from keras_resnet.runner.errors import UserError
+
+# What sees images of the training split to find the ranges of activations.
+_INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+CALIBRATED = {
+    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+    "int16x8": tf.lite.OpsSet[_INT16X8],
+}
+
+
+def from_keras(model, preprocessing, quantization, calibration=None):
+    """Converts a Keras model.
+
+    Args:
+        model: functional `keras.Model` from normalized images to softmax scores.
+        preprocessing: what it expects; must be `uniform` (see
+            `keras_resnet.deploy.fold_normalization`).
+        quantization: "int8" (post-training, weights and activations), "int16x8"
+            (int8 weights, int16 activations), "dynamic" (int8 weights),
+            "float16" (weights) or "none".
+        calibration: for `CALIBRATED`: uint8 (number, height, width, 3), raw pixels of
+            the training split.
+
+    Returns:
+        bytes of the file.
+
+    Raises:
+        UserError: TensorFlow Lite has no operator for a part of the model.
+    """
+    with tempfile.TemporaryDirectory() as folder, hidden_output(1, 2):
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        shape = (1, *preprocessing.input_size, 3)  # static: delegates ask for it
+        archive.add_endpoint(
+            "serve",
+            lambda image: model(image, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32, name="image")],
+        )
+        archive.write_out(folder, verbose=False)
+        _refuse_loops(folder)
+        converter = _converter(folder)
+        if quantization in CALIBRATED:
+            converter.target_spec.supported_ops = [CALIBRATED[quantization]]
+            converter.representative_dataset = lambda: (
+                [preprocessing.normalize(image)[None]]
+                for image in _with_full_range(calibration)
+            )
+        if quantization == "int8":
+            _ask_for_uint8_interface(converter)
+        elif quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        elif quantization == "none":
+            converter.optimizations = []
+        content = _convert(converter)
+    return _with_interface(content, preprocessing)
+
+
+def from_saved_model(path, preprocessing):
+    """Converts what `quantization.save` wrote: quantization-aware, to int8.
+
+    Args:
+        path: folder of the SavedModel.
+        preprocessing: what it expects; must be `uniform`.
+
+    Returns:
+        bytes of the file.
+
+    Raises:
+        UserError: the SavedModel is damaged, or as for `from_keras`.
+    """
+    with hidden_output(1, 2):
+        try:
+            converter = _converter(path)
+        except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{path} is damaged: delete its folder and run training/qat.py again"
+            ) from error
+        _ask_for_uint8_interface(converter)
+        content = _convert(converter)
+    return _with_interface(content, preprocessing)
+
+
+def _converter(saved_model):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    # FULLY_CONNECTED with a scale per channel is a trap: in int8 files TFLite 2.5
+    # to 2.9 silently returns the same scores for every image; with dynamic ranges
+    # it is version 12, which tflite-runtime 2.7 to 2.14 refuses.
+    per_tensor = "_experimental_disable_per_channel_quantization_for_dense_layers"
+    if not hasattr(converter, per_tensor):
+        raise RuntimeError(f"this TensorFlow's converter has no {per_tensor}")
+    setattr(converter, per_tensor, True)
+    return converter
+
+
+def _refuse_loops(saved_model):
+    """Raises `UserError` where a SavedModel has a loop: the quantizer crashes on it."""
+    content = (pathlib.Path(saved_model) / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
+    for function in (graph, *graph.library.function):
+        nodes = function.node if function is graph else function.node_def
+        for node in nodes:
+            if node.op in ("While", "StatelessWhile"):
+                raise UserError(
+                    "a file for the device cannot hold a loop. Received: "
+                    f"{node.name!r}. Leave recurrent layers out, or build them with "
+                    "unroll=True"
+                )
+
+
+def _convert(converter):
+    try:
+        return converter.convert()
+    except ConverterError as error:
+        names = {each.operator.name.removeprefix("tf.") for each in error.errors}
+        problem = f"has no operator for {', '.join(sorted(names))}"
+        if not names:
+            problem = f"cannot hold this: {str(error).strip().splitlines()[0][:200]}"
+        raise UserError(
+            f"TensorFlow Lite {problem}. Build the model without, of other layers"
+        ) from error
+
+
+def _ask_for_uint8_interface(converter):
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.uint8
+
+
+def _with_full_range(calibration):
+    """Puts a black and a white pixel in a corner of the first image.
+
+    Calibration must see the whole range 0..255: the scale of the input is then
+    that of the pixels, and the quantized input is the raw pixel.
+    """
+    calibration = np.array(calibration)
+    calibration[0, 0, 0] = 0
+    calibration[0, 0, 1] = 255
+    return calibration
+
+
+def _with_interface(content, preprocessing):
+    """Gives float ends the promised interface, and checks that of quantized ones.
+
+    Raises:
+        RuntimeError: it is another.
+    """
+    pixels = 1 / preprocessing.std_rgb_255[0], int(preprocessing.mean_rgb_255[0])
+    content = tflite_file.with_uint8_interface(content, *pixels)
+    for tensor, (scale, zero_point) in zip(
+        tflite_file.interface(content), (pixels, (1 / 256, 0)), strict=True
+    ):
+        found = tensor.quantization
+        if (
+            not np.isclose(found.scale[0], scale, rtol=1e-6)
+            or found.zeroPoint[0] != zero_point
+        ):
+            raise RuntimeError(
+                f"tensor {tensor.name} must have scale {scale} and zero point "
+                f"{zero_point}, has {found.scale}, {found.zeroPoint}"
+            )
+    return content

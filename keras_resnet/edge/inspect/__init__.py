@@ -1,0 +1,1 @@
+"""What a .tflite holds, and the error of each layer."""

@@ -1,0 +1,350 @@
+"""The graph of any .tflite as plain data, for whoever judges it.
+
+The file may come from anywhere: it is damaged, or made to hurt, until it has been
+read. Nothing is computed and no constant is copied here.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_resnet.runner import run_tflite
+
+SCHEMA_VERSION = 3
+MAX_RANK = 8
+MAX_ELEMENTS = 1 << 48
+MAX_NAME_BYTES = 1 << 16
+
+# Bytes of an element.
+SIZES = {
+    "INT8": 1,
+    "UINT8": 1,
+    "BOOL": 1,
+    "INT16": 2,
+    "UINT16": 2,
+    "FLOAT16": 2,
+    "BFLOAT16": 2,
+    "INT32": 4,
+    "UINT32": 4,
+    "FLOAT32": 4,
+    "INT64": 8,
+    "UINT64": 8,
+    "FLOAT64": 8,
+    "COMPLEX64": 8,
+    "COMPLEX128": 16,
+}
+
+# Operators that compute nothing.
+MOVES = ("PAD", "PADV2", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE")
+
+
+def _names(enumeration):
+    return {n: name for name, n in vars(enumeration).items() if name[0] != "_"}
+
+
+_OPERATORS = _names(schema.BuiltinOperator)
+_TYPES = _names(schema.TensorType)
+_OPTIONS = _names(schema.BuiltinOptions)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of the graph.
+
+    Attributes:
+        index: in the graph's list.
+        name: as the file has it.
+        dtype: name in TFLite's schema: INT8, UINT8, FLOAT32, ...
+        shape: sizes; -1 where it is not fixed.
+        scales: float32 array, one or one for each channel; empty if not quantized.
+        zero_points: int64 array, likewise.
+        axis: the dimension of the channels that have scales of their own.
+        data: bytes of a constant as a uint8 array, a view of the file; None for what
+            is computed or fed.
+        variable: whether it keeps its value from one run to the next.
+        sparse: whether the file leaves zeros out of `data`.
+    """
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple
+    scales: np.ndarray
+    zero_points: np.ndarray
+    axis: int
+    data: np.ndarray | None
+    variable: bool
+    sparse: bool
+
+    @property
+    def dynamic(self):
+        """Whether a size is not fixed."""
+        return any(size < 0 for size in self.shape)
+
+    @property
+    def elements(self):
+        """Number of elements; 0 where it is not fixed."""
+        return 0 if self.dynamic else math.prod(self.shape)
+
+    @property
+    def size(self):
+        """Bytes; types without a fixed size count as 1 byte."""
+        return self.elements * SIZES.get(self.dtype, 1)
+
+    @property
+    def constant(self):
+        """Whether its value is in the file."""
+        return self.data is not None or self.shape and 0 in self.shape
+
+    def values(self):
+        """Returns a constant of integers as an array of `shape`.
+
+        Raises:
+            ValueError: it is no such constant, or its bytes do not fit its shape.
+        """
+        if self.data is None or self.dtype not in ("INT8", "UINT8", "INT32", "INT64"):
+            raise ValueError(f"{self} is no constant of integers")
+        if self.dynamic or len(self.data) != self.size:
+            raise ValueError(f"{self} holds {len(self.data)} bytes")
+        kind = np.dtype(self.dtype.lower()).newbyteorder("<")
+        return np.frombuffer(self.data.tobytes(), kind).reshape(self.shape)
+
+    def __str__(self):
+        """Returns what an error says of it."""
+        return f"tensor {self.index} ({self.dtype} {list(self.shape)})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Operator:
+    """An operator of the graph.
+
+    Attributes:
+        index: in the graph's list, which is the order of execution.
+        name: in TFLite's schema: CONV_2D, ...; of a custom one "CUSTOM".
+        custom: name of a custom one, else "".
+        version: of the operator.
+        inputs: tuple of `Tensor`; None for an optional one that is left out.
+        outputs: tuple of `Tensor`.
+        options_table: name of the schema's options table (Conv2DOptions, ...) or NONE.
+        options: {name: value} of it (`strideW`, ...).
+    """
+
+    index: int
+    name: str
+    custom: str
+    version: int
+    inputs: tuple
+    outputs: tuple
+    options_table: str
+    options: dict
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """The main graph of a file.
+
+    Attributes:
+        tensors: list of `Tensor`.
+        operators: list of `Operator`, in the order of execution.
+        inputs: list of `Tensor`.
+        outputs: list of `Tensor`.
+        subgraphs: how many graphs the file has; more than one means control flow.
+    """
+
+    tensors: list
+    operators: list
+    inputs: list
+    outputs: list
+    subgraphs: int
+
+
+def read(content):
+    """Reads the main graph of a .tflite.
+
+    Args:
+        content: bytes of the file.
+
+    Returns:
+        `Graph`.
+
+    Raises:
+        ValueError: in one line, what is wrong: no .tflite, damaged, or a graph that
+            no runtime could execute.
+    """
+    if content[4:8] != b"TFL3":
+        raise ValueError(
+            f"not a TFLite model: bytes 4 to 8 are {content[4:8]!r}, expected b'TFL3'"
+        )
+    try:
+        run_tflite.FlatbufferWalk(content)
+        reader = _Reader(content)
+        graph = reader.graph()
+        _check_order(graph)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"truncated or damaged model ({reason:.300})") from error
+    except Exception as error:  # struct.error and others, where the walk did not look
+        raise ValueError(
+            f"truncated or damaged model ({type(error).__name__})"
+        ) from error
+    version = reader.model.Version()
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"version {version} of TFLite's schema, runtimes read {SCHEMA_VERSION}"
+        )
+    return graph
+
+
+class _Reader:
+    """Reads a flatbuffer that was walked through.
+
+    Tables may still overlap, so that a small file claims to hold billions of things:
+    together they must not be larger than the file.
+    """
+
+    def __init__(self, content):
+        self.content = content
+        self.model = schema.Model.GetRootAs(content)
+        self.left = len(content)
+
+    def _count(self, number, size):
+        self.left -= number * size
+        if self.left < 0:
+            raise ValueError("its parts are larger than the file")
+        return number
+
+    def _items(self, length, get):
+        return [get(number) for number in range(self._count(length, 4))]
+
+    def _text(self, table, slot):
+        table = table._tab
+        offset = table.Offset(slot)
+        if not offset:
+            return ""
+        length = self._count(table.VectorLen(offset), 1)
+        if length > MAX_NAME_BYTES:
+            raise ValueError(f"a name of {length} bytes")
+        start = table.Vector(offset)
+        return bytes(self.content[start : start + length]).decode()
+
+    def graph(self):
+        """Returns the `Graph`."""
+        model = self.model
+        if not model.SubgraphsLength():
+            raise ValueError("it has no graph")
+        self.codes = self._items(model.OperatorCodesLength(), self._code)
+        graph = model.Subgraphs(0)
+        tensors = self._items(
+            graph.TensorsLength(), lambda n: self._tensor(n, graph.Tensors(n))
+        )
+
+        def at(indices, optional=False):
+            found = []
+            for index in [] if isinstance(indices, int) else indices.tolist():
+                if not -optional <= index < len(tensors):
+                    raise ValueError(f"no tensor {index}")
+                found.append(tensors[index] if index >= 0 else None)
+            self._count(len(found), 4)
+            return found
+
+        def operator(number):
+            found = graph.Operators(number)
+            if found.OpcodeIndex() >= len(self.codes):
+                raise ValueError(f"no operator code {found.OpcodeIndex()}")
+            name, custom, version = self.codes[found.OpcodeIndex()]
+            return Operator(
+                number,
+                name,
+                custom,
+                version,
+                tuple(at(found.InputsAsNumpy(), optional=True)),
+                tuple(at(found.OutputsAsNumpy())),
+                *self._options(found),
+            )
+
+        return Graph(
+            tensors,
+            self._items(graph.OperatorsLength(), operator),
+            at(graph.InputsAsNumpy()),
+            at(graph.OutputsAsNumpy()),
+            model.SubgraphsLength(),
+        )
+
+    def _code(self, number):
+        code = self.model.OperatorCodes(number)
+        # Codes above 127 are in the newer of the two fields.
+        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        name = _OPERATORS.get(builtin, f"UNKNOWN_{builtin}")
+        return name, self._text(code, 6) if name == "CUSTOM" else "", code.Version()
+
+    def _tensor(self, number, tensor):
+        shape = tuple(_array(tensor.ShapeAsNumpy()).tolist())
+        signature = tuple(_array(tensor.ShapeSignatureAsNumpy()).tolist())
+        self._count(len(shape) + len(signature), 4)
+        if len(shape) > MAX_RANK:
+            raise ValueError(f"a tensor of {len(shape)} dimensions")
+        if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+            raise ValueError(f"a tensor of the shape {list(shape)}")
+        # `shape` holds 1 for a size that only `shape_signature` says is not fixed.
+        if -1 in signature:
+            shape = signature
+        quantization = tensor.Quantization()
+        scales = zero_points = np.zeros(0)
+        axis = 0
+        if quantization is not None:
+            axis = quantization.QuantizedDimension()
+            scales = _array(quantization.ScaleAsNumpy())
+            zero_points = _array(quantization.ZeroPointAsNumpy())
+        if tensor.Buffer() >= self.model.BuffersLength():
+            raise ValueError(f"no buffer {tensor.Buffer()}")
+        buffer = self.model.Buffers(tensor.Buffer())
+        if buffer.Offset() > 1 or buffer.Size() > 1:
+            raise ValueError("constants behind the flatbuffer cannot be read here")
+        return Tensor(
+            number,
+            self._text(tensor, 10),
+            _TYPES.get(tensor.Type(), f"UNKNOWN_{tensor.Type()}"),
+            shape,
+            scales,
+            zero_points,
+            axis,
+            buffer.DataAsNumpy() if buffer.DataLength() else None,
+            tensor.IsVariable(),
+            tensor.Sparsity() is not None,
+        )
+
+    def _options(self, operator):
+        name = _OPTIONS.get(operator.BuiltinOptionsType(), "NONE")
+        table = operator.BuiltinOptions()
+        if name == "NONE" or table is None:
+            return "NONE", {}
+        options = getattr(schema, name)()
+        options.Init(table.Bytes, table.Pos)
+        return name, vars(getattr(schema, f"{name}T").InitFromObj(options))
+
+
+def _array(values):
+    """Returns what `...AsNumpy()` gave; it gives 0 for a vector that is not there."""
+    return np.zeros(0, np.int32) if isinstance(values, int) else values
+
+
+def _check_order(graph):
+    """Raises `ValueError` where a tensor is read before it is there."""
+    known = {tensor.index for tensor in graph.inputs}
+    for operator in graph.operators:
+        for tensor in operator.inputs:
+            if operator.name == "CUSTOM":  # compilers give it tensors to work in
+                continue
+            if tensor is not None and not (
+                tensor.constant or tensor.variable or tensor.index in known
+            ):
+                raise ValueError(f"{tensor} is read before it is computed")
+        for tensor in operator.outputs:
+            if tensor.data is not None or tensor.index in known:
+                raise ValueError(f"{tensor} is computed twice")
+            known.add(tensor.index)
+    for tensor in graph.outputs:
+        if not tensor.constant and tensor.index not in known:
+            raise ValueError(f"{tensor} is returned and never computed")

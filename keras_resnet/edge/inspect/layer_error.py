@@ -1,0 +1,287 @@
+"""Where quantization hurts: the error of each layer of an exported file.
+
+The interpreter keeps all its tensors, and the Keras model returns the outputs of all
+its layers: what belongs together is compared as signal-to-noise ratio (SNR), in dB.
+6 dB are one bit; an int8 layer alone has some 30 to 40.
+"""
+
+import collections
+import dataclasses
+import re
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from keras_resnet.edge.inspect import graph as tflite_graph
+
+MAX_DB = 120.0  # also of what is equal
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """The error of one layer's output.
+
+    Attributes:
+        index: of its operator in the file, which is the order of execution.
+        layer: name of the Keras layer.
+        operator: name in TFLite's schema.
+        own_snr_db: of this layer alone, in dB: its float layer gets the quantized
+            inputs. None where it cannot be computed alone.
+        snr_db: of this layer and all before it, in dB.
+    """
+
+    index: int
+    layer: str
+    operator: str
+    own_snr_db: float | None
+    snr_db: float
+
+
+def measure(model, preprocessing, content, images):
+    """Compares the layers of a file with those of the model that it was made from.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+        preprocessing: what it expects.
+        content: bytes of the .tflite, uint8 images in.
+        images: list of uint8 (height, width, 3).
+
+    Returns:
+        list of `LayerError`, the worst alone first. Operators that only move data,
+        and what the converter gave a name that is no layer's, are left out.
+    """
+    model = keras.Model(model.inputs, model.outputs)  # a sequential one has no graph
+    graph = tflite_graph.read(content)
+    file = _File(content)
+    floats = _Floats(model)
+    first = preprocessing.normalize(images[0])[None]
+    found = _same_tensors(graph, model, file.run(images[0]), floats.run(first))
+    alone = _alone(graph, model, found)
+    sums = collections.defaultdict(lambda: np.zeros(4))
+    for image in images:
+        values = file.run(image)
+        expected = floats.run(preprocessing.normalize(image)[None])
+        for index, (_, tensor) in found.items():
+            actual = values[index]
+            sums[index][:2] += _signal_and_noise(expected[id(tensor)], actual)
+            if index in alone:
+                part, sources = alone[index]
+                own = part([values[source] for source in sources], training=False)
+                sums[index][2:] += _signal_and_noise(own.numpy(), actual)
+    errors = [
+        LayerError(
+            operator.index,
+            tensor._keras_history.operation.name,
+            operator.name,
+            _decibels(*sums[index][2:]) if index in alone else None,
+            _decibels(*sums[index][:2]),
+        )
+        for index, (operator, tensor) in found.items()
+    ]
+    return sorted(
+        errors,
+        key=lambda error: (
+            error.snr_db if error.own_snr_db is None else error.own_snr_db
+        ),
+    )
+
+
+class _File:
+    """The file, with all the values of a run."""
+
+    def __init__(self, content):
+        self._interpreter = Interpreter(
+            model_content=content,
+            # XNNPACK would keep what is between its operators to itself.
+            experimental_op_resolver_type=(
+                OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
+            experimental_preserve_all_tensors=True,
+        )
+        self._interpreter.allocate_tensors()
+        graph = tflite_graph.read(content)
+        self._input = graph.inputs[0]
+        self._computed = [out for node in graph.operators for out in node.outputs]
+
+    def run(self, image):
+        """Returns {tensor's index: float32 array} of what is fed and computed."""
+        self._interpreter.set_tensor(self._input.index, image[None])
+        self._interpreter.invoke()
+        return {
+            tensor.index: _real(tensor, self._interpreter.get_tensor(tensor.index))
+            for tensor in [self._input, *self._computed]
+        }
+
+
+def _real(tensor, values):
+    if not tensor.scales.size:
+        return values.astype(np.float32)
+    shifted = values.astype(np.float32) - tensor.zero_points[0]
+    return np.float32(tensor.scales[0]) * shifted
+
+
+class _Floats:
+    """The Keras model, with the outputs of all its layers."""
+
+    def __init__(self, model):
+        tensors = {}
+        for operation in model.operations:
+            for node in operation._inbound_nodes:
+                for tensor in node.output_tensors:
+                    tensors[id(tensor)] = tensor
+        reached = {
+            id(tensor)
+            for nodes in model._nodes_by_depth.values()
+            for node in nodes
+            for tensor in node.output_tensors
+        }
+        self.tensors = [tensors[key] for key in tensors if key in reached]
+        self._model = keras.Model(model.inputs, self.tensors)
+
+    def run(self, image):
+        """Returns {id of the symbolic tensor: float32 array}."""
+        outputs = self._model([image], training=False)
+        return {
+            id(tensor): np.asarray(output, np.float32)
+            for tensor, output in zip(self.tensors, outputs, strict=True)
+        }
+
+
+def _same_tensors(graph, model, values, expected):
+    """Finds out which operator gives which layer's output.
+
+    A fused operator bears the name of one of its layers, mostly of the last:
+    "resnet8_1/conv1_relu_1/Relu;resnet8_1/conv1_bn_1/...", but "a/project_1/conv" for
+    a convolution with the normalization behind it. Of the layers that the name may
+    mean, it is the one whose values are nearest.
+
+    Returns:
+        {index of the tensor: (`Operator`, symbolic tensor of Keras)}.
+    """
+    layers = {operation.name: operation for operation in model.operations}
+    readers = _readers(model)
+    scores = _before_moves(graph, graph.outputs[0])
+    found = {}
+    for operator in graph.operators:
+        if operator.name in tflite_graph.MOVES or not operator.outputs:
+            continue
+        tensor = operator.outputs[0]
+        candidates = [
+            candidate
+            for part in tensor.name.split(";")[0].split("/")
+            for name in _possible_names(part)
+            if name in layers
+            for output in _outputs(layers[name])
+            for candidate in _followed(output, readers)
+        ]
+        if tensor is scores:
+            candidates = list(model.outputs)
+        actual = values[tensor.index]
+        candidates = {
+            id(candidate): candidate
+            for candidate in candidates
+            if id(candidate) in expected and expected[id(candidate)].size == actual.size
+        }
+        if not candidates:
+            continue
+        best = max(
+            candidates,
+            key=lambda key: _decibels(*_signal_and_noise(expected[key], actual)),
+        )
+        # Of several operators that one layer became, the last has its output.
+        found = {
+            index: pair for index, pair in found.items() if id(pair[1]) != best
+        } | {tensor.index: (operator, candidates[best])}
+    return found
+
+
+def _before_moves(graph, tensor):
+    for operator in reversed(graph.operators):
+        if operator.name in tflite_graph.MOVES and tensor in operator.outputs:
+            tensor = operator.inputs[0]
+    return tensor
+
+
+def _possible_names(part):
+    """Yields what layer a part of a name may mean.
+
+    TensorFlow makes names unique with a number, and quantization-aware layers are
+    called quant_<layer>.
+    """
+    for name in (part, part.removeprefix("quant_")):
+        yield name
+        yield re.sub(r"_\d+$", "", name)
+
+
+def _outputs(operation):
+    return [out for node in operation._inbound_nodes for out in node.output_tensors]
+
+
+def _readers(model):
+    """Returns {id of a symbolic tensor: nodes that read it}."""
+    readers = collections.defaultdict(list)
+    for nodes in model._nodes_by_depth.values():
+        for node in nodes:
+            for tensor in node.input_tensors:
+                readers[id(tensor)].append(node)
+    return readers
+
+
+def _followed(tensor, readers):
+    """Yields a tensor and what may be fused behind it."""
+    yield tensor
+    while len(readers[id(tensor)]) == 1:
+        node = readers[id(tensor)][0]
+        kind = type(node.operation).__name__
+        if kind not in ("BatchNormalization", "ReLU", "Activation", "Dropout"):
+            return
+        (tensor,) = node.output_tensors
+        yield tensor
+
+
+def _alone(graph, model, found):
+    """Returns {index of a tensor: (`keras.Model` of its layer alone, sources)}.
+
+    `sources` are the indices of the tensors that feed it.
+    """
+    symbols = {index: tensor for index, (_, tensor) in found.items()}
+    symbols[graph.inputs[0].index] = model.inputs[0]
+    producers = {
+        tensor.index: operator
+        for operator in graph.operators
+        for tensor in operator.outputs
+    }
+
+    def sources_of(operator):
+        for tensor in operator.inputs:
+            if tensor is None or tensor.constant:
+                continue
+            if tensor.index in symbols:
+                yield tensor.index
+            else:
+                yield from sources_of(producers[tensor.index])
+
+    parts = {}
+    for index, (operator, tensor) in found.items():
+        sources = list(dict.fromkeys(sources_of(operator)))
+        try:
+            part = keras.Model([symbols[source] for source in sources], tensor)
+        except ValueError:  # it needs what the converter merged with something else
+            continue
+        parts[index] = part, sources
+    return parts
+
+
+def _signal_and_noise(expected, actual):
+    expected = np.ravel(expected)
+    noise = np.ravel(actual) - expected
+    return np.array([np.dot(expected, expected), np.dot(noise, noise)])
+
+
+def _decibels(signal, noise):
+    if not noise:
+        return MAX_DB
+    if not signal:
+        return -MAX_DB
+    return float(np.clip(10 * np.log10(signal / noise), -MAX_DB, MAX_DB))

@@ -1,0 +1,1 @@
+"""What each target asks of a .tflite."""

@@ -1,0 +1,1 @@
+"""A dataset name -> batches."""

@@ -1,0 +1,204 @@
+"""Random changes of training images, each a pure function of its seed.
+
+A seed is an int64 tensor (2,), made of the run's seed, the epoch and the example; what
+one function needs beyond it is at a distance from it (`seed + 1`).
+"""
+
+import functools
+
+import tensorflow as tf
+
+from keras_resnet.training.data import decoding, policies
+
+
+def augment(recipe, preprocessing, image, seed):
+    """Makes a training image.
+
+    Args:
+        recipe: the `recipes.Recipe`.
+        preprocessing: the model's `Preprocessing`.
+        image: uint8 (height, width, 3) where `takes_resized(recipe)`, else an
+            encoded image.
+        seed: see above.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    function, _ = AUGMENTATIONS[recipe.augmentation]
+    size = preprocessing.input_size[0]
+    image = tf.ensure_shape(function(image, size, seed), (size, size, 3))
+    if recipe.policy:
+        image = policies.apply(recipe.policy, image, seed + 3)
+    if recipe.random_erasing:
+        image = _erase(image, recipe.random_erasing, preprocessing, seed + 4)
+    return image
+
+
+def takes_resized(recipe):
+    """Returns whether `augment` takes decoded images that are resized already."""
+    return AUGMENTATIONS[recipe.augmentation][1]
+
+
+def mixes(recipe):
+    """Returns whether the recipe asks for `mix`."""
+    return recipe.mixup > 0 or recipe.cutmix > 0
+
+
+def mix(recipe, images, targets, seed):
+    """Mixes two examples, by mixup or by CutMix, one as often as the other.
+
+    Zhang et al., arXiv 1710.09412; Yun et al., arXiv 1905.04899. Pairs, and not
+    batches, so that it does not matter how replicas share a batch.
+
+    Args:
+        recipe: the `recipes.Recipe`.
+        images: uint8 (2, size, size, 3).
+        targets: float32 (2, classes).
+        seed: that of the first one.
+
+    Returns:
+        The two images and their targets.
+    """
+    seed += 5
+    size = images.shape[1]
+
+    def mixup():
+        share = _beta(recipe.mixup, seed + 1)
+        both = tf.cast(images, tf.float32)
+        mixed = decoding.to_uint8(share * both + (1 - share) * both[::-1])
+        return mixed, share
+
+    def cutmix():
+        share = _beta(recipe.cutmix, seed + 1)
+        middle = tf.random.stateless_uniform((2,), seed + 2, 0, size, tf.int32)
+        side = tf.cast(size * tf.sqrt(1 - share), tf.int32)
+        low = tf.maximum(middle - side // 2, 0)
+        high = tf.minimum(middle + side // 2, size)
+        inside = _box(size, low, high)
+        share = 1 - tf.reduce_mean(tf.cast(inside, tf.float32))  # after clipping
+        return tf.where(inside, images[::-1], images), share
+
+    if recipe.mixup and recipe.cutmix:
+        either = tf.random.stateless_uniform((), seed)
+        images, share = tf.cond(either < 0.5, mixup, cutmix)
+    else:
+        images, share = (mixup if recipe.mixup else cutmix)()
+    return images, share * targets + (1 - share) * targets[::-1]
+
+
+def _beta(alpha, seed):
+    """Draws from the beta distribution of two equal parameters."""
+    one, other = tf.unstack(
+        tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64)
+    )
+    # Of a small alpha, both can be 0.
+    return tf.cast(tf.math.divide_no_nan(one, one + other), tf.float32)
+
+
+def _box(size, low, high):
+    """Returns a mask (size, size, 1): true from (y, x) `low` until before `high`."""
+    place = tf.range(size)
+    rows = (place >= low[0]) & (place < high[0])
+    columns = (place >= low[1]) & (place < high[1])
+    return (rows[:, None] & columns[None, :])[..., None]
+
+
+def _erase(image, probability, preprocessing, seed):
+    """Fills a box of 2% to 33% of the area with the mean colour.
+
+    Zhong et al., arXiv 1708.04896; sizes and shapes as in torchvision.
+    """
+    size = image.shape[0]
+    draw, area, shape, *place = tf.unstack(tf.random.stateless_uniform((5,), seed))
+    area = (0.02 + (0.33 - 0.02) * area) * size**2
+    shape = tf.exp((2 * shape - 1) * tf.math.log(10 / 3))
+    extent = tf.sqrt([area * shape, area / shape])
+    extent = tf.clip_by_value(tf.cast(tf.round(extent), tf.int32), 1, size)
+    low = tf.cast(place * tf.cast(size - extent + 1, tf.float32), tf.int32)
+    inside = _box(size, low, low + extent) & (draw < probability)
+    colour = decoding.to_uint8(tf.constant(preprocessing.mean_rgb_255, tf.float32))
+    return tf.where(inside, colour, image)
+
+
+def _pad_crop(image, size, seed, flip=False):
+    """Shifts by up to an eighth, filling with black; flips if asked."""
+    padding = size // 8  # 4 of 32 pixels: the paper, section 4.2
+    image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
+    if flip:
+        image = tf.image.stateless_random_flip_left_right(image, seed + 1)
+    return image
+
+
+def _random_resized_crop_flip(encoded, size, seed):
+    """Cuts out 8% to 100% of the image, stretched by up to 4/3, and flips it.
+
+    Szegedy et al., "Going deeper with convolutions", section 6.
+    """
+
+    def window(shape):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.zeros((0, 0, 4)),
+            seed,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin, extent
+
+    def decoded_in_part():
+        begin, extent = window(tf.io.extract_jpeg_shape(encoded))
+        return tf.image.decode_and_crop_jpeg(
+            encoded,
+            tf.concat([begin[:2], extent[:2]], 0),
+            channels=3,
+            dct_method="INTEGER_FAST",
+        )
+
+    def decoded_whole():
+        image = decoding.decode(encoded)
+        return tf.slice(image, *window(tf.shape(image)))
+
+    # A JPEG's metadata come before its first scan: the rest need not be searched.
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
+    image = tf.cond(
+        tf.io.is_jpeg(encoded) & ~decoding.has_exif(parts.values[0]),
+        decoded_in_part,
+        decoded_whole,
+    )
+    # Shrunk to a half at most, plain interpolation leaves out no pixel; the
+    # antialiased one takes three times as long.
+    image = tf.cond(
+        tf.reduce_max(tf.shape(image)[:2]) <= 2 * size,
+        lambda: tf.image.resize(image, (size, size)),
+        lambda: tf.image.resize(image, (size, size), antialias=True),
+    )
+    image = tf.cast(tf.round(image), tf.uint8)  # this kind stays within 0..255
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
+
+
+def _random_scale_crop_flip(encoded, size, seed):
+    """Resizes the shorter side to 256..480 of 224, cuts a square out, flips it.
+
+    He et al., "Deep residual learning", section 3.4.
+    """
+    image = decoding.decode(encoded)
+    least, most = size * 256 // 224, size * 480 // 224
+    shorter = tf.random.stateless_uniform((), seed + 2, least, most + 1, tf.int32)
+    shape = tf.shape(image)[:2]
+    resized = shape * shorter // tf.reduce_min(shape)
+    image = decoding.to_uint8(tf.image.resize(image, resized, antialias=True))
+    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
+
+
+# name: (function of (image, size, seed), whether the image is uint8 and already
+# resized, once and not in every epoch; else it is the encoded one).
+AUGMENTATIONS = {
+    "pad_crop": (_pad_crop, True),
+    "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),
+    "random_resized_crop_flip": (_random_resized_crop_flip, False),
+    "random_scale_crop_flip": (_random_scale_crop_flip, False),
+}

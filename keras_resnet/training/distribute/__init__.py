@@ -1,0 +1,1 @@
+"""Strategies, and workers on several machines."""

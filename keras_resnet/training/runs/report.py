@@ -1,0 +1,98 @@
+"""What a training run shows: history.csv, curves.png and TensorBoard's scalars."""
+
+import contextlib
+import csv
+import io
+
+import tensorflow as tf
+
+from keras_resnet import files
+from keras_resnet.runner.errors import UserError
+
+HISTORY = (
+    "epoch",
+    "loss",
+    "top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "learning_rate",
+    "examples_per_second",
+)
+
+
+def write_history(directory, history):
+    """Writes one row for each epoch.
+
+    Args:
+        directory: the run's folder.
+        history: list of dicts with the keys `HISTORY`; those of an evaluation may
+            be missing.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(directory / "history.csv", text.getvalue())
+
+
+def open_board(directory):
+    """Returns a writer for TensorBoard.
+
+    Args:
+        directory: the run's folder.
+
+    Raises:
+        UserError: its file cannot be written, as on a full disk.
+    """
+    with _refusal_told():
+        return tf.summary.create_file_writer(str(directory / "tensorboard"))
+
+
+def write_scalars(board, epoch, values):
+    """Writes the values of one epoch, a dict, for TensorBoard.
+
+    Raises:
+        UserError: its file cannot be written, as on a full disk.
+    """
+    with _refusal_told():
+        with board.as_default(step=epoch):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        board.flush()
+
+
+@contextlib.contextmanager
+def _refusal_told():
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # The first line is "{{the operation}} path; what the system says".
+        reason = error.message.splitlines()[0].rpartition("}} ")[2]
+        raise UserError(f"TensorBoard's file cannot be written: {reason}") from error
+
+
+def draw_curves(directory, history):
+    """Draws error and loss of training and held-out split over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    error, loss = figure.subplots(1, 2)
+    for axes, title, of in (
+        (error, "top-1 error, %", lambda row, split: 100 * (1 - row[split + "top1"])),
+        (loss, "loss", lambda row, split: row[split + "loss"]),
+    ):
+        for split, label in (("", "training"), ("val_", "held out")):
+            rows = [row for row in history if split + "loss" in row]
+            axes.plot(
+                [row["epoch"] for row in rows],
+                [of(row, split) for row in rows],
+                label=label,
+                marker="." if len(rows) < 30 else "",
+            )
+        axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with files.replacing(directory / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=120)

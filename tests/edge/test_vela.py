@@ -1,0 +1,139 @@
+"""Arm's real compiler on our files: it tells what an NPU takes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet.edge.convert import converter as conversion
+from keras_resnet.edge.convert import metadata
+from keras_resnet.edge.targets import ethos_u as vela
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import loop
+from tests.edge.test_export import export_in_process
+from tests.helpers import graphs
+from tests.helpers.graphs import Operator, Tensor
+from tests.training.test_quantization import randomize
+
+QUICK = ("resnet8", "resnet20")  # the others take minutes together
+
+needs_vela = pytest.mark.skipif(
+    vela.command() is None, reason='needs Vela: pip install -e ".[vela]"'
+)
+
+
+def int8_export(name):
+    model = randomize(loop.build_model(name, weights=None))
+    preprocessing = Preprocessing(model.input_shape[1:3])
+    shape = (2, *preprocessing.input_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    # As after training: with any statistics the values of a deep network explode,
+    # and Vela leaves operators with scales of a million to the CPU.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(preprocessing.normalize(pixels), training=True)
+    return conversion.from_keras(model, preprocessing, "int8", pixels)
+
+
+@needs_vela
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in keras_resnet.list_models()
+    ],
+)
+def test_every_model_of_the_zoo_runs_on_the_npu_whole(name):
+    content = int8_export(name)
+    summary, compiled = vela.compile_model(content, "ethos-u55-128")
+    assert summary.reasons == () and summary.cpu_operators == 0
+    assert summary.npu_operators >= sum(graphs.counts(content).values()) - 2
+    assert set(graphs.counts(compiled)) == {"CUSTOM"}
+
+
+@needs_vela
+@pytest.mark.parametrize("quantize", ["qat", "int8"])
+@pytest.mark.parametrize("accelerator", vela.ACCELERATORS)
+def test_exports_with_their_archive_are_compiled(files, quantize, accelerator):
+    content = files[quantize].read_bytes()
+    summary, compiled = vela.compile_model(content, accelerator)
+    assert (summary.accelerator, summary.cpu_operators) == (accelerator, 0)
+    assert graphs.counts(compiled) == {"CUSTOM": 1}
+    assert set(summary.text.split()) >= {f"{accelerator}:", "ms", "KiB", "NPU,"}
+    # 78,000 weights, one byte each; Vela packs them.
+    assert 20 < summary.off_chip_kib < 120
+    assert 10 < summary.sram_kib < 512
+    assert 0.01 < summary.milliseconds < 10
+    assert 11e6 < summary.multiply_adds < 15e6
+
+
+@needs_vela
+def test_larger_npus_are_faster(files):
+    content = files["int8"].read_bytes()
+    times = [
+        vela.compile_model(content, f"ethos-u55-{macs}")[0].milliseconds
+        for macs in (32, 64, 128, 256)
+    ]
+    assert times == sorted(times, reverse=True)
+
+
+@needs_vela
+def test_what_stays_on_the_cpu_is_named():
+    content = graphs.build(
+        [
+            Tensor((1, 8, 8, 3), "float32"),
+            Tensor((1, 8, 8, 3), "float32"),
+            Tensor((1, 8, 8, 3), "int8"),
+        ],
+        [Operator("SIN", (0,), (1,)), Operator("QUANTIZE", (1,), (2,))],
+    )
+    summary, _ = vela.compile_model(content, "ethos-u55-256")
+    assert (summary.cpu_operators, summary.npu_operators) == (2, 0)
+    sin = [reason for reason in summary.reasons if reason.startswith("SIN")]
+    assert sin == ["SIN (tensor1): Unsupported opType"]
+    assert any("Float32" in reason for reason in summary.reasons)
+
+
+@needs_vela
+def test_damaged_files_are_one_line(files):
+    """Vela itself ends with a segmentation fault, a traceback or code 0."""
+    whole = files["int8"].read_bytes()
+    for content in (b"", b"TFL3" * 50, whole[:60000], whole[: len(whole) // 2]):
+        with pytest.raises(UserError, match="Vela cannot compile this file") as caught:
+            vela.compile_model(content, "ethos-u55-128")
+        assert "\n" not in str(caught.value)
+
+
+@needs_vela
+def test_the_export_leaves_the_compiled_file_beside(digits_run, tmp_path):
+    flags = ("--quantize=int8", "--report_examples=20", "--target=ethos-u55-128")
+    about = ("--author=Us & Co", "--license=Apache-2.0")
+    path = tmp_path / "digits.tflite"
+    export_in_process(f"--model_dir={digits_run}", f"--output={path}", *flags, *about)
+    compiled = (tmp_path / "digits_vela.tflite").read_bytes()
+    content = path.read_bytes()
+    assert graphs.counts(compiled) == {"CUSTOM": 1}
+    assert compiled == vela.compile_model(content, "ethos-u55-128")[1]
+    report = json.loads((tmp_path / "digits.report.json").read_text())
+    assert "ms estimated" in report["npu"]
+    found = metadata.read(content).about
+    assert (found.author, found.license) == ("Us & Co", "Apache-2.0")
+
+
+def test_wrong_requests_are_refused(monkeypatch):
+    with pytest.raises(UserError, match="ethos-u55-128"):
+        vela.compile_model(b"", "ethos-u55-127")
+    monkeypatch.setattr(vela, "command", lambda: None)
+    with pytest.raises(UserError, match="pip install ethos-u-vela"):
+        vela.compile_model(b"", "ethos-u55-128")
+
+
+@needs_vela
+def test_a_compiler_that_takes_too_long_is_stopped(monkeypatch):
+    monkeypatch.setattr(vela, "TIMEOUT_SECONDS", 0.01)
+    with pytest.raises(UserError, match="took longer"):
+        vela.compile_model(graphs.mean_colour(), "ethos-u55-128")

@@ -1,0 +1,84 @@
+"""Environments for what cannot be installed beside TensorFlow: `make environments`.
+
+Each is a folder `.venv-NAME` of the checkout. The tests that need one skip without.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Name: (the versions of CPython that have wheels, the best first; packages).
+ENVIRONMENTS = {
+    # Needs another absl-py than tensorflow-model-optimization.
+    "mediapipe": (("3.11", "3.12", "3.10", "3.13"), ["mediapipe==1.2.2"]),
+    # Built for numpy 1.
+    "tflite-runtime": (("3.11", "3.10", "3.9"), ["tflite-runtime==2.14.0", "numpy<2"]),
+    # The oldest on PyPI.
+    "oldest-runtime": (("3.7",), ["tflite-runtime==2.7.0", "numpy<2"]),
+}
+
+
+def _folder(name):
+    return ROOT / f".venv-{name}"
+
+
+def python_of(name):
+    """Returns the interpreter of an environment; skips the test where it is missing.
+
+    Environment "here" is the one of the tests.
+    """
+    if name == "here":
+        return sys.executable
+    if not (_folder(name) / "complete").exists():
+        pytest.skip(f"needs .venv-{name}: make environments")
+    return _folder(name) / "bin" / "python"
+
+
+def run(name, script, *arguments):
+    """Runs a text as a script in an environment and returns its standard output."""
+    done = subprocess.run(
+        [python_of(name), "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _interpreter(versions):
+    """Returns a CPython of one of these versions, or None."""
+    for version in versions:
+        found = [sys.executable, shutil.which(f"python{version}")]
+        found += pathlib.Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+        for path in filter(None, found):
+            code = "import sys; print('%d.%d' % sys.version_info[:2])"
+            done = subprocess.run([path, "-c", code], capture_output=True, text=True)
+            if done.stdout.strip() == version:
+                return path
+    return None
+
+
+def main():
+    """Creates what is missing and can be created here."""
+    for name, (versions, packages) in ENVIRONMENTS.items():
+        complete = _folder(name) / "complete"
+        wanted = "\n".join(packages)
+        if complete.exists() and complete.read_text() == wanted:
+            continue
+        interpreter = _interpreter(versions)
+        if interpreter is None:
+            print(f".venv-{name}: left out, needs CPython {' or '.join(versions)}")
+            continue
+        folder = _folder(name)
+        pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([*pip, "install", "--quiet", *packages], check=True)
+        complete.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()

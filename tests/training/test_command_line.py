@@ -1,0 +1,87 @@
+"""Errors of the user end in one line on stderr and exit code 2."""
+
+import os
+import re
+
+import pytest
+
+from keras_resnet import console, errors
+from keras_resnet.runner.errors import UserError
+from tests.helpers.commands import ROOT, one_error, run_command
+
+SCRIPTS = ("training/train.py", "training/qat.py", "edge/export.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_examples_and_every_flag(script):
+    done = run_command(script, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert f"python {script}" in done.stdout
+    name = script.split("/")[1]
+    code = (ROOT / "keras_resnet/commands" / name).read_text()
+    if "define_training_flags(" in code:
+        code += (ROOT / "keras_resnet/commands/app.py").read_text()
+    flags = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', code)
+    assert len(flags) >= 5
+    for flag in flags:
+        assert f"--{flag}" in done.stdout or f"--[no]{flag}" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_unknown_flag_is_one_line_with_the_nearest(script):
+    done = run_command(script, "--model_dri=x")
+    assert "model_dir" in one_error(done)
+
+
+@pytest.mark.parametrize(
+    "flag, hint",
+    [
+        ("--strategy=miror", "one_device|mirrored"),
+        ("--epochs=ten", "ten"),
+        ("--epochs=0", "epochs"),
+        ("--learning_rate=nan", "finite"),
+        ("--image_size=16", "32"),
+        ("positional", "positional"),
+    ],
+)
+def test_wrong_flag_value_is_one_line(flag, hint):
+    assert hint in one_error(run_command("training/train.py", flag))
+
+
+def test_fine_tuning_on_several_machines_is_refused():
+    done = run_command("training/qat.py", "--model_dir=x", "--strategy=multi_worker")
+    assert "one machine" in one_error(done)
+
+
+def test_errors_after_tensorflow_has_started_are_one_line_too(tmp_path):
+    done = run_command("training/train.py", "--model=resnet51", cwd=tmp_path)
+    assert "resnet50" in one_error(done)
+    assert os.listdir(tmp_path) == []
+    done = run_command(
+        "training/train.py",
+        *("--strategy=mirrored", "--cpu_replicas=2", "--batch_size=65"),
+        cwd=tmp_path,
+    )
+    assert "try 64" in one_error(done) and "65" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_unknown_name_suggests_the_nearest():
+    error = errors.unknown("model", "resnet5", ["resnet50", "resnet56", "x"])
+    assert "resnet50" in str(error) and "Received: 'resnet5'" in str(error)
+    assert "one of a, b" in str(errors.unknown("thing", "zzz", ["b", "a"]))
+
+
+def test_hidden_output_hides_unless_the_block_fails(capfd):
+    with console.hidden_output(1, 2):
+        os.write(1, b"noise")
+        os.write(2, b"noise")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError), console.hidden_output(1, 2):
+        os.write(1, b"the reason")
+        raise RuntimeError
+    assert "the reason" in "".join(capfd.readouterr())
+    with pytest.raises(UserError), console.hidden_output(1):
+        os.write(1, b"noise")
+        raise UserError
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,135 @@
+"""Every example counts once, whatever the strategy."""
+
+import dataclasses
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_resnet
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner import run_tflite
+from keras_resnet.training import evaluation
+from keras_resnet.training.data import decoding, input_pipeline
+from keras_resnet.training.distribute import strategies
+from keras_resnet.training.evaluation import evaluator
+from tests.helpers.commands import one_error, run_command
+
+SMALL = Preprocessing((32, 32))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return input_pipeline.load("digits")
+
+
+def test_eval_under_mirrored_counts_every_example_once(digits):
+    """With a remainder of one example: one replica gets nothing."""
+    strategy = strategies.create("mirrored", cpu_replicas=2)
+    with strategy.scope():
+        model = keras_resnet.ResNet8(weights=None)
+    part = input_pipeline.Split(61, lambda: digits.held_out.read().take(61))
+    result = evaluator(model, strategy)(part, SMALL, 20)
+    batches = input_pipeline.evaluation_batches(part, SMALL, 20)
+    images, labels = (np.concatenate(x) for x in zip(*batches.as_numpy_iterator()))  # noqa: B905
+    images, labels = images[:61], labels[:61]  # the rest fills the last batch
+    scores = model.predict(images, verbose=0)
+    assert result["top1"] == pytest.approx(np.mean(scores.argmax(-1) == labels))
+    right = scores[np.arange(61), labels]
+    loss = -np.log(np.maximum(right, 1e-7)).mean()  # as Keras limits it
+    assert result["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
+    short = input_pipeline.Split(360, lambda: digits.held_out.read().take(200))
+    evaluate = evaluator(
+        keras_resnet.ResNet8(weights=None), tf.distribute.get_strategy()
+    )
+    with pytest.raises(RuntimeError, match="200 of 360"):
+        evaluate(short, SMALL, 100)
+
+
+def test_top1_and_top5_are_counted():
+    scores = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.5, 0, 7)
+    examples = zip(range(4), (0, 1, 6, 4), strict=True)  # right, right, sixth, second
+    found = evaluation.of_scores(lambda index: scores[index], examples)
+    assert found == {"top1": 0.5, "top5": 0.75, "examples_evaluated": 4}
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return keras_resnet.ResNet8(weights=None)
+
+
+def mean_scores(model, crops):
+    both = np.concatenate([[crop, crop[:, ::-1]] for crop in crops])
+    return model.predict(SMALL.normalize(both), verbose=0).mean(0)
+
+
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(model):
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    crops = [
+        image[top : top + 32, left : left + 32]
+        for top, left in ((0, 0), (0, 24), (8, 0), (8, 24), (4, 12))
+    ]
+    wider = dataclasses.replace(SMALL, crop_fraction=0.8)  # 40 pixels: as it is
+    score = evaluation.ten_crop(model, wider)
+    np.testing.assert_allclose(score(image), mean_scores(model, crops), atol=1e-6)
+    assert np.abs(score(image) - mean_scores(model, crops[4:])).max() > 1e-4
+
+
+def test_multi_scale_averages_the_whole_image_at_five_sizes(model):
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    expected = []
+    for size in (32, 36, 54, 68, 91):
+        resized = decoding.resize(image, size, "bilinear").numpy()
+        assert min(resized.shape[:2]) == size
+        net = keras_resnet.ResNet8(input_shape=resized.shape)
+        net.set_weights(model.get_weights())
+        expected.append(mean_scores(net, [resized]))
+    score = evaluation.multi_scale(model, SMALL)
+    np.testing.assert_allclose(score(image), np.mean(expected, 0), atol=1e-6)
+
+
+def test_the_command_gives_the_metrics_of_the_run(digits_run, tmp_path):
+    done = run_command("training/evaluate.py", f"--model={digits_run / 'model.keras'}")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    found = json.loads((digits_run / "model.keras.evaluation.json").read_text())
+    run = json.loads((digits_run / "metrics.json").read_text())
+    for key in ("top1", "top5", "examples_evaluated"):
+        assert found[key] == run[key]
+    assert found["loss"] == pytest.approx(run["loss"], rel=1e-5)
+    assert f"top-1 {run['top1']:.2%}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (("--model=none.keras", "--dataset=digits"), "lies in no run|no such model"),
+        (("--model=none.h5",), "must be .keras or .tflite"),
+        (("--model=none.tflite", "--dataset=digits"), "none.tflite"),
+        (("--model=none.tflite", "--views=ten_crop"), "need a .keras model"),
+        (("--model=none.keras", "--view=ten"), "views"),
+    ],
+)
+def test_wrong_requests_are_one_line(flags, reason, tmp_path):
+    done = run_command("training/evaluate.py", *flags, cwd=tmp_path)
+    assert re.search(reason, one_error(done))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_of_the_device_is_evaluated_on_its_runtime(digits_run, files):
+    done = run_command(
+        "training/evaluate.py", f"--model={files['qat']}", "--dataset=digits"
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    found = json.loads((digits_run / "model-qat.tflite.evaluation.json").read_text())
+    classifier = run_tflite.Classifier(str(files["qat"]))
+    images = input_pipeline.images(input_pipeline.load("digits").held_out, SMALL)
+    right = [classifier.scores(i).argmax() == y for i, y in images.as_numpy_iterator()]
+    assert found["top1"] == pytest.approx(np.mean(right))
+    assert found["examples_evaluated"] == len(right) == 360
