@@ -6,11 +6,11 @@ r"""Puts a trained CIFAR network into the package: weights, card, registry, READ
 The folder is an ended run of training/train.py, with an int8 export of
 edge/export.py inside (after training/qat.py or without). Writes
 
-    keras_resnet/pretrained/MODEL.cifar10.weights.h5   kernels in float16
-    keras_resnet/pretrained/MODEL.cifar10.json         how it came about: its card
+    keras_resnet/weights/pretrained/MODEL.cifar10.weights.h5   kernels in float16
+    keras_resnet/weights/pretrained/MODEL.cifar10.json         how it came about: its card
     models/MODEL.cifar10.int8.tflite                   for the device; not in the wheel
 
-and the row of the file in keras_resnet/weights.tsv and in the README. The accuracies
+and the row of the file in keras_resnet/weights/weights.tsv and in the README. The accuracies
 are measured here, on the test split, with the files that are written.
 """
 
