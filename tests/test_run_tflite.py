@@ -15,8 +15,10 @@ import zipfile
 
 import numpy as np
 import pytest
+import run_tflite
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
+from run_tflite import Classifier, UserError, prepare, read_image
 from run_tflite_fixtures import (
     HEIGHT,
     LABELS,
@@ -32,9 +34,6 @@ from run_tflite_fixtures import (
     run_main,
     with_archive,
 )
-
-import run_tflite
-from run_tflite import Classifier, UserError, prepare, read_image
 
 pytest_plugins = ["run_tflite_fixtures"]
 

@@ -8,10 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from run_tflite_fixtures import PEERS, assert_one_error, run_alone, run_main
-
 import run_tflite
 from run_tflite import Classifier, UserError
+from run_tflite_fixtures import PEERS, assert_one_error, run_alone, run_main
 
 pytest_plugins = ["run_tflite_fixtures"]
 COMPILED = PEERS / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"

@@ -7,7 +7,9 @@ import time
 
 import numpy as np
 import pytest
+import run_tflite
 from PIL import Image
+from run_tflite import Classifier, UserError
 from run_tflite_fixtures import (
     LABELS,
     PEERS,
@@ -15,9 +17,6 @@ from run_tflite_fixtures import (
     run_alone,
     run_main,
 )
-
-import run_tflite
-from run_tflite import Classifier, UserError
 
 pytest_plugins = ["run_tflite_fixtures"]
 COLOURS = {"r": (250, 5, 9), "g": (9, 250, 5), "b": (5, 9, 250)}

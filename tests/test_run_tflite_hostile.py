@@ -16,6 +16,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import run_tflite
 from PIL import Image
 from run_tflite_fixtures import (
     RUNNER,
@@ -25,8 +26,6 @@ from run_tflite_fixtures import (
     run_alone,
     with_archive,
 )
-
-import run_tflite
 
 pytest_plugins = ["run_tflite_fixtures"]
 SECONDS = 10  # nothing may take longer

@@ -18,8 +18,10 @@ import zipfile
 import flatbuffers
 import numpy as np
 import pytest
+import run_tflite
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
+from run_tflite import Classifier
 from run_tflite_fixtures import (
     HEIGHT,
     LABELS,
@@ -34,9 +36,6 @@ from run_tflite_fixtures import (
     run_main,
 )
 
-import run_tflite
-from run_tflite import Classifier
-
 pytest_plugins = ["run_tflite_fixtures"]
 
 
@@ -46,9 +45,9 @@ pytest_plugins = ["run_tflite_fixtures"]
 @pytest.mark.skipif(not PHOTOS.exists(), reason="development data absent")
 @pytest.mark.parametrize("size, resize_size", [(224, 256), (128, 146), (32, 36)])
 def test_pixels_and_labels_are_those_of_trainings_evaluation(size, resize_size):
+    import decoding
     import tensorflow as tf
 
-    import decoding
     from keras_resnet.preprocessing import Preprocessing
 
     def decode_exactly(data):

@@ -8,14 +8,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from run_tflite import Classifier
 from run_tflite_fixtures import (
     ENVIRONMENTS,
     noise,
     python_environment,
     run_alone,
 )
-
-from run_tflite import Classifier
 
 pytest_plugins = ["run_tflite_fixtures"]
 pytestmark = pytest.mark.slow

@@ -1,0 +1,106 @@
+"""Every command of the documents is run word for word, or left out with a reason."""
+
+import pathlib
+import re
+import shlex
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.helpers.commands import ROOT, run_python
+
+DOCUMENTS = ("README.md", "docs/training.md")
+FOLDERS = ("training", "edge", "models", "examples", "benchmarks")
+# Beginning of a command: why it cannot be run here.
+LEFT_OUT = {
+    "pip install": "needs a network; the test of the wheel installs it",
+    "scp ": "needs another machine",
+    "ssh ": "needs another machine",
+    "make ": "run by .ci/run",
+    "bash benchmarks/pretrain.sh": "needs CIFAR-10 from the network, and seven hours",
+    "python training/train.py --model=resnet8 --dataset=cifar10": (
+        "needs CIFAR-10 from the network"
+    ),
+    "python edge/edgetpu.py my.tflite --compile": "needs Google's compiler",
+}
+
+
+def commands(document):
+    """Returns the commands in the code blocks of a document that are no Python."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    lines = []
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
+        if language in ("", "bash"):
+            block = block.replace("\\\n", " ")
+            lines += [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+    return [
+        line for line in lines if re.match(r"(python|pip|make|scp|ssh|bash)\b", line)
+    ]
+
+
+def reason_to_leave_out(command):
+    return next(
+        (why for start, why in LEFT_OUT.items() if command.startswith(start)), ""
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder in which the commands find what they name, and write what they like."""
+    for name in FOLDERS:
+        (tmp_path / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+    for index, label in enumerate(("dark", "light")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(200):
+            pixels = rng.integers(0, 128, (64, 64, 3)) + 127 * index
+            image = PIL.Image.fromarray(pixels.astype(np.uint8))
+            image.save(tmp_path / "photos" / label / f"{number}.jpg")
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(2, activation="softmax")(x)
+    keras.Model(inputs, x).save(tmp_path / "my.keras")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("documents", [DOCUMENTS], ids=["in order"])
+def test_every_command_of_the_documents_runs_as_written(documents, checkout):
+    for command in [line for name in documents for line in commands(name)]:
+        if reason_to_leave_out(command):
+            continue
+        program, *arguments = shlex.split(command)
+        assert program == "python", command
+        done = run_python(*arguments, cwd=checkout)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_what_is_left_out_is_still_in_the_documents():
+    written = [line for name in DOCUMENTS for line in commands(name)]
+    assert len(written) > 15
+    for start in LEFT_OUT:
+        in_text = any(line.startswith(start) for line in written)
+        assert in_text or start.startswith("bash"), start
+
+
+def test_ci_runs_what_the_readme_promises_of_make():
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    for line in commands("README.md"):
+        if line.startswith("make "):
+            assert line.strip() in ci
+
+
+def test_every_link_of_the_documents_leads_to_a_file():
+    for document in (
+        *DOCUMENTS,
+        "docs/results.md",
+        "docs/clusters.md",
+        "edge/README.md",
+    ):
+        folder = (ROOT / document).parent
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (folder / pathlib.PurePosixPath(target)).exists(), (document, target)
