@@ -60,9 +60,9 @@ def write_pictures():
     from keras_resnet import console
 
     console.import_tensorflow()
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
 
-    dataset = input_pipeline.load("digits")
+    dataset = sources.load("digits")
     for encoded, label in dataset.held_out.read().as_numpy_iterator():
         folder = PICTURES / dataset.labels[label]
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.training import recipes
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import batching, datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -38,13 +38,11 @@ def ours(files):
     """The pipeline of training/train.py."""
     examples = tf.data.Dataset.from_tensor_slices((files, np.arange(len(files))))
     repeated = 4096 // len(files) * len(files)
-    split = input_pipeline.Split(
-        repeated, lambda: examples.repeat(repeated // len(files))
-    )
-    dataset = input_pipeline.Dataset(
+    split = datasets.Split(repeated, lambda: examples.repeat(repeated // len(files)))
+    dataset = datasets.Dataset(
         "photos", tuple(str(label) for label in range(CLASSES)), split, split
     )
-    return iter(input_pipeline.train_batches(dataset, PREPROCESSING, RECIPE, 0))
+    return iter(batching.train_batches(dataset, PREPROCESSING, RECIPE, 0))
 
 
 def naive(files):

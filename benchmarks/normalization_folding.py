@@ -82,13 +82,13 @@ def main():
     from keras_resnet.edge.convert import converter as conversion
     from keras_resnet.edge.report import summary as export_report
     from keras_resnet.preprocessing import NORMALIZATIONS
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching, sources
 
-    dataset = input_pipeline.load("cifar10", arguments.data_dir)
+    dataset = sources.load("cifar10", arguments.data_dir)
     model, preprocessing = reexpressed(NORMALIZATIONS["torch"])
     source = export.Source(model, preprocessing, None, dataset, None, None)
     comparison = export_report.Comparison(source, arguments.examples)
-    images = input_pipeline.calibration_images(dataset, preprocessing, 500)
+    images = batching.calibration_images(dataset, preprocessing, 500)
     ways = {
         "folded": fold_normalization(model, preprocessing),
         "two operators": with_two_operators(model, preprocessing),

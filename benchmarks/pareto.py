@@ -132,9 +132,9 @@ def parameters(graph):
 def measure_accuracies(models, data_dir):
     """Puts the int8 accuracy on CIFAR-10's test split into each model."""
     from keras_resnet.preprocessing import Preprocessing
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
 
-    dataset = input_pipeline.load("cifar10", data_dir)
+    dataset = sources.load("cifar10", data_dir)
     images, labels = ship.arrays(dataset.held_out, Preprocessing((32, 32)))
     for model in models:
         model["int8"] = ship.accuracy(ship.int8_scores(model["path"], images), labels)

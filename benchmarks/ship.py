@@ -86,7 +86,7 @@ def ship(run, tflite, data_dir, hardware):
     """
     import keras_resnet.__main__ as zoo
     from keras_resnet import files
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
     from keras_resnet.weights import registry
 
     config, metrics, history = _read_run(run)
@@ -96,7 +96,7 @@ def ship(run, tflite, data_dir, hardware):
     content, report = _export_of(run, tflite, config)
     settings = config["settings"]
     # The test split, whatever the run held out; and what it trained on.
-    dataset = input_pipeline.load(settings["dataset"], data_dir or settings["data_dir"])
+    dataset = sources.load(settings["dataset"], data_dir or settings["data_dir"])
     images, labels = arrays(dataset.held_out, preprocessing)
     trained_on = dataset.train.examples - (settings.get("hold_out") or 0)
     batch_size = config["recipe"]["batch_size"]
@@ -217,9 +217,9 @@ def arrays(split, preprocessing):
     """Returns the images of a split, as raw pixels, and their labels."""
     import numpy as np
 
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching
 
-    pairs = input_pipeline.images(split, preprocessing).as_numpy_iterator()
+    pairs = batching.images(split, preprocessing).as_numpy_iterator()
     images, labels = zip(*pairs, strict=True)
     return np.stack(images), np.stack(labels)
 

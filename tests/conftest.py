@@ -49,10 +49,10 @@ SMALL = Preprocessing((32, 32))
 @pytest.fixture(scope="session")
 def held_out():
     """The held-out digits as raw pixels, and their labels."""
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching, sources
 
-    split = input_pipeline.load("digits").held_out
-    pairs = input_pipeline.images(split, SMALL).as_numpy_iterator()
+    split = sources.load("digits").held_out
+    pairs = batching.images(split, SMALL).as_numpy_iterator()
     return tuple(np.stack(x) for x in zip(*pairs, strict=True))
 
 
@@ -71,13 +71,11 @@ def files(digits_run, qat_report):
 
     from keras_resnet.edge.convert import converter as conversion
     from keras_resnet.edge.convert import metadata
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching, sources
 
     paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
     model = keras.saving.load_model(digits_run / "model.keras")
-    calibration = input_pipeline.calibration_images(
-        input_pipeline.load("digits"), SMALL, 500
-    )
+    calibration = batching.calibration_images(sources.load("digits"), SMALL, 500)
     for name in QUANTIZATIONS[1:]:
         content = conversion.from_keras(model, SMALL, name, calibration)
         about = metadata.About(name)

@@ -45,7 +45,7 @@ def adopt(
         model: path of a .keras file.
         directory: path of the run; a complete one of equal settings is left alone.
         normalization: one of `keras_resnet.preprocessing.NORMALIZATIONS`.
-        dataset: name, as for `input_pipeline.load`.
+        dataset: name, as for `sources.load`.
         data_dir: likewise.
         crop_fraction: the crop's share of the resized image, in (0, 1].
         batch_size: for fine-tuning; None: the recipe's.
@@ -62,7 +62,7 @@ def adopt(
     from keras_resnet import files
     from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
     from keras_resnet.training import evaluation, loop
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import damaged, sources
     from keras_resnet.training.runs import folder as run_folder
 
     if normalization not in NORMALIZATIONS:
@@ -77,7 +77,7 @@ def adopt(
         raise UserError(
             f"fine-tuning needs square images. Received: a model of {height}x{width}"
         )
-    name, dataset = dataset, input_pipeline.load(dataset, data_dir)
+    name, dataset = dataset, sources.load(dataset, data_dir)
     classes = model.outputs[0].shape[-1]
     if len(dataset.labels) != classes:
         raise UserError(
@@ -105,7 +105,7 @@ def adopt(
         return metrics
     evaluate = evaluation.evaluator(model, strategy)
     split = dataset.held_out
-    with input_pipeline.damaged_images_named(dataset):
+    with damaged.damaged_images_named(dataset):
         found = evaluate(split, preprocessing, min(64, split.examples))
     of_training = {"examples_per_second": 0.0, "epochs": 0}  # there was none here
     metrics = {**found, **of_training, "examples_evaluated": split.examples}

@@ -68,7 +68,7 @@ def main():
 def _evaluate_tflite(path):
     from keras_resnet.runner import run_tflite
     from keras_resnet.training import evaluation
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching, damaged
 
     if FLAGS.views != "single" or FLAGS.normalization:
         raise UserError("--views and --normalization need a .keras model")
@@ -83,8 +83,8 @@ def _evaluate_tflite(path):
         interpolation=how.interpolation if how else "bilinear",
     )
     dataset = _dataset(path.parent, classifier.classes)
-    images = input_pipeline.images(dataset.held_out, preprocessing)
-    with input_pipeline.damaged_images_named(dataset):
+    images = batching.images(dataset.held_out, preprocessing)
+    with damaged.damaged_images_named(dataset):
         metrics = evaluation.of_scores(classifier.scores, images.as_numpy_iterator())
     return {"dataset": dataset.name, **metrics}
 
@@ -93,14 +93,14 @@ def _evaluate_keras(path):
     import tensorflow as tf
 
     from keras_resnet.training import evaluation
-    from keras_resnet.training.data import decoding, input_pipeline
+    from keras_resnet.training.data import damaged, decoding
     from keras_resnet.training.runs import folder as run_folder
 
     model = run_folder.load_keras_file(path)
     preprocessing = _preprocessing_of(model, path.parent)
     dataset = _dataset(path.parent, model.output_shape[-1])
     split = dataset.held_out
-    with input_pipeline.damaged_images_named(dataset):
+    with damaged.damaged_images_named(dataset):
         if FLAGS.views == "single":
             evaluate = evaluation.evaluator(model, tf.distribute.get_strategy())
             metrics = evaluate(split, preprocessing, min(64, split.examples))
@@ -139,11 +139,11 @@ def _preprocessing(input_size, **arguments):
 
 
 def _dataset(folder, classes):
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
     from keras_resnet.training.runs import folder as run_folder
 
     if FLAGS.dataset:
-        dataset = input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
+        dataset = sources.load(FLAGS.dataset, FLAGS.data_dir)
     elif (folder / "config.json").exists():
         dataset = run_folder.dataset_of(run_folder.read_config(folder), FLAGS.data_dir)
     else:

@@ -36,7 +36,7 @@ class Source:
         model: the float `keras.Model`.
         preprocessing: what it expects.
         labels: names of its classes, or None.
-        dataset: the `input_pipeline.Dataset` to calibrate and report with, or
+        dataset: the `datasets.Dataset` to calibrate and report with, or
             None.
         aware: folder that qat.py wrote, or None.
         licence: of the published weights that it has or was trained from, or None.
@@ -232,14 +232,14 @@ def _check_flags():
 
 
 def _from_run():
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
     from keras_resnet.training.runs import folder as run_folder
 
     run = pathlib.Path(FLAGS.model_dir)
     config = run_folder.read_config(run)
     model, preprocessing = run_folder.load_model(run, config)
     if FLAGS.dataset:
-        dataset = input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
+        dataset = sources.load(FLAGS.dataset, FLAGS.data_dir)
     else:
         dataset = run_folder.dataset_of(config, FLAGS.data_dir)
     aware = _aware(run) if FLAGS.quantize in (None, "qat") else None
@@ -277,7 +277,7 @@ def _from_model():
     import keras_resnet
     from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
     from keras_resnet.training import loop
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import sources
     from keras_resnet.training.runs import folder as run_folder
 
     names = keras_resnet.list_models()
@@ -306,7 +306,7 @@ def _from_model():
         preprocessing = dataclasses.replace(
             preprocessing, crop_fraction=FLAGS.crop_fraction
         )
-    dataset = FLAGS.dataset and input_pipeline.load(FLAGS.dataset, FLAGS.data_dir)
+    dataset = FLAGS.dataset and sources.load(FLAGS.dataset, FLAGS.data_dir)
     labels = _read_labels(model, dataset)
     licence = getattr(model, "licence", None)  # of published weights
     return Source(model, preprocessing, labels, dataset, None, licence)
@@ -368,8 +368,8 @@ def _trained_sha256(source, quantize):
 
 
 def _calibration(source):
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching
 
-    return input_pipeline.calibration_images(
+    return batching.calibration_images(
         source.dataset, source.preprocessing, FLAGS.calibration_examples
     )

@@ -68,7 +68,7 @@ def main():
     from keras_resnet import files
     from keras_resnet.deploy import fold_normalization
     from keras_resnet.training import loop
-    from keras_resnet.training.data import input_pipeline
+    from keras_resnet.training.data import batching
     from keras_resnet.training.distribute import strategies
     from keras_resnet.training.quantize import aware as quantization
     from keras_resnet.training.runs import folder as run_folder
@@ -99,7 +99,7 @@ def main():
         directory, result, settings, recipe, preprocessing, dataset.labels
     )
     if not metrics:
-        calibration = input_pipeline.calibration_images(
+        calibration = batching.calibration_images(
             dataset, preprocessing, quantization.CALIBRATION_EXAMPLES
         )
         with strategy.scope():

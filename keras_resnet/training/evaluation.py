@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training.data import decoding, input_pipeline
+from keras_resnet.training.data import batching, decoding
 
 # He et al., section 4.1: the shorter sides of the images, for an input of 224.
 SCALES = (224, 256, 384, 480, 640)
@@ -50,8 +50,8 @@ def evaluator(model, strategy, from_logits=False):
     def evaluate(split, preprocessing, batch_size):
         totals = np.zeros(4)
         for batch in strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.evaluation_batches(
-                split, preprocessing, batch_size, input_pipeline.Share.of(context)
+            lambda context: batching.evaluation_batches(
+                split, preprocessing, batch_size, batching.Share.of(context)
             )
         ):
             totals += sums(batch).numpy()

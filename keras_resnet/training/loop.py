@@ -25,7 +25,13 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import distillation, optimizers, recipes
 from keras_resnet.training.averaging import Averages
-from keras_resnet.training.data import augmentation, input_pipeline
+from keras_resnet.training.data import (
+    augmentation,
+    batching,
+    damaged,
+    datasets,
+    sources,
+)
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.evaluation import evaluator
 from keras_resnet.training.fused_norm import with_fused_norm
@@ -102,14 +108,14 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
         teacher=teacher,
     )
     strategy = strategies.create(settings.strategy, settings.cpu_replicas)
-    dataset = input_pipeline.load(
+    dataset = sources.load(
         settings.dataset,
         settings.data_dir,
         settings.hold_out,
         settings.damaged_images,
     )
     if cache:
-        dataset = input_pipeline.in_memory(dataset)
+        dataset = datasets.in_memory(dataset)
     check_batch_size(recipe, dataset, strategy)
     if settings.precision == "mixed_float16" and not tf.config.list_physical_devices(
         "GPU"
@@ -259,7 +265,7 @@ def fit(
     Args:
         api: `keras` or `tf_keras`, whichever `model` belongs to.
         model: a model built in the scope of `strategy`.
-        dataset: an `input_pipeline.Dataset`.
+        dataset: a `datasets.Dataset`.
         preprocessing: what `model` expects.
         recipe: a `recipes.Recipe`.
         strategy: a `tf.distribute.Strategy`.
@@ -279,7 +285,7 @@ def fit(
         UserError: the loss or a weight is not finite any more.
         Terminated: this or another worker received SIGTERM; a checkpoint was written.
     """
-    steps = input_pipeline.steps_per_epoch(dataset, recipe.batch_size)
+    steps = batching.steps_per_epoch(dataset, recipe.batch_size)
     rates = recipes.learning_rates(recipe, steps)
     averages = None
     with strategy.scope():
@@ -303,13 +309,13 @@ def fit(
         print(f"continuing after step {step} of {len(rates)}")
     batches = iter(
         strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.train_batches(
+            lambda context: batching.train_batches(
                 dataset,
                 _while_training(preprocessing, recipe),
                 recipe,
                 seed,
                 step,
-                input_pipeline.Share.of(context),
+                batching.Share.of(context),
             )
         )
     )
@@ -331,7 +337,7 @@ def fit(
 
     pace = _Pace(strategy)
     with (
-        input_pipeline.damaged_images_named(dataset),
+        damaged.damaged_images_named(dataset),
         _termination(strategy) as terminated,
     ):
         while len(history) < recipe.epochs:

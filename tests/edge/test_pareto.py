@@ -9,7 +9,7 @@ from benchmarks import pareto
 from keras_resnet import files
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import sources
 from tests.conftest import SMALL
 from tests.helpers.commands import one_error, run_command
 from tests.run_tflite_fixtures import convert
@@ -73,8 +73,8 @@ def test_a_card_counts_for_its_own_file_only(model, tmp_path):
 
 
 def test_accuracies_are_measured_with_the_device_s_runner(model, monkeypatch):
-    digits = input_pipeline.load("digits")
-    monkeypatch.setattr(input_pipeline, "load", lambda *arguments: digits)
+    digits = sources.load("digits")
+    monkeypatch.setattr(sources, "load", lambda *arguments: digits)
     found = pareto.describe(model)
     pareto.measure_accuracies([found], "anywhere")
     images, labels = pareto.ship.arrays(digits.held_out, SMALL)

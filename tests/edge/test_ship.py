@@ -16,7 +16,7 @@ from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import classes
 from keras_resnet.runner import run_tflite
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import batching, sources
 from keras_resnet.weights import registry
 from tests.conftest import SMALL
 from tests.helpers.commands import ROOT, one_error, run_command
@@ -73,7 +73,7 @@ def check_files(entry):
 def check_accuracy(entry, split):
     """Measures both files again, on the first test images."""
     card = card_of(entry)
-    pairs = input_pipeline.images(split, entry.preprocessing).take(ship.FIRST)
+    pairs = batching.images(split, entry.preprocessing).take(ship.FIRST)
     pairs = list(pairs.as_numpy_iterator())
     images, labels = (np.stack(column) for column in zip(*pairs, strict=True))
     build = getattr(keras_resnet, entry.model.replace("resnet", "ResNet"))
@@ -103,7 +103,7 @@ def test_a_shipped_file_is_what_its_card_says(entry):
 
 @pytest.mark.parametrize("entry", shipped(), ids=lambda entry: entry.name)
 def test_a_shipped_file_is_as_accurate_as_its_card_says(entry, shared_data):
-    check_accuracy(entry, input_pipeline.load("cifar10", shared_data / "tfds").held_out)
+    check_accuracy(entry, sources.load("cifar10", shared_data / "tfds").held_out)
 
 
 def test_the_shipped_weights_are_small():
@@ -144,10 +144,10 @@ def stand_in(digits_run, qat_report, tmp_path_factory):
 @pytest.fixture
 def digits(monkeypatch):
     """The digits, in the place of CIFAR-10."""
-    digits = dataclasses.replace(input_pipeline.load("digits"), labels=LABELS)
+    digits = dataclasses.replace(sources.load("digits"), labels=LABELS)
     asked = []
     monkeypatch.setattr(
-        input_pipeline, "load", lambda *arguments: asked.append(arguments) or digits
+        sources, "load", lambda *arguments: asked.append(arguments) or digits
     )
     yield digits
     assert set(asked) <= {("cifar10", "/somewhere/tfds")}

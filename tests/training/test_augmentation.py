@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import loop, recipes
-from keras_resnet.training.data import augmentation, input_pipeline, policies
+from keras_resnet.training.data import augmentation, policies, sources
 from keras_resnet.training.distribute import strategies
 
 RECIPE = recipes.RECIPES["cifar"]
@@ -100,7 +100,7 @@ def test_solarize_add_brightens_the_dark_half():
 
 def test_mixing_wants_pairs_for_every_replica():
     recipe = dataclasses.replace(RECIPE, mixup=0.2, batch_size=98)
-    digits = input_pipeline.load("digits")
+    digits = sources.load("digits")
     replicas = strategies.create("mirrored", cpu_replicas=2)
     with pytest.raises(UserError, match="pairs for each of the 2 replicas: try 96"):
         loop.check_batch_size(recipe, digits, replicas)

@@ -13,7 +13,7 @@ import keras_resnet
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner import run_tflite
 from keras_resnet.training import evaluation
-from keras_resnet.training.data import decoding, input_pipeline
+from keras_resnet.training.data import batching, datasets, decoding, sources
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.evaluation import evaluator
 from tests.helpers.commands import one_error, run_command
@@ -23,7 +23,7 @@ SMALL = Preprocessing((32, 32))
 
 @pytest.fixture(scope="module")
 def digits():
-    return input_pipeline.load("digits")
+    return sources.load("digits")
 
 
 def test_eval_under_mirrored_counts_every_example_once(digits):
@@ -31,9 +31,9 @@ def test_eval_under_mirrored_counts_every_example_once(digits):
     strategy = strategies.create("mirrored", cpu_replicas=2)
     with strategy.scope():
         model = keras_resnet.ResNet8(weights=None)
-    part = input_pipeline.Split(61, lambda: digits.held_out.read().take(61))
+    part = datasets.Split(61, lambda: digits.held_out.read().take(61))
     result = evaluator(model, strategy)(part, SMALL, 20)
-    batches = input_pipeline.evaluation_batches(part, SMALL, 20)
+    batches = batching.evaluation_batches(part, SMALL, 20)
     images, labels = (np.concatenate(x) for x in zip(*batches.as_numpy_iterator()))  # noqa: B905
     images, labels = images[:61], labels[:61]  # the rest fills the last batch
     scores = model.predict(images, verbose=0)
@@ -44,7 +44,7 @@ def test_eval_under_mirrored_counts_every_example_once(digits):
 
 
 def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
-    short = input_pipeline.Split(360, lambda: digits.held_out.read().take(200))
+    short = datasets.Split(360, lambda: digits.held_out.read().take(200))
     evaluate = evaluator(
         keras_resnet.ResNet8(weights=None), tf.distribute.get_strategy()
     )
@@ -129,7 +129,7 @@ def test_the_file_of_the_device_is_evaluated_on_its_runtime(digits_run, files):
     assert done.returncode == 0 and done.stderr == "", done.stderr
     found = json.loads((digits_run / "model-qat.tflite.evaluation.json").read_text())
     classifier = run_tflite.Classifier(str(files["qat"]))
-    images = input_pipeline.images(input_pipeline.load("digits").held_out, SMALL)
+    images = batching.images(sources.load("digits").held_out, SMALL)
     right = [classifier.scores(i).argmax() == y for i, y in images.as_numpy_iterator()]
     assert found["top1"] == pytest.approx(np.mean(right))
     assert found["examples_evaluated"] == len(right) == 360

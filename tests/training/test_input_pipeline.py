@@ -18,7 +18,13 @@ from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner import run_tflite
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import recipes
-from keras_resnet.training.data import augmentation, decoding, input_pipeline
+from keras_resnet.training.data import (
+    augmentation,
+    batching,
+    damaged,
+    decoding,
+    sources,
+)
 from tests.helpers.commands import ROOT
 
 SMALL = Preprocessing((32, 32))
@@ -26,7 +32,7 @@ SMALL = Preprocessing((32, 32))
 
 @pytest.fixture(scope="module")
 def digits():
-    return input_pipeline.load("digits")
+    return sources.load("digits")
 
 
 RECIPE = recipes.Recipe(
@@ -42,9 +48,9 @@ EVERYTHING = dict(
 )
 
 
-def train_batches(dataset, seed=0, first_step=0, share=input_pipeline.WHOLE, **changes):
+def train_batches(dataset, seed=0, first_step=0, share=batching.WHOLE, **changes):
     recipe = dataclasses.replace(RECIPE, **changes)
-    return input_pipeline.train_batches(dataset, SMALL, recipe, seed, first_step, share)
+    return batching.train_batches(dataset, SMALL, recipe, seed, first_step, share)
 
 
 def batches(dataset, **arguments):
@@ -93,7 +99,7 @@ def test_the_global_seed_does_not_change_the_batches(digits):
 
 
 def test_a_resumed_epoch_sees_what_an_unbroken_one_would(digits):
-    steps = input_pipeline.steps_per_epoch(digits, 100)
+    steps = batching.steps_per_epoch(digits, 100)
     unbroken = batches(digits, epochs=3)
     assert steps == 14 and len(unbroken) == 3 * steps
     for first in (2 * steps, 2 * steps + 5, steps - 1):
@@ -106,8 +112,7 @@ def test_workers_share_every_batch(digits, changes):
     changes = dict(first_step=3) | changes
     whole = batches(digits, **changes)
     parts = [
-        batches(digits, share=input_pipeline.Share(i, 2, 4), **changes)
-        for i in range(2)
+        batches(digits, share=batching.Share(i, 2, 4), **changes) for i in range(2)
     ]
     pieces = [
         [piece for part in parts for piece in part[2 * n : 2 * n + 2]]
@@ -121,8 +126,8 @@ def test_workers_share_the_evaluation(digits):
     seen = []
     for index in range(3):
         found = list(
-            input_pipeline.evaluation_batches(
-                digits.held_out, SMALL, 99, input_pipeline.Share(index, 3, 3)
+            batching.evaluation_batches(
+                digits.held_out, SMALL, 99, batching.Share(index, 3, 3)
             ).as_numpy_iterator()
         )
         assert [len(labels) for _, labels in found] == [33] * 4  # as many for each
@@ -185,9 +190,9 @@ def streamed(in_files, monkeypatch):
     """The dataset, as if it were too large for the memory."""
     import tensorflow_datasets as tfds
 
-    monkeypatch.setattr(input_pipeline, "CACHE_BYTES", 0)
+    monkeypatch.setattr(batching, "CACHE_BYTES", 0)
     monkeypatch.setattr(tfds, "list_builders", lambda **_: ["noise"])
-    return input_pipeline.load("noise", in_files[0])
+    return sources.load("noise", in_files[0])
 
 
 def seen(batches):
@@ -199,7 +204,7 @@ def seen(batches):
 
 def test_repeats_reach_every_example_of_a_large_dataset(streamed, monkeypatch):
     """So many epochs as there are repeats see all of it, also what is read last."""
-    monkeypatch.setattr(input_pipeline, "SHUFFLE_BUFFER", 16)
+    monkeypatch.setattr(batching, "SHUFFLE_BUFFER", 16)
     monkeypatch.setattr(
         augmentation, "augment", lambda recipe, preprocessing, image, seed: image
     )
@@ -222,14 +227,14 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path, monkeypatch):
     examples = {name: [(image, n) for n in labels] for name, labels in splits.items()}
     prepare("unlabelled", tmp_path, **examples)
     monkeypatch.setattr(tfds, "list_builders", lambda **_: ["unlabelled"])
-    dataset = input_pipeline.load("unlabelled", tmp_path)
-    with input_pipeline.damaged_images_named(dataset):
+    dataset = sources.load("unlabelled", tmp_path)
+    with damaged.damaged_images_named(dataset):
         assert len(batches(dataset, batch_size=3, epochs=1)) == 1
         with pytest.raises(UserError, match="of class -1, and classes 0 to 2 only"):
-            with input_pipeline.damaged_images_named(dataset):
-                list(input_pipeline.evaluation_batches(dataset.held_out, SMALL, 2))
+            with damaged.damaged_images_named(dataset):
+                list(batching.evaluation_batches(dataset.held_out, SMALL, 2))
     with pytest.raises(UserError, match="of class -1, and classes 0 to 2 only"):
-        input_pipeline.load("unlabelled", tmp_path, damaged_images="skip")
+        sources.load("unlabelled", tmp_path, damaged_images="skip")
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
@@ -240,7 +245,7 @@ def test_workers_read_parts_of_a_large_dataset(streamed, repeats, monkeypatch):
     parts = [
         batches(
             streamed,
-            share=input_pipeline.Share(i, 2, 4),
+            share=batching.Share(i, 2, 4),
             batch_size=80,
             epochs=3,
             repeats=repeats,
@@ -258,7 +263,7 @@ def test_workers_read_parts_of_a_large_dataset(streamed, repeats, monkeypatch):
 
 
 def test_a_worker_resumes_in_its_part(streamed):
-    share = input_pipeline.Share(1, 2, 2)
+    share = batching.Share(1, 2, 2)
     whole = batches(streamed, share=share, batch_size=80)
     rest = batches(streamed, share=share, batch_size=80, first_step=7)
     assert equal(rest, whole[7:])
@@ -270,7 +275,7 @@ def test_a_part_is_read_from_the_files_that_hold_it(in_files, streamed, tmp_path
     assert len(files) == 4
     for path in files[2:]:
         path.unlink()
-    split = input_pipeline.load("noise", folder).train
+    split = sources.load("noise", folder).train
     with pytest.raises(tf.errors.NotFoundError):
         list(split.read())
     assert len(list(split.part(0, 200))) == 200
@@ -280,8 +285,8 @@ def test_a_part_is_read_from_the_files_that_hold_it(in_files, streamed, tmp_path
 def test_workers_evaluate_parts_of_a_large_dataset(streamed, in_files, workers):
     found, numbers = collections.Counter(), []
     for index in range(workers):
-        share = input_pipeline.Share(index, workers, workers)
-        part = input_pipeline.evaluation_batches(streamed.held_out, SMALL, 99, share)
+        share = batching.Share(index, workers, workers)
+        part = batching.evaluation_batches(streamed.held_out, SMALL, 99, share)
         part = list(part.as_numpy_iterator())
         numbers.append(len(part))
         for images, labels in part:
@@ -313,7 +318,7 @@ def test_an_epoch_sees_no_example_twice(digits):
     plain = Preprocessing((8, 8))
     seen = [
         image.tobytes()
-        for images, _ in input_pipeline.train_batches(
+        for images, _ in batching.train_batches(
             digits, plain, dataclasses.replace(RECIPE, epochs=1, batch_size=1437), 0
         ).as_numpy_iterator()
         for image in images
@@ -323,9 +328,7 @@ def test_an_epoch_sees_no_example_twice(digits):
 
 def test_eval_sees_every_example_once(digits):
     found = list(
-        input_pipeline.evaluation_batches(
-            digits.held_out, SMALL, 100
-        ).as_numpy_iterator()
+        batching.evaluation_batches(digits.held_out, SMALL, 100).as_numpy_iterator()
     )
     assert [len(labels) for _, labels in found] == [100, 100, 100, 100]
     expected = [int(label) for _, label in digits.held_out.read()]
@@ -436,11 +439,9 @@ def test_damaged_exif_leaves_the_image_as_it_is():
 @pytest.mark.parametrize("mode", NORMALIZATIONS)
 def test_batches_are_normalized_as_the_preprocessing_says(digits, mode):
     preprocessing = Preprocessing((32, 32), **NORMALIZATIONS[mode])
-    pixels = [
-        i for i, _ in input_pipeline.images(digits.held_out, preprocessing).take(5)
-    ]
+    pixels = [i for i, _ in batching.images(digits.held_out, preprocessing).take(5)]
     batch, _ = next(
-        iter(input_pipeline.evaluation_batches(digits.held_out, preprocessing, 5))
+        iter(batching.evaluation_batches(digits.held_out, preprocessing, 5))
     )
     np.testing.assert_allclose(
         batch, preprocessing.normalize(np.stack(pixels)), rtol=1e-6, atol=1e-6
@@ -557,24 +558,24 @@ def test_exif_is_seen_where_there_is_any(file_format, orientation):
 
 
 def test_calibration_reads_training_images_chosen_by_seed(digits):
-    chosen = input_pipeline.calibration_images(digits, SMALL, 50, seed=1)
+    chosen = batching.calibration_images(digits, SMALL, 50, seed=1)
     assert chosen.shape == (50, 32, 32, 3) and chosen.dtype == np.uint8
     train = {i.tobytes() for i, _ in _arrays(digits.train)}
     assert {image.tobytes() for image in chosen} <= train
-    again = input_pipeline.calibration_images(digits, SMALL, 50, seed=1)
+    again = batching.calibration_images(digits, SMALL, 50, seed=1)
     np.testing.assert_array_equal(chosen, again)
-    other = input_pipeline.calibration_images(digits, SMALL, 50, seed=2)
+    other = batching.calibration_images(digits, SMALL, 50, seed=2)
     assert not np.array_equal(chosen, other)
-    assert len(input_pipeline.calibration_images(digits, SMALL, 9999)) == 1437
+    assert len(batching.calibration_images(digits, SMALL, 9999)) == 1437
 
 
 def _arrays(split):
-    return input_pipeline.images(split, SMALL).as_numpy_iterator()
+    return batching.images(split, SMALL).as_numpy_iterator()
 
 
 def test_what_is_held_out_is_spread_and_not_trained_on(digits):
     """A source may be sorted by class."""
-    dataset = input_pipeline.load("digits", hold_out=400)
+    dataset = sources.load("digits", hold_out=400)
     whole, train, held_out = (
         [(image.numpy(), int(label)) for image, label in split.read()]
         for split in (digits.train, dataset.train, dataset.held_out)
@@ -599,7 +600,7 @@ def photos(tmp_path):
 
 
 def test_a_folder_of_classes_holds_out_a_fifth(photos):
-    dataset = input_pipeline.load("folder", photos)
+    dataset = sources.load("folder", photos)
     assert dataset.labels == ("cat", "dog")
     assert (dataset.train.examples, dataset.held_out.examples) == (8, 2)
     parts = [
@@ -624,7 +625,7 @@ def test_a_folder_with_splits_keeps_them(photos):
         (photos / "val" / name).mkdir()
         (photos / name / "0.png").rename(photos / "val" / name / "0.png")
         (photos / name).rename(photos / "train" / name)
-    dataset = input_pipeline.load("folder", photos)
+    dataset = sources.load("folder", photos)
     assert dataset.labels == ("cat", "dog")
     assert (dataset.train.examples, dataset.held_out.examples) == (8, 2)
 
@@ -637,33 +638,33 @@ def test_bad_folders_are_refused(tmp_path, photos):
         (photos / "cat", "at least two"),
     ):
         with pytest.raises(UserError, match=reason):
-            input_pipeline.load("folder", data_dir)
+            sources.load("folder", data_dir)
     for picture in (photos / "dog").iterdir():
         picture.unlink()
     (photos / "dog").rmdir()
     with pytest.raises(UserError, match="at least two.*'cat'"):
-        input_pipeline.load("folder", photos)
+        sources.load("folder", photos)
     for picture in (photos / "cat").iterdir():
         picture.unlink()
     with pytest.raises(UserError, match="at least two"):
-        input_pipeline.load("folder", photos)
+        sources.load("folder", photos)
 
 
 @pytest.mark.parametrize("name", ["empty", ".ipynb_checkpoints", "a[b]"])
 def test_a_folder_without_images_is_no_class(photos, name):
     (photos / name).mkdir()
     with pytest.raises(UserError, match="has no images.*remove it or fill it"):
-        input_pipeline.load("folder", photos)
+        sources.load("folder", photos)
 
 
 def test_unknown_dataset_names_the_nearest():
     with pytest.raises(UserError, match="cifar10.*Received: 'cifra10'"):
-        input_pipeline.load("cifra10")
+        sources.load("cifra10")
 
 
 def test_a_dataset_of_no_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="text, label"):
-        input_pipeline.load("imdb_reviews", tmp_path)
+        sources.load("imdb_reviews", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -673,7 +674,7 @@ def test_a_missing_dataset_without_network_says_what_to_do(tmp_path, monkeypatch
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", no_network)
     with pytest.raises(UserError) as caught:
-        input_pipeline.load("mnist", tmp_path / "data")
+        sources.load("mnist", tmp_path / "data")
     for part in (str(tmp_path / "data"), "tfds build mnist", "--dataset=digits"):
         assert part in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -687,7 +688,7 @@ def test_a_proxy_that_does_not_answer_is_no_network(tmp_path, monkeypatch):
             monkeypatch.setenv(f"{scheme}_proxy", proxy)
         monkeypatch.delenv("no_proxy", raising=False)
         with pytest.raises(UserError, match="cannot be reached .*refused"):
-            input_pipeline.load("mnist", tmp_path / "data")
+            sources.load("mnist", tmp_path / "data")
     assert not list(tmp_path.iterdir())
 
 
@@ -696,7 +697,7 @@ def test_prepared_cifar10_is_read_without_the_network(shared_data, monkeypatch):
         raise AssertionError("asked the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    dataset = input_pipeline.load("cifar10", shared_data / "tfds")
+    dataset = sources.load("cifar10", shared_data / "tfds")
     assert dataset.train.examples == 50_000 and dataset.held_out.examples == 5_000
     assert dataset.labels[:2] == ("airplane", "automobile")
     labels = [int(label) for _, label in dataset.held_out.read()]
@@ -713,7 +714,7 @@ def test_repeats_are_of_one_batch_and_augmented_differently(monkeypatch, digits)
 
     monkeypatch.setitem(augmentation.AUGMENTATIONS, "pad_crop", (numbered, True))
     raw = Preprocessing((32, 32), **NORMALIZATIONS["raw"])
-    batches = input_pipeline.train_batches(digits, raw, recipe, seed=0)
+    batches = batching.train_batches(digits, raw, recipe, seed=0)
     found = list(batches.take(50).as_numpy_iterator())
     assert len(found) == 50
     for images, targets in found:

@@ -17,7 +17,7 @@ from keras_resnet.errors import Terminated
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import loop, recipes
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import batching, sources
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.runs import checkpoints
 from keras_resnet.training.runs import folder as run_folder
@@ -102,9 +102,7 @@ def test_the_metrics_are_those_of_the_saved_model(finished):
     directory, metrics = finished
     model = keras.saving.load_model(directory / "model.keras")
     images, labels = zip(
-        *input_pipeline.images(
-            input_pipeline.load("digits").held_out, SMALL
-        ).as_numpy_iterator(),
+        *batching.images(sources.load("digits").held_out, SMALL).as_numpy_iterator(),
         strict=True,
     )
     scores = model.predict(SMALL.normalize(np.stack(images)), verbose=0)
@@ -323,7 +321,7 @@ def test_a_damaged_image_is_named(tmp_path, content):
 
 @pytest.fixture(scope="module")
 def digits():
-    return input_pipeline.load("digits")
+    return sources.load("digits")
 
 
 def small_model():

@@ -9,7 +9,7 @@ import pytest
 import keras_resnet
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import batching, sources
 from keras_resnet.training.quantize import aware as quantization
 
 
@@ -145,8 +145,8 @@ def test_refusals_name_the_layer_and_what_helps(calibration):
 
 @pytest.fixture(scope="module")
 def calibration():
-    digits = input_pipeline.load("digits")
-    return input_pipeline.calibration_images(digits, Preprocessing((32, 32)), 128)
+    digits = sources.load("digits")
+    return batching.calibration_images(digits, Preprocessing((32, 32)), 128)
 
 
 @pytest.fixture(scope="module")

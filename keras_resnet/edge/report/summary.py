@@ -11,7 +11,7 @@ from keras_resnet.edge.targets import checks as targets
 from keras_resnet.edge.targets import ethos_u as vela
 from keras_resnet.runner import run_tflite
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import batching, damaged
 
 # Held-out images for the error of each layer: a layer has thousands of values.
 LAYER_IMAGES = 8
@@ -59,8 +59,8 @@ class Comparison:
             source: the `export.Source`.
             examples: images, at most.
         """
-        held_out = input_pipeline.images(source.dataset.held_out, source.preprocessing)
-        with input_pipeline.damaged_images_named(source.dataset):
+        held_out = batching.images(source.dataset.held_out, source.preprocessing)
+        with damaged.damaged_images_named(source.dataset):
             pairs = list(held_out.take(examples).as_numpy_iterator())
         self._images, self._labels = zip(*pairs, strict=True)
         self._dataset = source.dataset

@@ -11,7 +11,7 @@ import keras
 
 from keras_resnet.training.runs import checkpoints
 from keras_resnet import files
-from keras_resnet.training.data import input_pipeline
+from keras_resnet.training.data import sources
 import keras_resnet
 from keras_resnet.training import recipes
 from keras_resnet.runner.errors import UserError
@@ -189,13 +189,13 @@ def dataset_of(config, data_dir=None):
         data_dir: where it lies; default: where the training found it.
 
     Returns:
-        An `input_pipeline.Dataset`.
+        A `datasets.Dataset`.
 
     Raises:
         UserError: it cannot be opened, or its classes are not the run's.
     """
     settings = config["settings"]
-    dataset = input_pipeline.load(
+    dataset = sources.load(
         settings["dataset"],
         data_dir or settings["data_dir"],
         settings.get("hold_out"),

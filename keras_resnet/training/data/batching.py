@@ -1,0 +1,266 @@
+"""A dataset -> batches of normalized images.
+
+One path decodes, augments and batches the images of every source. What is random in
+an example depends on (seed, epoch, example) only.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.training.data import augmentation, datasets, decoding
+from keras_resnet.training.data.damaged import damaged_images_named
+
+# Decoded training images are kept in memory up to this size, in bytes.
+CACHE_BYTES = 1 << 30
+# Examples among which streamed ones are shuffled.
+SHUFFLE_BUFFER = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that one worker takes.
+
+    Attributes:
+        index: number of the worker, from 0.
+        workers: their number.
+        replicas: of all workers together.
+    """
+
+    index: int
+    workers: int
+    replicas: int
+
+    @classmethod
+    def of(cls, context):
+        """Returns the share that a `tf.distribute.InputContext` stands for."""
+        return cls(
+            context.input_pipeline_id,
+            context.num_input_pipelines,
+            context.num_replicas_in_sync,
+        )
+
+    def of_batches(self, dataset, batch_size):
+        """Leaves the worker's part of every `batch_size` elements."""
+        if self.workers == 1:
+            return dataset
+        part = batch_size // self.workers
+        return (
+            dataset.enumerate()
+            .filter(lambda place, _: place % batch_size // part == self.index)
+            .map(lambda _, element: element)
+        )
+
+    def examples(self, total, batch_size):
+        """Returns how many of `total` elements `of_batches` leaves."""
+        part = batch_size // self.workers
+        whole, rest = divmod(total, batch_size)
+        return whole * part + min(part, max(0, rest - self.index * part))
+
+    def span(self, total):
+        """Returns the worker's (start, stop) of `total` examples, shared evenly."""
+        return tuple(
+            index * total // self.workers for index in (self.index, self.index + 1)
+        )
+
+
+WHOLE = Share(0, 1, 1)
+
+
+def train_batches(
+    dataset,
+    preprocessing,
+    recipe,
+    seed,
+    first_step=0,
+    share=WHOLE,
+):
+    """Returns the batches of a whole training run.
+
+    Args:
+        dataset: a `Dataset`.
+        preprocessing: a `Preprocessing`.
+        recipe: a `recipes.Recipe`. The remainder of an epoch that fills no batch is
+            left out; as every epoch is shuffled anew, it is another one each time.
+        seed: int. Equal seeds give equal batches.
+        first_step: number of the first step: batches are then those that an
+            unbroken run would see from there on.
+        share: the `Share` of this worker.
+
+    Returns:
+        `tf.data.Dataset` of (float32 (batch, height, width, 3), targets float32
+        (batch, classes)), with `steps_per_epoch(...)` batches for each epoch.
+        With several replicas a batch comes in that many parts.
+    """
+    takes_resized = augmentation.takes_resized(recipe)
+    height, width = preprocessing.input_size
+    batch_size = recipe.batch_size
+    examples, repeats = dataset.train.examples, recipe.repeats
+    used = examples // batch_size * batch_size
+    first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
+    keeps = takes_resized and examples * height * width * 3 <= CACHE_BYTES
+
+    # Of a large dataset a worker reads its part; of a small one all, so that batches
+    # do not depend on the number of workers.
+    alone = share.workers > 1 and not keeps and dataset.train.part is not None
+    if alone:
+        start, stop = share.span(examples)
+        source = dataset.train.part(start, stop).enumerate(start)
+    else:
+        source = dataset.train.read().enumerate()
+    if takes_resized:
+        source = _parallel_map(
+            source,
+            lambda index, x: (
+                index,
+                (decoding.resize_and_crop(decoding.decode(x[0]), preprocessing), x[1]),
+            ),
+        )
+    if keeps:
+        source = source.cache()
+
+    def one_epoch(epoch):
+        def augmented(index, example):
+            image, label = example
+            example_seed = tf.stack(
+                [tf.constant(seed, tf.int64), epoch * examples * repeats + index]
+            )
+            image = augmentation.augment(recipe, preprocessing, image, example_seed)
+            return image, tf.one_hot(label, len(dataset.labels)), example_seed
+
+        # Without this the order would depend on tf.random.set_seed too (and a
+        # seed that is a tensor would be refused beside it).
+        tf.compat.v1.get_default_graph().seed = None
+        # Epochs with repeats take turns: each would be the beginning of a large
+        # dataset. Where the turns are uneven, one example more fills them up.
+        chosen = source.filter(lambda index, _: index % repeats == epoch % repeats)
+        shuffled = (chosen if repeats > 1 else source).shuffle(
+            examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
+        )
+        if repeats > 1:
+            shuffled = shuffled.concatenate(source.take(1))
+            of_worker = batch_size // share.workers if alone else batch_size
+            shuffled = _repeated(shuffled, repeats, of_worker)
+        if alone:
+            ordered = shuffled.take(used // share.workers)
+        else:
+            ordered = share.of_batches(shuffled.take(used), batch_size)
+        # Of the epoch that was broken off, nothing is decoded again.
+        mine = skipped * batch_size // share.workers
+        ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
+        return _parallel_map(ordered, augmented)
+
+    def mixed(images, targets, seeds):
+        return *augmentation.mix(recipe, images, targets, seeds[0]), seeds
+
+    def to_model(images, targets, _):
+        if images.shape.rank > 4:  # pairs
+            images = tf.reshape(images, (-1, height, width, 3))
+            targets = tf.reshape(targets, (-1, len(dataset.labels)))
+        return decoding.normalize(images, preprocessing), targets
+
+    batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
+    part = batch_size // share.replicas
+    if augmentation.mixes(recipe):
+        batches = _parallel_map(batches.batch(2, drop_remainder=True), mixed)
+        part //= 2
+    batches = batches.batch(part, drop_remainder=True)
+    return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
+
+
+def _repeated(numbered, repeats, batch_size):
+    """Repeats examples, within a batch where it can, and numbers them apart."""
+    chunk = math.ceil(batch_size / repeats)
+
+    def of_chunk(indices, examples):
+        return tf.data.Dataset.range(repeats).flat_map(
+            lambda copy: tf.data.Dataset.from_tensor_slices(
+                (indices * repeats + copy, examples)
+            )
+        )
+
+    return numbered.batch(chunk).flat_map(of_chunk)
+
+
+def steps_per_epoch(dataset, batch_size):
+    """Returns the number of whole batches in the training split."""
+    return dataset.train.examples // batch_size
+
+
+def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
+    """Returns every example of a split once, in batches of equal size.
+
+    The last batch is filled up with black images of label -1: replicas share
+    batches, and TensorFlow cannot normalize the empty share of a small remainder.
+
+    Args:
+        split: a `Split`.
+        preprocessing: a `Preprocessing`.
+        batch_size: examples in a batch.
+        share: the `Share` of this worker.
+
+    Returns:
+        `tf.data.Dataset` of (float32 (batch, height, width, 3), int64 (batch,)).
+        With several replicas a batch comes in that many parts.
+    """
+    black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
+    filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
+    if share.workers > 1 and split.part is not None:
+        start, stop = share.span(split.examples)
+        mine = datasets.Split(stop - start, lambda: split.part(start, stop))
+    else:
+        mine = datasets.Split(
+            share.examples(split.examples, batch_size),
+            lambda: share.of_batches(split.read(), batch_size),
+        )
+    # All workers have equally many batches, also where the rest is not shared evenly.
+    places = math.ceil(split.examples / batch_size) * (batch_size // share.workers)
+    filling = filling.repeat(places - mine.examples)
+    batches = images(mine, preprocessing).concatenate(filling)
+    batches = batches.batch(batch_size // share.replicas)
+    return _parallel_map(
+        batches,
+        lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def images(split, preprocessing):
+    """Returns raw pixels as the device sees them, every example once.
+
+    Returns:
+        `tf.data.Dataset` of (uint8 (height, width, 3), int64 label).
+    """
+    return _parallel_map(
+        split.read(),
+        lambda encoded, label: (
+            decoding.resize_and_crop(decoding.decode(encoded), preprocessing),
+            label,
+        ),
+    )
+
+
+def calibration_images(dataset, preprocessing, examples, seed=0):
+    """Returns images of the training split to calibrate quantization with.
+
+    Args:
+        dataset: a `Dataset`.
+        preprocessing: a `Preprocessing`.
+        examples: how many, at most.
+        seed: chooses them.
+
+    Returns:
+        uint8 (number, height, width, 3).
+    """
+    count = min(examples, dataset.train.examples)
+    chosen = np.random.default_rng(seed).permutation(dataset.train.examples)[:count]
+    wanted = np.zeros(dataset.train.examples, bool)
+    wanted[chosen] = True
+    pixels = images(datasets.subset(dataset.train, wanted), preprocessing)
+    with damaged_images_named(dataset):
+        return np.stack([image for image, _ in pixels.as_numpy_iterator()])
+
+
+def _parallel_map(dataset, function):
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,0 +1,98 @@
+"""Images that cannot be decoded: they are found, named and left out."""
+
+import contextlib
+import dataclasses
+import re
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import datasets, decoding
+
+
+def without_damaged(dataset):
+    """Leaves out images that cannot be decoded, and names them on stderr.
+
+    All are decoded once: what is left must be known before the first epoch.
+
+    Raises:
+        UserError: too few are left.
+    """
+
+    def of(split):
+        whole = np.ones(split.examples, bool)
+        for index, error in _damaged(split):
+            if unknown_label := _unknown_label(dataset, error):
+                raise unknown_label from error
+            whole[index] = False
+            name = _example_name(split, index)
+            print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
+        if not whole.any():
+            raise UserError(f"no image of dataset {dataset.name} can be decoded")
+        return split if whole.all() else datasets.subset(split, whole)
+
+    return dataclasses.replace(
+        dataset, train=of(dataset.train), held_out=of(dataset.held_out)
+    )
+
+
+def _damaged(split):
+    """Yields (number, TensorFlow's error) of the images that cannot be decoded."""
+    for index in _missing(split):
+        try:
+            (encoded, _), *_ = split.read().skip(index).take(1)
+            decoding.decode(encoded)
+        except tf.errors.InvalidArgumentError as error:
+            yield index, error
+
+
+def _missing(split):
+    """Yields the numbers of the images that decoding all of them leaves out."""
+    sizes = split.read().enumerate()
+    sizes = sizes.map(
+        lambda index, x: (index, tf.size(decoding.decode(x[0]))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    expected = 0
+    for index, _ in sizes.ignore_errors().as_numpy_iterator():
+        yield from range(expected, index)
+        expected = index + 1
+    yield from range(expected, split.examples)
+
+
+def _unknown_label(dataset, error):
+    """Returns the `UserError` where TensorFlow met a label beyond the classes."""
+    label = re.search(rf"{datasets.UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
+    return label and UserError(
+        f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
+        f"{len(dataset.labels) - 1} only: prepare it again, with labels"
+    )
+
+
+@contextlib.contextmanager
+def damaged_images_named(dataset):
+    """Turns the failure to decode an image into an error that names it.
+
+    Raises:
+        UserError: an image inside `dataset` cannot be decoded, or has a label that is
+            none of the classes.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if unknown_label := _unknown_label(dataset, error):
+            raise unknown_label from error
+        for split in (dataset.train, dataset.held_out):
+            for index, damage in _damaged(split):
+                reason = damage.message.partition(" [Op:")[0]
+                raise UserError(
+                    f"{_example_name(split, index)} cannot be decoded: {reason}. "
+                    "Remove or repair it, or train with --damaged_images=skip"
+                ) from damage
+        raise  # something else
+
+
+def _example_name(split, index):
+    return split.names[index] if split.names else f"image {index} of the dataset"

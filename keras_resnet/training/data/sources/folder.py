@@ -1,0 +1,114 @@
+"""Photographs in class-named folders."""
+
+import os
+import pathlib
+import random
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data.datasets import HELD_OUT_EVERY, Dataset, Split
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+HELD_OUT_FOLDERS = ("val", "validation", "test")
+
+
+def load(data_dir):
+    """Opens DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE.
+
+    Args:
+        data_dir: the folder DIR. In place of "val" it may hold "validation" or
+            "test"; where it has no folder "train", a fifth of each class is held out.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        UserError: the folder is missing, or a class or the held-out part has no images.
+    """
+    if not data_dir:
+        raise UserError(
+            "--dataset=folder needs --data_dir=DIR with class-named folders"
+        )
+    root = pathlib.Path(data_dir)
+    if not root.is_dir():
+        raise UserError(f"--data_dir is no folder. Received: {data_dir!r}")
+
+    trained_on = root
+    if (root / "train").is_dir():
+        trained_on = root / "train"
+        name = next((s for s in HELD_OUT_FOLDERS if (root / s).is_dir()), None)
+        if name is None:
+            raise UserError(
+                f"{root} has a folder 'train' but none named 'val', 'validation' or "
+                "'test' to evaluate on (a class cannot be named 'train')"
+            )
+        train, held_out = _images_by_class(trained_on), _images_by_class(root / name)
+    else:
+        name = "held_out"
+        train, held_out = _hold_out_of_each_class(_images_by_class(root))
+
+    labels = tuple(sorted({*train, *held_out}))
+    suffixes = ", ".join(IMAGE_SUFFIXES)
+    if len(labels) < 2:
+        raise UserError(
+            f"{root} must have at least two folders with images ({suffixes}), one for "
+            f"each class. Received: {len(labels)}"
+            + (f" ({labels[0]!r})" if labels else "")
+        )
+    for label in labels:
+        if not train.get(label):
+            raise UserError(
+                f"folder {label!r} has no images ({suffixes}) in {trained_on}: remove "
+                "it or fill it"
+            )
+    if not any(held_out.values()):
+        raise UserError(f"{root} has no held-out images: add images to a class")
+    return Dataset(
+        "folder", labels, _split("train", train, labels), _split(name, held_out, labels)
+    )
+
+
+def _images_by_class(folder):
+    """Returns {name of a folder in `folder`: its images, sorted}."""
+    return {
+        entry.name: sorted(
+            image.path
+            for image in os.scandir(entry.path)
+            if image.name.lower().endswith(IMAGE_SUFFIXES)
+        )
+        for entry in os.scandir(folder)
+        if entry.is_dir()
+    }
+
+
+def _hold_out_of_each_class(images):
+    """Returns a fifth of the images of each class apart: (the rest, the fifth)."""
+    train, held_out = {}, {}
+    for label, paths in images.items():
+        # The second of every five: of a class of one image, it is trained on.
+        held_out[label] = paths[1::HELD_OUT_EVERY]
+        train[label] = sorted({*paths} - {*held_out[label]})
+    return train, held_out
+
+
+def _split(name, images, labels):
+    """Returns the `Split` of {class: paths}, in an order that its name decides."""
+    examples = [
+        (path, index)
+        for index, label in enumerate(labels)
+        for path in images.get(label, ())
+    ]
+    # As tensorflow-datasets' ImageFolder does, which read folders in version 0.1.
+    random.Random(name).shuffle(examples)
+    paths, indices = zip(*examples, strict=True)
+
+    def read():
+        arrays = [os.fsencode(path) for path in paths], np.array(indices, np.int64)
+        return tf.data.Dataset.from_tensor_slices(arrays).map(
+            lambda path, label: (tf.io.read_file(path), label),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    return Split(len(paths), read, paths)

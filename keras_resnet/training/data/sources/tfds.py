@@ -1,0 +1,131 @@
+"""Datasets of tensorflow-datasets."""
+
+import http.client
+import math
+import pathlib
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from keras_resnet.errors import unknown
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import datasets
+
+
+def load(name, data_dir):
+    """Opens a dataset that is prepared in `data_dir`, or downloads and prepares it.
+
+    Args:
+        name: NAME, or NAME/CONFIG:VERSION.
+        data_dir: a folder of prepared datasets; None means ~/tensorflow_datasets.
+
+    Returns:
+        A `Dataset`. The split "validation" is held out if there is one, else "test",
+        else a fifth of "train".
+
+    Raises:
+        UserError: there is no such dataset, it is not for image classification, or it
+            is not on disk and cannot be downloaded.
+    """
+    base_name = re.split("[:/]", name)[0]  # NAME/CONFIG:VERSION
+    known = tfds.list_builders(with_community_datasets=False)
+    if base_name not in known:
+        raise unknown("dataset", name, ["digits", "folder", *known])
+    data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    try:
+        # Reads what lies on disk alone. `tfds.builder` would insist on the
+        # version that its own code would prepare.
+        builder = tfds.core.read_only_builder.builder_from_files(
+            name, data_dir=data_dir
+        )
+        prepared = True
+    except tfds.core.DatasetNotFoundError:
+        prepared = False
+        try:
+            builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        except Exception as error:  # unknown version or config, missing package
+            raise UserError(f"--dataset={name}: {error}") from error
+
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if (
+        not keys
+        or len(keys) != 2
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(
+            "--dataset must be an image-classification dataset (an image and a class "
+            f"label). Received: {name!r}, which has {', '.join(features)}"
+        )
+    if not prepared:
+        _download(builder, data_dir)
+    labels = tuple(features[keys[1]].names)
+    train = _split(builder, "train")
+    for held_out in ("validation", "test"):
+        if held_out in builder.info.splits:
+            return datasets.Dataset(name, labels, train, _split(builder, held_out))
+    fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
+    return datasets.Dataset(name, labels, *datasets.hold_out(train, fifth))
+
+
+def _download(builder, data_dir):
+    def refuse(reason):
+        return UserError(
+            f"dataset {builder.name} is not in {data_dir} and cannot be downloaded: "
+            f"{reason}. Prepare it where there is a network (`tfds build "
+            f"{builder.name} --data_dir=DIR`), copy DIR here and pass --data_dir=DIR; "
+            "--dataset=digits needs nothing"
+        )
+
+    # tfds would try for minutes, and leave folders behind.
+    hosts = {urllib.parse.urlsplit(url)[:2]: url for url in builder.url_infos}
+    for url in hosts.values():
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            # `urlopen` would keep the proxies that it saw first.
+            urllib.request.build_opener().open(request, timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise refuse(f"{url} cannot be reached ({reason})") from error
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    except Exception as error:  # tfds, requests and urllib3 raise many kinds
+        lines = str(error).strip().splitlines()
+        raise refuse(lines[0][:200] if lines else type(error).__name__) from error
+
+
+def _split(builder, name):
+    image, label = builder.info.supervised_keys
+    read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
+    classes = builder.info.features[label].num_classes
+
+    def checked(example):
+        # Some published splits have no labels: all are -1.
+        found = example[label]
+        known = (found >= 0) & (found < classes)
+        with tf.control_dependencies(
+            [tf.debugging.Assert(known, [datasets.UNKNOWN_LABEL, found])]
+        ):
+            return tf.identity(example[image]), tf.identity(found)
+
+    def read(span=""):
+        return builder.as_dataset(
+            split=name + span,
+            shuffle_files=False,
+            read_config=read_config,
+            decoders={image: tfds.decode.SkipDecoding()},
+        ).map(checked)
+
+    return datasets.Split(
+        builder.info.splits[name].num_examples,
+        read,
+        part=lambda start, stop: read(f"[{start}:{stop}]"),
+    )
