@@ -24,6 +24,7 @@ _PUBLIC = {
     "ResNet101": "models",
     "ResNet110": "models",
     "ResNet152": "models",
+    "create_model": "models",
     "decode_predictions": "weights.sources",
     "feature_maps": "models",
     "list_models": "models",

@@ -12,6 +12,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_resnet.runner.errors import UserError
+
 
 def fold_normalization(model, preprocessing):
     """Rewrites a model for a normalization that 8-bit quantization expresses.
@@ -31,7 +33,7 @@ def fold_normalization(model, preprocessing):
         already is.
 
     Raises:
-        ValueError: the input does not go to one ungrouped Conv2D alone (behind at
+        UserError: the input does not go to one ungrouped Conv2D alone (behind at
             most zero padding), or that reads something else as well.
     """
     if preprocessing.uniform:
@@ -100,7 +102,7 @@ def _first_convolution(model):
         or sum(node.operation is first for node in nodes) != 1
     ):
         names = [f"{each.name} ({type(each).__name__})" for each in operations]
-        raise ValueError(
+        raise UserError(
             "Cannot fold the normalization: the image must go to one Conv2D of "
             "groups=1, behind at most ZeroPadding2D, that is called once. "
             f"Received: model={model.name!r}, whose image goes to {', '.join(names)}"

@@ -12,7 +12,7 @@ class Terminated(Exception):
 def unknown(kind, received, choices):
     """Returns a `UserError` about a name that is none of `choices`."""
     choices = sorted(choices)
-    near = difflib.get_close_matches(received, choices, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(received), choices, n=3, cutoff=0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:

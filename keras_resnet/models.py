@@ -10,11 +10,14 @@ format: once released they never change.
 """
 
 import dataclasses
+import inspect
 import re
 
 import keras
 from keras import layers
 
+from keras_resnet.errors import unknown
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry, sources
 
 # A block is the kernel sizes of its convolutions (paper, figure 5).
@@ -148,7 +151,7 @@ def ResNet(
         without top.
 
     Raises:
-        ValueError: an argument is out of its range, or `weights` cannot be
+        UserError: an argument is out of its range, or `weights` cannot be
             loaded; the message ends with what was received.
     """
     _check_one_of("shortcut", shortcut, ("A", "B", "C"))
@@ -156,7 +159,7 @@ def ResNet(
     _check_one_of("pooling", pooling, (None, "avg", "max"))
     _check_one_of("output_stride", output_stride, (None, 8, 16, 32))
     if not isinstance(width, int) or width < 1:
-        raise ValueError(
+        raise UserError(
             f"`width` must be a whole number from 1. Received: width={width!r}"
         )
     classes = family.classes if classes is None else classes
@@ -214,20 +217,20 @@ def _variant(*network):
 def _stride_for(source, block, stride_on, architecture):
     """Returns the placement of the stride that a weight file is for.
 
-    Raises ValueError where an argument contradicts the weights.
+    Raises UserError where an argument contradicts the weights.
     """
     if isinstance(source, registry.WeightFile):
         for flag, needed in REGISTERED.items():
             if architecture[flag] != needed:
-                raise ValueError(
+                raise UserError(
                     f"The weights {source.name} are for {flag}={needed!r}; other "
                     "networks start with weights=None. "
                     f"Received: {flag}={architecture[flag]!r}"
                 )
     if block == BASIC or stride_on is None:
         return source.stride_on
-    if source.certain and stride_on != source.stride_on:
-        raise ValueError(
+    if source.stride_known and stride_on != source.stride_on:
+        raise UserError(
             f"These weights are for stride_on={source.stride_on!r}; with the other "
             "placement they load, and predict worse. "
             f"Received: stride_on={stride_on!r}"
@@ -237,7 +240,7 @@ def _stride_for(source, block, stride_on, architecture):
 
 def _check_one_of(argument, value, choices):
     if value not in choices:
-        raise ValueError(
+        raise UserError(
             f"`{argument}` must be one of {', '.join(map(repr, choices))}. "
             f"Received: {argument}={value!r}"
         )
@@ -250,7 +253,7 @@ def _channel_axis():
 def _image_input(family, include_top, input_tensor, input_shape):
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
+            raise UserError(
                 "`input_tensor` must be a Keras tensor, as `keras.Input` returns. "
                 f"Received: {type(input_tensor).__name__}"
             )
@@ -260,7 +263,7 @@ def _image_input(family, include_top, input_tensor, input_shape):
         size = family.image_size if include_top else None
         input_shape = (size, size, 3) if channels_last else (3, size, size)
     if not _is_image_shape(input_shape, channels_last, open_sides=not include_top):
-        raise ValueError(
+        raise UserError(
             "`input_shape` must be three whole numbers without the batch, height and "
             "width at least 32 (or None with include_top=False). "
             f"Received: input_shape={input_shape!r}"
@@ -396,7 +399,7 @@ def feature_maps(model):
         `output_stride` of the entry point limits the last ones.
 
     Raises:
-        ValueError: the model has no stages of this zoo.
+        UserError: the model has no stages of this zoo.
     """
     ends = {}
     for layer in model.layers:
@@ -404,28 +407,58 @@ def feature_maps(model):
         if match:
             ends[f"C{match[1]}"] = layer.output
     if not ends:
-        raise ValueError(
+        raise UserError(
             "`model` must be one of this zoo, not a model around one. "
             f"Received: {model.name!r}"
         )
     return keras.Model(model.inputs, ends, name=f"{model.name}_feature_maps")
 
 
-def _entry_point(variant, public_name, residual=True):
+def create_model(name, **arguments):
+    """Builds a model of the zoo by its name.
+
+    Args:
+        name: one of `list_models()`, such as "resnet50".
+        **arguments: those of its entry point: `create_model("resnet50", classes=2)`
+            is `ResNet50(classes=2)`.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        UserError: there is no such model, or an argument is wrong.
+    """
+    if not isinstance(name, str) or name not in _ENTRY_POINTS:
+        raise unknown("model", name, _ENTRY_POINTS)
+    return _ENTRY_POINTS[name](**arguments)
+
+
+# Name of a model: the function that builds it.
+_ENTRY_POINTS = {}
+
+
+def _entry_point(variant):
     family, block, counts = VARIANTS[variant]
-    published = "imagenet" if family is IMAGENET else "auto"
+    is_plain = variant.startswith("plain")
 
     def build(
         include_top=True,
-        weights=published,
+        weights="imagenet" if family is IMAGENET else "auto",
         input_tensor=None,
         input_shape=None,
         pooling=None,
         classes=family.classes,
         classifier_activation="softmax",
         name=variant,
-        **architecture,
+        *,
+        shortcut="B",
+        stride_on=None,
+        residual=not is_plain,
+        width=1,
+        dropout=0.0,
+        output_stride=None,
     ):
+        """Builds a model of the zoo; `ResNet` documents the arguments."""
         return ResNet(
             family,
             block,
@@ -438,34 +471,42 @@ def _entry_point(variant, public_name, residual=True):
             classes,
             classifier_activation,
             name,
-            **{"residual": residual, **architecture},
+            shortcut=shortcut,
+            stride_on=stride_on,
+            residual=residual,
+            width=width,
+            dropout=dropout,
+            output_stride=output_stride,
         )
 
-    build.__name__ = build.__qualname__ = public_name
+    # Written as the paper writes them: ResNet-20, plain-20.
+    build.__name__ = build.__qualname__ = variant.replace("resnet", "ResNet")
     build.__doc__ = (
-        f"Builds {public_name} for {family.image_size}x{family.image_size} images "
+        f"Builds {build.__name__} for {family.image_size}x{family.image_size} images "
         f"and {family.classes} classes.\n\n"
-        "The signature is that of `keras.applications.ResNet50`; `architecture` "
-        "takes\n`shortcut`, `stride_on`, `residual`, `width`, `dropout` and "
-        "`output_stride`. See\n`keras_resnet.ResNet` for every argument, the result "
-        "and the errors."
+        "The first arguments are those of `keras.applications.ResNet50`; those that\n"
+        f"follow `name` are given by keyword.\n\nArgs:\n{_SHARED_ARGUMENTS}"
     )
+    _ENTRY_POINTS[variant] = build
     return build
 
 
-ResNet18 = _entry_point("resnet18", "ResNet18")
-ResNet34 = _entry_point("resnet34", "ResNet34")
-ResNet50 = _entry_point("resnet50", "ResNet50")
-ResNet101 = _entry_point("resnet101", "ResNet101")
-ResNet152 = _entry_point("resnet152", "ResNet152")
-ResNet8 = _entry_point("resnet8", "ResNet8")
-ResNet14 = _entry_point("resnet14", "ResNet14")
-ResNet20 = _entry_point("resnet20", "ResNet20")
-ResNet32 = _entry_point("resnet32", "ResNet32")
-ResNet44 = _entry_point("resnet44", "ResNet44")
-ResNet56 = _entry_point("resnet56", "ResNet56")
-ResNet110 = _entry_point("resnet110", "ResNet110")
-# Written as the paper writes them: ResNet-20, plain-20.
-plain20 = _entry_point("plain20", "plain20", residual=False)
-plain32 = _entry_point("plain32", "plain32", residual=False)
-plain44 = _entry_point("plain44", "plain44", residual=False)
+# What the docstring of `ResNet` says after its first three arguments; python -OO
+# drops docstrings.
+_SHARED_ARGUMENTS = inspect.cleandoc(ResNet.__doc__ or "").partition("each stage.\n")[2]
+
+ResNet18 = _entry_point("resnet18")
+ResNet34 = _entry_point("resnet34")
+ResNet50 = _entry_point("resnet50")
+ResNet101 = _entry_point("resnet101")
+ResNet152 = _entry_point("resnet152")
+ResNet8 = _entry_point("resnet8")
+ResNet14 = _entry_point("resnet14")
+ResNet20 = _entry_point("resnet20")
+ResNet32 = _entry_point("resnet32")
+ResNet44 = _entry_point("resnet44")
+ResNet56 = _entry_point("resnet56")
+ResNet110 = _entry_point("resnet110")
+plain20 = _entry_point("plain20")
+plain32 = _entry_point("plain32")
+plain44 = _entry_point("plain44")

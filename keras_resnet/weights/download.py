@@ -15,6 +15,7 @@ import re
 
 import keras
 
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry
 from keras_resnet.weights.formats import one_line
 
@@ -29,7 +30,7 @@ def fetch(entry):
         entry: a `registry.WeightFile`.
 
     Raises:
-        ValueError: the file cannot be had, or has the wrong hash; one line that
+        UserError: the file cannot be had, or has the wrong hash; one line that
             names the file, its address and the path where it may be put by
             hand. Nothing damaged is left in the cache.
     """
@@ -52,7 +53,7 @@ def fetch(entry):
             return hub_file(repository, registry.HUB_FILE, revision)
         _download(address, path, entry)
     except Exception as error:  # one line instead of each library's own kind
-        raise ValueError(
+        raise UserError(
             f"Cannot download the weights {entry.name}: {one_line(error)}. "
             f"Without a network, put the file at {path}. Received: {address}"
         ) from error
@@ -67,7 +68,7 @@ def _in_package(entry):
         problem = f"are damaged: {_must_be(entry)}"
     else:
         return path
-    raise ValueError(
+    raise UserError(
         f"The weights {entry.name} {problem}. Install keras-resnet-zoo again. "
         f"Received: {path!r}"
     )
@@ -88,7 +89,7 @@ def hub_repository(source):
     """Splits hf://owner/repo[@revision]; returns (owner/repo, revision)."""
     repository, _, revision = source.removeprefix(registry.HUB).partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ValueError(
+        raise UserError(
             "`weights` of a hub repository is written hf://owner/repo or "
             f"hf://owner/repo@revision. Received: {source!r}"
         )
@@ -112,7 +113,7 @@ def hub_file(repository, name, revision):
     a newer one: name another revision to have that.
 
     Raises:
-        ValueError: its content is not what the hub says it is; it is removed.
+        UserError: its content is not what the hub says it is; it is removed.
         Exception: whatever huggingface_hub raises without a network or a file.
     """
     import huggingface_hub
@@ -130,14 +131,14 @@ def hub_file(repository, name, revision):
     if re.fullmatch("[0-9a-f]{64}", announced) and announced != _digest(blob, "sha256"):
         os.remove(path)
         os.remove(blob)
-        raise ValueError("wrong hash (SHA-256), the download was damaged")
+        raise UserError("wrong hash (SHA-256), the download was damaged")
     return path
 
 
 def _download(address, path, entry):
     """Downloads to a file beside `path`, which appears whole or not at all."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "TRUE", "YES"):
-        raise ValueError("HF_HUB_OFFLINE is set and the file is not in the cache")
+        raise UserError("HF_HUB_OFFLINE is set and the file is not in the cache")
     directory, name = os.path.split(path)
     os.makedirs(directory, exist_ok=True)
     part = os.path.join(directory, f"{name}.{os.getpid()}.part")
@@ -149,7 +150,7 @@ def _download(address, path, entry):
             force_download=True,
         )
         if not _is_whole(part, entry):
-            raise ValueError(f"wrong hash, {_must_be(entry)}")
+            raise UserError(f"wrong hash, {_must_be(entry)}")
         os.replace(part, path)
     finally:
         if os.path.exists(part):

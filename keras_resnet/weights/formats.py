@@ -23,6 +23,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_resnet.runner.errors import UserError
+
 SUFFIXES = (".keras", ".weights.h5", ".h5", ".safetensors")
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
 
@@ -65,7 +67,7 @@ def load(model, path, skip_classifier=False):
         that the model does not have or that was skipped, and torch's counters.
 
     Raises:
-        ValueError: the file is missing, damaged, of another type or of another
+        UserError: the file is missing, damaged, of another type or of another
             architecture, or holds NaN or infinity. The model is as it was.
     """
     path = os.fspath(path)
@@ -74,7 +76,7 @@ def load(model, path, skip_classifier=False):
         try:
             tensors, unused = _open(path, stack)
         except Exception as error:  # h5py, zipfile and json raise many kinds
-            raise ValueError(
+            raise UserError(
                 f"`weights` is damaged or no weight file: {one_line(error)}. "
                 f"Received: {path!r}"
             ) from error
@@ -96,10 +98,10 @@ def load(model, path, skip_classifier=False):
 
 
 def check_path(path):
-    """Raises ValueError unless a path is a file of a readable format."""
+    """Raises UserError unless a path is a file of a readable format."""
     if path.endswith(PICKLES):
         target = f"{os.path.splitext(path)[0]}.safetensors"
-        raise ValueError(
+        raise UserError(
             "`weights` is a pickle, which may run any code when it is read. Convert "
             'it where you trust it: python -c "import sys, torch; '
             "from safetensors.torch import save_file; "
@@ -109,12 +111,12 @@ def check_path(path):
             f"{shlex.quote(path)} {shlex.quote(target)} Received: {path!r}"
         )
     if not path.endswith(SUFFIXES):
-        raise ValueError(
+        raise UserError(
             f"`weights` must be a file that ends in {', '.join(SUFFIXES)}. "
             f"Received: {path!r}"
         )
     if not os.path.isfile(path):
-        raise ValueError(f"`weights`: no such file. Received: {path!r}")
+        raise UserError(f"`weights`: no such file. Received: {path!r}")
 
 
 def one_line(error):
@@ -168,12 +170,12 @@ def _torch_tensors(file):
     header_size = int.from_bytes(file.read(8), "little")
     start = 8 + header_size
     if start > file_size:
-        raise ValueError("its header is cut off, or it is no safetensors file")
+        raise UserError("its header is cut off, or it is no safetensors file")
     header = json.loads(file.read(header_size))
     header.pop("__metadata__", None)
     end = start + max((part["data_offsets"][1] for part in header.values()), default=0)
     if end != file_size:
-        raise ValueError(f"it has {file_size} bytes instead of {end}")
+        raise UserError(f"it has {file_size} bytes instead of {end}")
 
     tensors, unused = {}, []
     for name, part in header.items():
@@ -194,11 +196,11 @@ def _torch_tensors(file):
 
 def _torch_tensor(file, start, name, dtype, shape, data_offsets):
     if dtype not in _FLOATS:
-        raise ValueError(f"{name} is {dtype}, not one of {', '.join(_FLOATS)}")
+        raise UserError(f"{name} is {dtype}, not one of {', '.join(_FLOATS)}")
     begin, end = data_offsets
     count = math.prod(shape)
     if begin < 0 or end - begin != count * np.dtype(_FLOATS[dtype]).itemsize:
-        raise ValueError(f"{name} has another size than its shape {shape}")
+        raise UserError(f"{name} has another size than its shape {shape}")
     # (out, in, height, width) -> (height, width, in, out); (out, in) -> (in, out)
     axes = (2, 3, 1, 0) if len(shape) == 4 else tuple(range(len(shape)))[::-1]
 
@@ -244,7 +246,7 @@ def _keras_tensors(file):
 
 def _hdf5_tensor(name, array):
     if array.dtype.kind != "f":
-        raise ValueError(f"{name} is {array.dtype}, not a float")
+        raise UserError(f"{name} is {array.dtype}, not a float")
     return Tensor(name, array.shape, lambda: np.asarray(array[()], np.float32))
 
 
@@ -335,7 +337,7 @@ def _set_classifier_apart(tensors, variables, skip, path):
             return []
         has = f"one for {in_file.shape[-1]}" if in_file else "none"
         if not skip:
-            raise ValueError(
+            raise UserError(
                 f"The model has a classifier for {classes} classes, `weights` has "
                 f"{has}. Build the model with include_top=False, or with another "
                 f"number of classes for a new classifier. Received: {path!r}"
@@ -368,7 +370,7 @@ def _check_fit(tensors, variables, model_name, path):
         if names
     ]
     if problems:
-        raise ValueError(
+        raise UserError(
             f"`weights` does not fit {model_name}: {'; '.join(problems)}. "
             f"Received: {path!r}"
         )
@@ -378,11 +380,11 @@ def _check_values(tensor, path):
     try:
         finite = np.isfinite(tensor.read()).all()
     except Exception as error:  # h5py, zipfile and json raise many kinds
-        raise ValueError(
+        raise UserError(
             f"`weights` is damaged in {tensor.name}: {one_line(error)}. "
             f"Received: {path!r}"
         ) from error
     if not finite:
-        raise ValueError(
+        raise UserError(
             f"`weights` holds NaN or infinity in {tensor.name}. Received: {path!r}"
         )

@@ -20,6 +20,7 @@ import functools
 import pathlib
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.runner.errors import UserError
 
 PACKAGE = pathlib.Path(__file__).parent
 SHIPPED = "pretrained/"  # the folder of the package, and how such a source begins
@@ -66,7 +67,7 @@ class WeightFile:
     stride_on: str
     evaluations: tuple[Evaluation, ...]
 
-    certain = True  # that `stride_on` is right: see `weights.LocalFile`
+    stride_known = True  # that `stride_on` is right: see `weights.LocalFile`
 
     @property
     def name(self):
@@ -135,11 +136,11 @@ def list_weights(model=None):
         whole or without the model: `ResNet50(weights="a1_in1k")`.
 
     Raises:
-        ValueError: no registered weight file is for this model.
+        UserError: no registered weight file is for this model.
     """
     registry = weight_files()
     if model is not None and model not in registry:
-        raise ValueError(
+        raise UserError(
             f"There are weights for {', '.join(registry)}. Received: model={model!r}"
         )
     models = registry if model is None else [model]
@@ -166,7 +167,7 @@ def find(model, name):
             as "a1_in1k", or model and tag together: "resnet50.a1_in1k".
 
     Raises:
-        ValueError: there is no such file for this model.
+        UserError: there is no such file for this model.
     """
     entries = weight_files().get(model, {})
     tag = name.removeprefix(f"{model}.")
@@ -175,14 +176,14 @@ def find(model, name):
     if entry:
         return entry
     if name in list_weights():
-        raise ValueError(
+        raise UserError(
             f"These weights are for another model than {model}. Received: {name!r}"
         )
     if not entries:
-        raise ValueError(f"No weights are published for {model}. Received: {name!r}")
+        raise UserError(f"No weights are published for {model}. Received: {name!r}")
     names = list(dict.fromkeys([*of_datasets, *entries]))
     near = difflib.get_close_matches(tag, names, n=3, cutoff=0.4)
-    raise ValueError(
+    raise UserError(
         f"Unknown weights for {model}. "
         + (f"The nearest names: {', '.join(near)}. " if near else "")
         + f"All of them: {', '.join(names)}. Received: {name!r}"

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_resnet.preprocessing import Preprocessing, classes
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import download, formats, registry
 
 
@@ -21,7 +22,7 @@ class LocalFile:
     Attributes:
         path: of a file that `formats.load` reads.
         stride_on: the placement of the stride that it is for, "1x1" or "3x3".
-        certain: whether the file says so itself; where it does not, this is
+        stride_known: whether the file says so itself; where it does not, this is
             what the writers of the format use.
         preprocessing: `None`: the file does not say.
         dataset: likewise.
@@ -30,7 +31,7 @@ class LocalFile:
 
     path: str
     stride_on: str
-    certain: bool
+    stride_known: bool
     preprocessing: None = None
     dataset: None = None
     licence: None = None
@@ -48,17 +49,17 @@ def resolve(model, weights):
         A `registry.WeightFile` or a `LocalFile`.
 
     Raises:
-        ValueError: there is no such name or file, or it is for another model.
+        UserError: there is no such name or file, or it is for another model.
     """
     if not isinstance(weights, str | os.PathLike):
-        raise ValueError(
+        raise UserError(
             "`weights` must be None, a name or a path. "
             f"Received: {type(weights).__name__}"
         )
     weights = os.fspath(weights)
     on_hub = weights.startswith(registry.HUB)
     if "://" in weights and not on_hub:
-        raise ValueError(
+        raise UserError(
             "`weights` takes a name, hf://owner/repo or a local file, not an "
             f"address: download the file first. Received: {weights!r}"
         )
@@ -67,7 +68,7 @@ def resolve(model, weights):
     if not on_hub and (is_path or weights.endswith(formats.SUFFIXES + formats.PICKLES)):
         return _local_file(weights)
     if model is None:
-        raise ValueError(
+        raise UserError(
             "A network of one's own takes local weight files only. "
             f"Received: {weights!r}"
         )
@@ -89,7 +90,7 @@ def load(model, source, skip_classifier=False):
         The names of the tensors of the file that were not used.
 
     Raises:
-        ValueError: the file cannot be had or read, or does not fit.
+        UserError: the file cannot be had or read, or does not fit.
     """
     if isinstance(source, LocalFile):
         path = source.path
@@ -117,10 +118,10 @@ def _local_file(path):
     if path.endswith(".keras"):
         stride_on = _stride_in_keras_file(path)
         if stride_on is not None:
-            return LocalFile(path, stride_on, certain=True)
+            return LocalFile(path, stride_on, stride_known=True)
     # torchvision and timm train v1.5; keras.applications and the zoo have v1.
     stride_on = "3x3" if path.endswith(".safetensors") else "1x1"
-    return LocalFile(path, stride_on, certain=False)
+    return LocalFile(path, stride_on, stride_known=False)
 
 
 def _stride_in_keras_file(path):
@@ -161,13 +162,13 @@ def _hub_entry(model, source):
     except Exception as error:  # huggingface_hub, JSON and missing keys
         reason = formats.one_line(error)
         address = download.hub_address(repository, "config.json", revision)
-        raise ValueError(
+        raise UserError(
             f"`weights`: cannot read {address}, which describes weights in timm's "
             f"layout: {reason}. Received: {source!r}"
         ) from error
     # Another architecture may have the same tensors, as resnetblur50 has.
     if architecture != model:
-        raise ValueError(
+        raise UserError(
             f"`weights` are for {architecture}, not for {model}. Received: {source!r}"
         )
     return registry.WeightFile(
@@ -199,12 +200,12 @@ def preprocess_input(x, model_or_weights="resnet50", data_format=None):
         float32 array, or tensor where `x` is one, of the same shape.
 
     Raises:
-        ValueError: unknown weights, or a model that does not know its own.
+        UserError: unknown weights, or a model that does not know its own.
     """
     preprocessing = _described(model_or_weights).preprocessing
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(
+        raise UserError(
             "`data_format` must be 'channels_last' or 'channels_first'. "
             f"Received: {data_format!r}"
         )
@@ -238,14 +239,14 @@ def decode_predictions(preds, top=5, model_or_weights="resnet50"):
         first. For CIFAR-10, which has no such ids, the name stands for it.
 
     Raises:
-        ValueError: the array has another shape, unknown weights, or a model that
+        UserError: the array has another shape, unknown weights, or a model that
             does not know its own.
     """
     source = _described(model_or_weights)
     names = classes(source.dataset)
     preds = np.asarray(preds)
     if preds.ndim != 2 or preds.shape[1] != len(names):
-        raise ValueError(
+        raise UserError(
             f"`preds` must be an array (batch, {len(names)}) of scores for "
             f"{source.dataset}; for other classes give `model_or_weights`. "
             f"Received: shape {preds.shape}"
@@ -261,7 +262,7 @@ def _described(model_or_weights):
     """Returns what has the `preprocessing` and the `dataset` of weights."""
     if isinstance(model_or_weights, keras.Model):
         if getattr(model_or_weights, "preprocessing", None) is None:
-            raise ValueError(
+            raise UserError(
                 "This model was not built with named weights: give the name of "
                 f"those it has. Received: model {model_or_weights.name!r}"
             )
@@ -272,7 +273,7 @@ def _described(model_or_weights):
         return registry.find(model, tag) if tag else registry.default(model)
     found = [tags[model] for tags in files.values() if model in tags]
     if model == "imagenet" or not found:  # "imagenet" depends on the depth
-        raise ValueError(
+        raise UserError(
             "`model_or_weights` must be a model of the zoo with named weights, or a "
             f"name: {', '.join(files)}, or one of `list_weights()`. "
             f"Received: {model_or_weights!r}"

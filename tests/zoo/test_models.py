@@ -1,6 +1,8 @@
 """The zoo against the paper and against keras.applications."""
 
+import inspect
 import pathlib
+import re
 import runpy
 
 import keras
@@ -8,13 +10,16 @@ import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet import models
 from keras_resnet.commands.models import SIZES
-from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
+from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET, VARIANTS
+from keras_resnet.runner.errors import UserError
 from tests.helpers import oracles
 
-
-def builder(name):
-    return getattr(keras_resnet, name.replace("resnet", "ResNet"))
+ENTRY_POINTS = {
+    name: getattr(keras_resnet, name.replace("resnet", "ResNet"))
+    for name in keras_resnet.list_models()
+}
 
 
 def trainable_parameters(model):
@@ -52,7 +57,7 @@ def test_model_has_the_published_size(name, parameters):
     in_millions, *giga_multiply_adds = SIZES[name]
     assert in_millions == round(parameters / 1e6, 3)
     for stride_on, expected in zip(("1x1", "3x3"), giga_multiply_adds, strict=True):
-        model = builder(name)(weights=None, stride_on=stride_on)
+        model = keras_resnet.create_model(name, weights=None, stride_on=stride_on)
         assert model.name == name
         assert trainable_parameters(model) == parameters
         assert round(multiply_adds(model) / 1e9, 3) == expected
@@ -64,8 +69,74 @@ def test_every_model_of_the_list_has_an_entry_point():
         "plain32",
         "plain44",
     }
-    for name in keras_resnet.list_models():
-        assert builder(name).__name__ == name.replace("resnet", "ResNet")
+    for name, entry_point in ENTRY_POINTS.items():
+        assert entry_point.__name__ == name.replace("resnet", "ResNet")
+
+
+def test_create_model_is_the_entry_point_of_that_name():
+    keras.utils.set_random_seed(1)
+    expected = keras_resnet.plain20(classes=7, pooling="avg")
+    keras.utils.set_random_seed(1)
+    model = keras_resnet.create_model("plain20", classes=7, pooling="avg")
+    assert model.name == expected.name
+    assert [layer.name for layer in model.layers[1:]] == [
+        layer.name for layer in expected.layers[1:]
+    ]
+    for value, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+@pytest.mark.parametrize("name", ["resnet51", "ResNet50", "", 50, None, ["resnet50"]])
+def test_create_model_refuses_a_name_that_is_none_with_the_nearest(name):
+    with pytest.raises(
+        UserError, match="unknown model: .*resnet50.*Received: "
+    ) as error:
+        keras_resnet.create_model(name)
+    assert str(error.value).endswith(f"Received: {name!r}")
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_entry_points_begin_like_those_of_keras_applications(name):
+    theirs = inspect.signature(keras.applications.ResNet50).parameters.values()
+    ours = inspect.signature(ENTRY_POINTS[name]).parameters.values()
+    family = VARIANTS[name][0]
+    own = {
+        "name": name,
+        "classes": family.classes,
+        "weights": "imagenet" if family is IMAGENET else "auto",
+    }
+    assert list(ours)[: len(theirs)] == [
+        each.replace(default=own.get(each.name, each.default)) for each in theirs
+    ]
+    own = {"residual": not name.startswith("plain")}
+    more = inspect.signature(keras_resnet.ResNet).parameters.values()
+    assert list(ours)[len(theirs) :] == [
+        each.replace(default=own.get(each.name, each.default))
+        for each in more
+        if each.kind is each.KEYWORD_ONLY
+    ]
+
+
+@pytest.mark.parametrize("build", [keras_resnet.ResNet, *ENTRY_POINTS.values()])
+def test_every_argument_is_in_the_docstring(build):
+    documented = inspect.getdoc(build).partition("\nArgs:\n")[2]
+    documented = re.findall(
+        r"^    (\w+): ", documented.partition("\nReturns:\n")[0], re.M
+    )
+    assert documented == list(inspect.signature(build).parameters)
+
+
+def test_entry_points_hand_every_argument_on(monkeypatch):
+    signature = inspect.signature(keras_resnet.ResNet)
+
+    def received(*arguments, **keywords):
+        return signature.bind(*arguments, **keywords).arguments
+
+    monkeypatch.setattr(models, "ResNet", received)
+    for name, build in ENTRY_POINTS.items():
+        given = {key: object() for key in inspect.signature(build).parameters}
+        network = dict(zip(("family", "block", "counts"), VARIANTS[name], strict=True))
+        assert build(**given) == network | given
 
 
 @pytest.mark.parametrize(
@@ -73,7 +144,7 @@ def test_every_model_of_the_list_has_an_entry_point():
     [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
 )
 def test_option_a_has_the_parameters_of_table_6(depth, parameters):
-    model = builder(f"resnet{depth}")(shortcut="A")
+    model = keras_resnet.create_model(f"resnet{depth}", shortcut="A")
     assert trainable_parameters(model) == parameters
 
 
@@ -82,8 +153,8 @@ def test_option_a_has_the_parameters_of_table_6(depth, parameters):
     [("plain20", 269_722), ("plain32", 464_154), ("plain44", 658_586)],
 )
 def test_plain_networks_are_the_resnets_without_additions(name, parameters):
-    plain = builder(name)(shortcut="A")
-    residual = builder(name.replace("plain", "resnet"))(shortcut="A")
+    plain = keras_resnet.create_model(name, shortcut="A")
+    residual = keras_resnet.create_model(name.replace("plain", "resnet"), shortcut="A")
     assert plain.name == name
     assert trainable_parameters(plain) == parameters
     assert [w.shape for w in plain.weights] == [w.shape for w in residual.weights]
@@ -91,13 +162,13 @@ def test_plain_networks_are_the_resnets_without_additions(name, parameters):
     assert "Add" in {type(layer).__name__ for layer in residual.layers} - kinds
     assert multiply_adds(plain) == multiply_adds(residual)
     with pytest.raises(ValueError, match="Received: "):
-        builder(name)(weights="cifar10")
+        keras_resnet.create_model(name, weights="cifar10")
 
 
 def test_plain_networks_have_as_many_parameters_as_option_a():
     for name, parameters in (("resnet18", 11_515_688), ("resnet20", 269_722)):
         for arguments in (dict(shortcut="A"), dict(residual=False)):
-            model = builder(name)(weights=None, **arguments)
+            model = keras_resnet.create_model(name, weights=None, **arguments)
             assert trainable_parameters(model) == parameters
 
 
@@ -143,7 +214,7 @@ def test_stride_placement_changes_the_result_but_not_the_weights():
 
 def test_only_normalization_and_the_classifier_have_biases():
     for name in ("resnet18", "resnet50", "resnet20"):
-        for layer in builder(name)(weights=None).layers:
+        for layer in keras_resnet.create_model(name, weights=None).layers:
             if isinstance(layer, keras.layers.Conv2D):
                 assert not layer.use_bias
             if isinstance(layer, keras.layers.BatchNormalization):
@@ -152,7 +223,7 @@ def test_only_normalization_and_the_classifier_have_biases():
 
 def test_strided_convolutions_pad_symmetrically():
     for name in ("resnet18", "resnet20"):
-        for layer in builder(name)(weights=None).layers:
+        for layer in keras_resnet.create_model(name, weights=None).layers:
             if isinstance(layer, keras.layers.Conv2D) and layer.strides == (2, 2):
                 assert layer.padding == "valid" or layer.kernel_size == (1, 1)
 
