@@ -25,14 +25,15 @@ _PUBLIC = {
     "ResNet110": "models",
     "ResNet152": "models",
     "create_model": "models",
-    "decode_predictions": "weights.sources",
+    "decode_predictions": "inference",
     "feature_maps": "models",
+    "load": "model_metadata",
     "list_models": "models",
     "list_weights": "weights.registry",
     "plain20": "models",
     "plain32": "models",
     "plain44": "models",
-    "preprocess_input": "weights.sources",
+    "preprocess_input": "inference",
 }
 
 __all__ = list(_PUBLIC)

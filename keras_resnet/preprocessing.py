@@ -1,48 +1,17 @@
-"""From pixels to model input, as data and as one pure function."""
+"""How a picture becomes the input of a model, and what the classes are called."""
 
-import dataclasses
 import functools
 import pathlib
 
 import numpy as np
+from PIL import Image
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+from keras_resnet.runner import preprocessing as fields
+from keras_resnet.runner.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How a raw RGB image becomes a model's input.
-
-    The image is resized so that its shorter side is `resize_size` (the longer
-    one in proportion, rounded down), then its centre is cut out, then pixels
-    are normalized: (pixel - mean) / std.
-
-    Attributes:
-        input_size: (height, width) of the model's input, in pixels.
-        mean_rgb_255: mean of each channel, on the scale 0..255, in RGB order.
-        std_rgb_255: standard deviation of each channel, likewise.
-        channel_order: "rgb" or "bgr": the order in which the model takes them.
-        crop_fraction: side of the crop relative to the shorter side of the
-            resized image (timm's `crop_pct`).
-        interpolation: one of `INTERPOLATIONS`, antialiased as PIL does.
-    """
-
-    input_size: tuple[int, int]
-    mean_rgb_255: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    std_rgb_255: tuple[float, float, float] = (64.0, 64.0, 64.0)
-    channel_order: str = "rgb"
-    crop_fraction: float = 1.0
-    interpolation: str = "bilinear"
-
-    def __post_init__(self):
-        """Turns lists (from JSON) into tuples, so that equality works."""
-        for field in ("input_size", "mean_rgb_255", "std_rgb_255"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-
-    @property
-    def resize_size(self):
-        """Shorter side of the resized image, in pixels."""
-        return int(max(self.input_size) / self.crop_fraction)
+class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
+    __doc__ = fields.Preprocessing.__doc__
 
     @property
     def uniform(self):
@@ -72,14 +41,12 @@ class Preprocessing:
             uint8 array (*input_size, 3), RGB.
 
         Raises:
-            ValueError: the array is not one RGB image of bytes.
+            UserError: the array is not one RGB image of bytes.
         """
-        from PIL import Image
-
         if not isinstance(image, Image.Image):
             image = np.asarray(image)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(
+                raise UserError(
                     "`image` must be a uint8 array (height, width, 3). "
                     f"Received: {image.dtype} {image.shape}"
                 )
@@ -111,13 +78,11 @@ def resize(image, size, interpolation):
     Args:
         image: `PIL.Image`. Not changed.
         size: pixels; the longer side is rounded down.
-        interpolation: one of `INTERPOLATIONS`.
+        interpolation: one of `runner.preprocessing.INTERPOLATIONS`.
 
     Returns:
         `PIL.Image`.
     """
-    from PIL import Image
-
     shorter, longer = sorted(image.size)
     new_size = (size, int(size * longer / shorter))
     new_size = new_size if image.width <= image.height else new_size[::-1]
@@ -156,3 +121,18 @@ def classes(dataset):
     path = pathlib.Path(__file__).with_name(f"{dataset}_classes.tsv")
     rows = path.read_text(encoding="utf-8").splitlines()
     return tuple(tuple(row.split("\t")[1:]) for row in rows)
+
+
+def identifiers(labels):
+    """Returns the WordNet ids of ImageNet's classes; other labels are their own ids.
+
+    Args:
+        labels: names of classes, in the order of their scores.
+
+    Returns:
+        List of as many texts.
+    """
+    known = classes("imagenet")
+    if list(labels) == [name for _, name in known]:
+        return [identifier for identifier, _ in known]
+    return list(labels)

@@ -144,9 +144,10 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
         if recipe.stochastic_depth:
             model = with_stochastic_depth(model, recipe.stochastic_depth)
     # Published weights want the normalization that they were trained with.
+    size = (recipe.image_size, recipe.image_size)
     preprocessing = dataclasses.replace(
-        getattr(plain, "preprocessing", None) or Preprocessing((0, 0)),
-        input_size=(recipe.image_size, recipe.image_size),
+        getattr(plain, "preprocessing", None) or Preprocessing(size),
+        input_size=size,
         crop_fraction=recipe.crop_fraction,
         interpolation=recipe.interpolation,
     )

@@ -19,7 +19,7 @@ import difflib
 import functools
 import pathlib
 
-from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing, classes
 from keras_resnet.runner.errors import UserError
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -67,7 +67,7 @@ class WeightFile:
     stride_on: str
     evaluations: tuple[Evaluation, ...]
 
-    stride_known = True  # that `stride_on` is right: see `weights.LocalFile`
+    stride_known = True  # see `sources.LocalFile`
 
     @property
     def name(self):
@@ -90,6 +90,11 @@ class WeightFile:
     def preprocessing(self):
         """The preprocessing for the zoo's default input size."""
         return self.evaluations[0].preprocessing
+
+    @property
+    def labels(self):
+        """The names of the classes, in the order of the scores."""
+        return [name for _, name in classes(self.dataset)]
 
     @property
     def non_commercial(self):
