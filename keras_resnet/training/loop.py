@@ -23,7 +23,7 @@ from keras_resnet import files
 from keras_resnet.errors import Terminated, unknown
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import distillation, optimizers, recipes
+from keras_resnet.training import distillation, optimizers, recipes, schedules
 from keras_resnet.training.averaging import Averages
 from keras_resnet.training.data import (
     augmentation,
@@ -91,9 +91,9 @@ def train(settings, directory, checkpoint_steps=1000, cache=False):
     if name not in recipes.RECIPES:
         raise unknown("recipe", name, recipes.RECIPES)
     recipe = _overridden(recipes.RECIPES[name], settings)
-    misfit = recipes.misfit(recipe, settings.dataset)
-    if misfit:
-        print(f"warning: --recipe={name}: {misfit}", file=sys.stderr)
+    warning = recipes.recipe_warning(recipe, settings.dataset)
+    if warning:
+        print(f"warning: --recipe={name}: {warning}", file=sys.stderr)
     teacher = settings.teacher
     if teacher and teacher not in keras_resnet.list_models():
         teacher = _absolute(teacher)
@@ -287,7 +287,7 @@ def fit(
         Terminated: this or another worker received SIGTERM; a checkpoint was written.
     """
     steps = batching.steps_per_epoch(dataset, recipe.batch_size)
-    rates = recipes.learning_rates(recipe, steps)
+    rates = schedules.learning_rates(recipe, steps)
     averages = None
     with strategy.scope():
         optimizer = optimizers.create(api, model, recipe, rates)

@@ -1,4 +1,4 @@
-"""Hyperparameters as data, and learning rates as pure functions."""
+"""Hyperparameters as data. The learning rates that follow are in `schedules`."""
 
 import dataclasses
 import math
@@ -11,40 +11,41 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: examples in one step, over all replicas.
-        learning_rate: highest learning rate, for `batch_size` examples; for
-            another batch see `scaled_rate`.
-        warmup_epochs: epochs of linear growth from 0 to `learning_rate`.
-        decay_epochs: epochs at whose end the rate is divided by 10; where there
-            are none, it falls to 0 along a cosine.
-        optimizer: "sgd" or "lamb" (see `optimizers.Lamb`).
-        momentum: of SGD.
-        nesterov: whether the momentum is Nesterov's.
-        clip_norm: highest norm of all gradients together, 0 for any.
-        weight_decay: with SGD factor of half the sum of squares in the loss (L2),
-            as in the paper and in torchvision; with LAMB that of the weights in
-            its step.
-        decay_all: whether biases and batch normalization decay too, and not
-            only the kernels of convolutions and the classifier.
-        loss: a name of `losses.LOSSES`.
-        label_smoothing: share of the target spread over all classes.
-        policy: a name of `policies.POLICIES`, or none.
-        random_erasing: probability that a box of the image is blanked.
-        mixup: parameter of the beta distribution of the shares, 0 for none.
-        cutmix: likewise; where both are there, each is as likely.
-        repeats: how often an example of an epoch is used in it, augmented
-            differently; the epoch has that many times fewer examples (Hoffer et
-            al., arXiv 1901.09335).
-        average_epochs: time constant of the moving average (EMA) of the weights
-            that is evaluated and saved, 0 for the weights themselves.
-        augmentation: a name of `augmentation.AUGMENTATIONS`.
-        image_size: side of the square image, in pixels.
-        train_size: likewise while it trains, where that differs (Touvron et al.,
-            arXiv 1906.06423).
-        stochastic_depth: probability that an example skips the last block while
-            it trains; see `stochastic_depth.with_stochastic_depth`.
-        crop_fraction, interpolation: with which it is evaluated; see
-            `keras_resnet.preprocessing.Preprocessing`.
+        batch_size: images in one step, over all replicas together.
+        learning_rate: peak learning rate at `batch_size`; `scaled_rate` gives that of
+            another batch size.
+        augmentation: a name in `augmentation.AUGMENTATIONS`.
+        image_size: side of the square input image, in pixels.
+        weight_decay: with SGD the factor of half the sum of squares that is added to
+            the loss (L2), as in the paper and in torchvision; with LAMB the factor of
+            the weights that is added to their step.
+        warmup_epochs: epochs in which the rate grows linearly to `learning_rate`.
+        decay_epochs: epochs after which the rate is divided by 10. If there are none,
+            the rate falls to 0 along a cosine.
+        optimizer: "sgd" or "lamb" (`optimizers.Lamb`).
+        momentum: momentum of SGD.
+        nesterov: whether it is Nesterov momentum.
+        clip_norm: largest norm of all gradients together; 0 does not clip.
+        decay_all: whether biases and batch normalization decay too, and not only the
+            kernels of convolutions and of the classifier.
+        loss: a name in `losses.LOSSES`.
+        label_smoothing: share of the target that is spread over all classes.
+        policy: a name in `policies.POLICIES`, or None.
+        random_erasing: probability that a box of the image is erased.
+        mixup: alpha of mixup's beta distribution; 0 turns mixup off.
+        cutmix: the same for CutMix. If both are on, each pair of images draws one of
+            the two, with equal probability.
+        repeats: how often an epoch uses an image, augmented differently each time. The
+            epoch then has that many times fewer different images (Hoffer et al., arXiv
+            1901.09335).
+        average_epochs: time constant of the exponential moving average of the weights
+            that is evaluated and saved; 0 saves the weights themselves.
+        train_size: `image_size` of the training images, if that differs (Touvron et
+            al., arXiv 1906.06423).
+        stochastic_depth: probability that an image skips the last residual block in
+            training; see `stochastic_depth.with_stochastic_depth`.
+        crop_fraction: see `keras_resnet.preprocessing.Preprocessing`.
+        interpolation: likewise.
         shortcut: option "A", "B" or "C" of the paper's section 3.3.
     """
 
@@ -76,14 +77,15 @@ class Recipe:
     shortcut: str = "B"
 
     def __post_init__(self):
-        """Turns a list (from JSON) into a tuple, so that equality works."""
+        """Turns a list, as JSON has it, into a tuple: equal recipes compare equal."""
         object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
 
     def scaled_rate(self, batch_size):
-        """Returns the highest learning rate for another batch size.
+        """Returns the peak learning rate for another batch size.
 
-        In proportion with SGD (Goyal et al., arXiv 1706.02677, section 2.1), to its
-        square root with LAMB (You et al., arXiv 1904.00962, section 4).
+        It grows with the batch size under SGD (Goyal et al., arXiv 1706.02677, section
+        2.1) and with its square root under LAMB (You et al., arXiv 1904.00962, section
+        4).
         """
         ratio = batch_size / self.batch_size
         return self.learning_rate * (
@@ -92,8 +94,9 @@ class Recipe:
 
 
 _PHOTOGRAPHS = dict(image_size=224, crop_fraction=0.875)
-# Wightman et al., "ResNet strikes back", arXiv 2110.00476, table 2: what its
-# procedures share, evaluated as timm publishes their weights.
+# What the procedures of Wightman et al., "ResNet strikes back", arXiv 2110.00476, have
+# in common: table 2, and the clipping that is the default of timm's LAMB. They are
+# evaluated as timm publishes their weights.
 _STRIKES_BACK = dict(
     batch_size=2048,
     warmup_epochs=5,
@@ -108,8 +111,8 @@ _STRIKES_BACK = dict(
 )
 
 RECIPES = {
-    # scikit-learn's 1,797 digits, enlarged from 8x8; shifts, but no flips: a
-    # mirrored 2 is no 2. Less than a minute for ResNet-20 on two CPU cores.
+    # scikit-learn's 1,797 digits, enlarged from 8x8. They are shifted but not flipped,
+    # because a mirrored 2 is no 2. ResNet-20 takes less than a minute on two CPU cores.
     "digits": Recipe(
         epochs=10,
         batch_size=64,
@@ -120,8 +123,8 @@ RECIPES = {
         augmentation="pad_crop",
         image_size=32,
     ),
-    # CIFAR, ours: augmentation and batch of the paper (section 4.2) with the
-    # cosine schedule and Nesterov momentum that are common since.
+    # Our own for CIFAR: augmentation and batch size of the paper (section 4.2), with
+    # the cosine schedule and Nesterov momentum that became usual later.
     "cifar": Recipe(
         epochs=200,
         batch_size=128,
@@ -132,9 +135,9 @@ RECIPES = {
         augmentation="pad_crop_flip",
         image_size=32,
     ),
-    # He et al., arXiv 1512.03385, section 4.2: 64k iterations of 128 images, the
-    # rate divided at 32k and 48k, identity shortcuts. (The paper warms ResNet-110 up
-    # at 0.01 and subtracts the mean of each pixel, where we subtract 128.)
+    # He et al., arXiv 1512.03385, section 4.2: 64k iterations of 128 images, the rate
+    # divided by 10 at 32k and 48k, shortcuts without weights. Not taken over: a warm-up
+    # of ResNet-110 at 0.01, and a mean for each pixel (we subtract 128).
     "paper_cifar": Recipe(
         epochs=164,
         batch_size=128,
@@ -146,7 +149,8 @@ RECIPES = {
         image_size=32,
         shortcut="A",
     ),
-    # Photographs: the 90-epoch practice for ImageNet (Goyal et al.), with a cosine.
+    # The 90-epoch practice for ImageNet (Goyal et al., arXiv 1706.02677, section 5.1),
+    # with a cosine schedule.
     "imagenet": Recipe(
         epochs=90,
         batch_size=256,
@@ -157,9 +161,9 @@ RECIPES = {
         augmentation="random_resized_crop_flip",
         **_PHOTOGRAPHS,
     ),
-    # He et al., sections 3.4 and 4.1: 600k iterations of 256 images, the shorter
-    # side resized to 256..480. The paper divides the rate when the error plateaus:
-    # that was every 30 epochs. (Without its colour augmentation.)
+    # He et al., sections 3.4 and 4.1: 600k iterations of 256 images, the shorter side
+    # resized to 256..480. The paper divides the rate when the error plateaus, which was
+    # every 30 epochs. Its colour augmentation is left out.
     "paper_imagenet": Recipe(
         epochs=120,
         batch_size=256,
@@ -170,8 +174,8 @@ RECIPES = {
         augmentation="random_scale_crop_flip",
         **_PHOTOGRAPHS,
     ),
-    # torchvision's references/classification/train.py with its defaults, which
-    # made the weights IMAGENET1K_V1.
+    # The defaults of torchvision's references/classification/train.py, which made the
+    # weights IMAGENET1K_V1.
     "torchvision_v1": Recipe(
         epochs=90,
         batch_size=256,
@@ -182,9 +186,9 @@ RECIPES = {
         augmentation="random_resized_crop_flip",
         **_PHOTOGRAPHS,
     ),
-    # The recipe of torchvision's weights IMAGENET1K_V2 (its references/classification
-    # and the blog post "How to train state-of-the-art models", 2021). Its average is
-    # of every 32nd step, with a decay that makes a time constant of 23.4 epochs.
+    # The recipe of torchvision's weights IMAGENET1K_V2: its references/classification,
+    # and the blog post "How to train state-of-the-art models", 2021. torchvision
+    # averages every 32nd step, with a decay that makes a time constant of 23.4 epochs.
     "torchvision_v2": Recipe(
         epochs=600,
         batch_size=1024,
@@ -203,7 +207,7 @@ RECIPES = {
         image_size=224,
         crop_fraction=224 / 232,
     ),
-    # ResNet-50: 80.4% in the paper.
+    # ResNet-50 reaches 80.4% in the paper.
     "strikes_back_a1": Recipe(
         epochs=600,
         learning_rate=5e-3,
@@ -215,7 +219,7 @@ RECIPES = {
         stochastic_depth=0.05,
         **_STRIKES_BACK,
     ),
-    # ResNet-50: 78.1% in the paper, in a sixth of the time.
+    # ResNet-50 reaches 78.1% in the paper, in a sixth of the epochs.
     "strikes_back_a3": Recipe(
         epochs=100,
         learning_rate=8e-3,
@@ -227,7 +231,7 @@ RECIPES = {
     ),
 }
 
-# Datasets whose recipe is known to fit; all others take "imagenet".
+# The recipe of each dataset that is known; all others take "imagenet".
 _DEFAULTS = {
     "digits": "digits",
     "cifar10": "cifar",
@@ -249,8 +253,8 @@ def _base(dataset):
 def with_epochs(recipe, epochs):
     """Returns the recipe for another number of epochs.
 
-    Decays and the moving average are in proportion; the warm-up stays as long as it
-    is, but no longer than a tenth of the epochs.
+    The decays and the moving average shrink or grow in proportion. The warm-up keeps
+    its length, up to a tenth of the epochs.
     """
     share = epochs / recipe.epochs
     return dataclasses.replace(
@@ -262,13 +266,13 @@ def with_epochs(recipe, epochs):
     )
 
 
-def misfit(recipe, dataset):
-    """Returns why a recipe hardly fits a dataset, as text, or None.
+def recipe_warning(recipe, dataset):
+    """Returns why a recipe hardly fits a dataset, or None.
 
     Args:
         recipe: a `Recipe`.
-        dataset: the dataset's name; of those without a recipe of their own nothing
-            is known.
+        dataset: name of the dataset. Only datasets with a recipe of their own are
+            judged; nothing is known about the others.
     """
     if _base(dataset) not in _DEFAULTS:
         return None
@@ -281,28 +285,3 @@ def misfit(recipe, dataset):
             "smaller" if sizes[0] > sizes[1] else "larger"
         )
     return None
-
-
-def learning_rates(recipe, steps_per_epoch):
-    """Returns the learning rate of every step of a run, as a list."""
-    return [
-        learning_rate(recipe, step / steps_per_epoch, 1 / steps_per_epoch)
-        for step in range(recipe.epochs * steps_per_epoch)
-    ]
-
-
-def learning_rate(recipe, epoch, step):
-    """Returns the learning rate of one step.
-
-    Args:
-        recipe: a `Recipe`.
-        epoch: where the step begins, in epochs from the start, with fraction.
-        step: length of a step, in epochs.
-    """
-    peak, warmup = recipe.learning_rate, recipe.warmup_epochs
-    if epoch < warmup:
-        return peak * min(1.0, (epoch + step) / warmup)
-    if recipe.decay_epochs:
-        return peak * 0.1 ** sum(epoch >= at for at in recipe.decay_epochs)
-    done = (epoch - warmup) / max(step, recipe.epochs - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

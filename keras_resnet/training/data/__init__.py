@@ -1,1 +1,1 @@
-"""A dataset name -> batches."""
+"""Images for training and evaluation: sources, decoding, augmentation, batches."""

@@ -1,7 +1,7 @@
 """Random changes of training images, each a pure function of its seed.
 
-A seed is an int64 tensor (2,), made of the run's seed, the epoch and the example; what
-one function needs beyond it is at a distance from it (`seed + 1`).
+A seed is an int64 tensor (2,): the run's seed, and a number of the epoch and example. A
+function that needs more random numbers adds a small constant to it.
 """
 
 import functools
@@ -15,14 +15,14 @@ def augment(recipe, preprocessing, image, seed):
     """Makes a training image.
 
     Args:
-        recipe: the `recipes.Recipe`.
-        preprocessing: the model's `Preprocessing`.
-        image: uint8 (height, width, 3) where `takes_resized(recipe)`, else an
-            encoded image.
-        seed: see above.
+        recipe: a `recipes.Recipe`.
+        preprocessing: the model's `Preprocessing`, whose input is square.
+        image: uint8 tensor (size, size, 3) if `takes_resized(recipe)`, else a string
+            tensor, the encoded image.
+        seed: int64 tensor (2,).
 
     Returns:
-        uint8 (size, size, 3).
+        uint8 tensor (size, size, 3).
     """
     function, _ = AUGMENTATIONS[recipe.augmentation]
     size = preprocessing.input_size[0]
@@ -35,29 +35,29 @@ def augment(recipe, preprocessing, image, seed):
 
 
 def takes_resized(recipe):
-    """Returns whether `augment` takes decoded images that are resized already."""
+    """Returns whether `augment` takes images that are already decoded and resized."""
     return AUGMENTATIONS[recipe.augmentation][1]
 
 
 def mixes(recipe):
-    """Returns whether the recipe asks for `mix`."""
+    """Returns whether the recipe uses `mix`."""
     return recipe.mixup > 0 or recipe.cutmix > 0
 
 
 def mix(recipe, images, targets, seed):
-    """Mixes two examples, by mixup or by CutMix, one as often as the other.
+    """Mixes two examples by mixup or CutMix; if the recipe has both, by either.
 
-    Zhang et al., arXiv 1710.09412; Yun et al., arXiv 1905.04899. Pairs, and not
-    batches, so that it does not matter how replicas share a batch.
+    Zhang et al., arXiv 1710.09412; Yun et al., arXiv 1905.04899. It mixes pairs, not
+    whole batches, so that replicas can share a batch in any way.
 
     Args:
-        recipe: the `recipes.Recipe`.
-        images: uint8 (2, size, size, 3).
-        targets: float32 (2, classes).
-        seed: that of the first one.
+        recipe: a `recipes.Recipe`.
+        images: uint8 tensor (2, size, size, 3).
+        targets: float32 tensor (2, classes).
+        seed: int64 tensor (2,), the seed of the first example.
 
     Returns:
-        The two images and their targets.
+        Images and targets of the same shapes.
     """
     seed += 5
     size = images.shape[1]
@@ -87,16 +87,16 @@ def mix(recipe, images, targets, seed):
 
 
 def _beta(alpha, seed):
-    """Draws from the beta distribution of two equal parameters."""
+    """Draws a float32 scalar from the distribution Beta(alpha, alpha)."""
     one, other = tf.unstack(
         tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64)
     )
-    # Of a small alpha, both can be 0.
+    # With a small alpha, both can be 0.
     return tf.cast(tf.math.divide_no_nan(one, one + other), tf.float32)
 
 
 def _box(size, low, high):
-    """Returns a mask (size, size, 1): true from (y, x) `low` until before `high`."""
+    """Returns a mask (size, size, 1), true from (y, x) `low` to before `high`."""
     place = tf.range(size)
     rows = (place >= low[0]) & (place < high[0])
     columns = (place >= low[1]) & (place < high[1])
@@ -104,9 +104,9 @@ def _box(size, low, high):
 
 
 def _erase(image, probability, preprocessing, seed):
-    """Fills a box of 2% to 33% of the area with the mean colour.
+    """Fills a box of 2% to 33% of the image with the mean colour.
 
-    Zhong et al., arXiv 1708.04896; sizes and shapes as in torchvision.
+    Zhong et al., arXiv 1708.04896; area and aspect ratio as in torchvision.
     """
     size = image.shape[0]
     draw, area, shape, *place = tf.unstack(tf.random.stateless_uniform((5,), seed))
@@ -121,8 +121,8 @@ def _erase(image, probability, preprocessing, seed):
 
 
 def _pad_crop(image, size, seed, flip=False):
-    """Shifts by up to an eighth, filling with black; flips if asked."""
-    padding = size // 8  # 4 of 32 pixels: the paper, section 4.2
+    """Shifts by up to an eighth of the side, filled with black; may flip."""
+    padding = size // 8  # 4 of 32 pixels: He et al., section 4.2
     image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
     image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
     if flip:
@@ -131,9 +131,10 @@ def _pad_crop(image, size, seed, flip=False):
 
 
 def _random_resized_crop_flip(encoded, size, seed):
-    """Cuts out 8% to 100% of the image, stretched by up to 4/3, and flips it.
+    """Cuts out 8% to 100% of the image, of aspect ratio 3/4 to 4/3; may flip.
 
-    Szegedy et al., "Going deeper with convolutions", section 6.
+    Szegedy et al., "Going deeper with convolutions", section 6. Like TensorFlow's own
+    ResNet, it draws again (up to ten times) if the crop covers less than a tenth.
     """
 
     def window(shape):
@@ -161,26 +162,26 @@ def _random_resized_crop_flip(encoded, size, seed):
         image = decoding.decode(encoded)
         return tf.slice(image, *window(tf.shape(image)))
 
-    # A JPEG's metadata come before its first scan: the rest need not be searched.
+    # A JPEG's metadata come before its first scan, so only that part is searched.
     parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
     image = tf.cond(
         tf.io.is_jpeg(encoded) & ~decoding.has_exif(parts.values[0]),
         decoded_in_part,
         decoded_whole,
     )
-    # Shrunk to a half at most, plain interpolation leaves out no pixel; the
-    # antialiased one takes three times as long.
+    # When it shrinks an image by no more than half, plain interpolation misses no
+    # pixel. Antialiasing takes three times as long.
     image = tf.cond(
         tf.reduce_max(tf.shape(image)[:2]) <= 2 * size,
         lambda: tf.image.resize(image, (size, size)),
         lambda: tf.image.resize(image, (size, size), antialias=True),
     )
-    image = tf.cast(tf.round(image), tf.uint8)  # this kind stays within 0..255
+    image = tf.cast(tf.round(image), tf.uint8)  # bilinear stays within 0..255
     return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
 def _random_scale_crop_flip(encoded, size, seed):
-    """Resizes the shorter side to 256..480 of 224, cuts a square out, flips it.
+    """Resizes the shorter side to 256..480 (at 224), cuts out a square; may flip.
 
     He et al., "Deep residual learning", section 3.4.
     """
@@ -194,8 +195,8 @@ def _random_scale_crop_flip(encoded, size, seed):
     return tf.image.stateless_random_flip_left_right(image, seed + 1)
 
 
-# name: (function of (image, size, seed), whether the image is uint8 and already
-# resized, once and not in every epoch; else it is the encoded one).
+# name: (function of (image, size, seed), whether it takes an image that was decoded and
+# resized once for all epochs; if not, it takes the encoded image).
 AUGMENTATIONS = {
     "pad_crop": (_pad_crop, True),
     "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),

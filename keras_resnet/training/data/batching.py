@@ -1,7 +1,7 @@
-"""A dataset -> batches of normalized images.
+"""Batches of normalized images, for training, evaluation and calibration.
 
-One path decodes, augments and batches the images of every source. What is random in
-an example depends on (seed, epoch, example) only.
+Random choices depend on nothing but the seed, the epoch and the example: equal seeds
+give equal batches, however many threads, replicas or workers make them.
 """
 
 import dataclasses
@@ -13,20 +13,20 @@ import tensorflow as tf
 from keras_resnet.training.data import augmentation, datasets, decoding
 from keras_resnet.training.data.damaged import damaged_images_named
 
-# Decoded training images are kept in memory up to this size, in bytes.
+# Decoded training images stay in memory if together they have at most so many bytes.
 CACHE_BYTES = 1 << 30
-# Examples among which streamed ones are shuffled.
+# If they do not, each is shuffled among so many others.
 SHUFFLE_BUFFER = 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of every batch that one worker takes.
+    """The part of every batch that one worker computes.
 
     Attributes:
-        index: number of the worker, from 0.
-        workers: their number.
-        replicas: of all workers together.
+        index: number of this worker, from 0.
+        workers: number of workers.
+        replicas: number of replicas, over all workers together.
     """
 
     index: int
@@ -35,7 +35,7 @@ class Share:
 
     @classmethod
     def of(cls, context):
-        """Returns the share that a `tf.distribute.InputContext` stands for."""
+        """Returns the `Share` of a `tf.distribute.InputContext`."""
         return cls(
             context.input_pipeline_id,
             context.num_input_pipelines,
@@ -43,7 +43,7 @@ class Share:
         )
 
     def of_batches(self, dataset, batch_size):
-        """Leaves the worker's part of every `batch_size` elements."""
+        """Returns this worker's part of every `batch_size` elements of a dataset."""
         if self.workers == 1:
             return dataset
         part = batch_size // self.workers
@@ -54,13 +54,13 @@ class Share:
         )
 
     def examples(self, total, batch_size):
-        """Returns how many of `total` elements `of_batches` leaves."""
+        """Returns how many of `total` elements `of_batches` returns."""
         part = batch_size // self.workers
         whole, rest = divmod(total, batch_size)
         return whole * part + min(part, max(0, rest - self.index * part))
 
     def span(self, total):
-        """Returns the worker's (start, stop) of `total` examples, shared evenly."""
+        """Returns this worker's (start, stop) of `total` examples, shared evenly."""
         return tuple(
             index * total // self.workers for index in (self.index, self.index + 1)
         )
@@ -69,30 +69,25 @@ class Share:
 WHOLE = Share(0, 1, 1)
 
 
-def train_batches(
-    dataset,
-    preprocessing,
-    recipe,
-    seed,
-    first_step=0,
-    share=WHOLE,
-):
+def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOLE):
     """Returns the batches of a whole training run.
 
+    Each epoch is shuffled anew and has `steps_per_epoch(...)` batches. The examples
+    that remain and fill no batch are left out, other ones in each epoch.
+
     Args:
-        dataset: a `Dataset`.
-        preprocessing: a `Preprocessing`.
-        recipe: a `recipes.Recipe`. The remainder of an epoch that fills no batch is
-            left out; as every epoch is shuffled anew, it is another one each time.
+        dataset: a `datasets.Dataset`.
+        preprocessing: the model's `Preprocessing`.
+        recipe: a `recipes.Recipe`.
         seed: int. Equal seeds give equal batches.
-        first_step: number of the first step: batches are then those that an
-            unbroken run would see from there on.
+        first_step: number of the first step, to continue a run that was interrupted:
+            the batches are those that it would have seen from there on.
         share: the `Share` of this worker.
 
     Returns:
-        `tf.data.Dataset` of (float32 (batch, height, width, 3), targets float32
-        (batch, classes)), with `steps_per_epoch(...)` batches for each epoch.
-        With several replicas a batch comes in that many parts.
+        `tf.data.Dataset` of (images: float32 (batch, height, width, 3), targets:
+        float32 (batch, classes)). If there are several replicas, each batch comes in
+        as many consecutive parts.
     """
     takes_resized = augmentation.takes_resized(recipe)
     height, width = preprocessing.input_size
@@ -102,8 +97,8 @@ def train_batches(
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
     keeps = takes_resized and examples * height * width * 3 <= CACHE_BYTES
 
-    # Of a large dataset a worker reads its part; of a small one all, so that batches
-    # do not depend on the number of workers.
+    # A worker reads only its part of a large dataset. It reads all of a small one, so
+    # that batches do not depend on the number of workers.
     alone = share.workers > 1 and not keeps and dataset.train.part is not None
     if alone:
         start, stop = share.span(examples)
@@ -130,11 +125,12 @@ def train_batches(
             image = augmentation.augment(recipe, preprocessing, image, example_seed)
             return image, tf.one_hot(label, len(dataset.labels)), example_seed
 
-        # Without this the order would depend on tf.random.set_seed too (and a
-        # seed that is a tensor would be refused beside it).
+        # Otherwise the order would also depend on tf.random.set_seed, beside which
+        # TensorFlow refuses a seed that is a tensor.
         tf.compat.v1.get_default_graph().seed = None
-        # Epochs with repeats take turns: each would be the beginning of a large
-        # dataset. Where the turns are uneven, one example more fills them up.
+        # With repeats, an epoch has room for one in `repeats` examples. Epochs take
+        # turns, or each would see the beginning of a large dataset. If the number of
+        # examples is no multiple of `repeats`, the first one fills the gap.
         chosen = source.filter(lambda index, _: index % repeats == epoch % repeats)
         shuffled = (chosen if repeats > 1 else source).shuffle(
             examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
@@ -147,7 +143,7 @@ def train_batches(
             ordered = shuffled.take(used // share.workers)
         else:
             ordered = share.of_batches(shuffled.take(used), batch_size)
-        # Of the epoch that was broken off, nothing is decoded again.
+        # The steps of the interrupted epoch are skipped before anything is decoded.
         mine = skipped * batch_size // share.workers
         ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
         return _parallel_map(ordered, augmented)
@@ -171,7 +167,7 @@ def train_batches(
 
 
 def _repeated(numbered, repeats, batch_size):
-    """Repeats examples, within a batch where it can, and numbers them apart."""
+    """Repeats examples, where possible within one batch, and numbers the copies."""
     chunk = math.ceil(batch_size / repeats)
 
     def of_chunk(indices, examples):
@@ -185,25 +181,26 @@ def _repeated(numbered, repeats, batch_size):
 
 
 def steps_per_epoch(dataset, batch_size):
-    """Returns the number of whole batches in the training split."""
+    """Returns the number of full batches in the training split."""
     return dataset.train.examples // batch_size
 
 
 def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     """Returns every example of a split once, in batches of equal size.
 
-    The last batch is filled up with black images of label -1: replicas share
-    batches, and TensorFlow cannot normalize the empty share of a small remainder.
+    Black images with the label -1 fill the last batch: replicas share each batch, and
+    TensorFlow's batch normalization fails on an empty share.
 
     Args:
-        split: a `Split`.
-        preprocessing: a `Preprocessing`.
-        batch_size: examples in a batch.
+        split: a `datasets.Split`.
+        preprocessing: the model's `Preprocessing`.
+        batch_size: number of examples in a batch, over all replicas together.
         share: the `Share` of this worker.
 
     Returns:
-        `tf.data.Dataset` of (float32 (batch, height, width, 3), int64 (batch,)).
-        With several replicas a batch comes in that many parts.
+        `tf.data.Dataset` of (images: float32 (batch, height, width, 3), labels: int64
+        (batch,)). If there are several replicas, each batch comes in as many
+        consecutive parts.
     """
     black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
     filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
@@ -215,7 +212,7 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
             share.examples(split.examples, batch_size),
             lambda: share.of_batches(split.read(), batch_size),
         )
-    # All workers have equally many batches, also where the rest is not shared evenly.
+    # Every worker needs the same number of batches, even if the last one is uneven.
     places = math.ceil(split.examples / batch_size) * (batch_size // share.workers)
     filling = filling.repeat(places - mine.examples)
     batches = images(mine, preprocessing).concatenate(filling)
@@ -227,10 +224,14 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
 
 
 def images(split, preprocessing):
-    """Returns raw pixels as the device sees them, every example once.
+    """Returns every example of a split once, as the raw pixels that a device sees.
+
+    Args:
+        split: a `datasets.Split`.
+        preprocessing: a `Preprocessing`; its size, crop and interpolation are used.
 
     Returns:
-        `tf.data.Dataset` of (uint8 (height, width, 3), int64 label).
+        `tf.data.Dataset` of (image: uint8 (height, width, 3), label: int64).
     """
     return _parallel_map(
         split.read(),
@@ -242,16 +243,19 @@ def images(split, preprocessing):
 
 
 def calibration_images(dataset, preprocessing, examples, seed=0):
-    """Returns images of the training split to calibrate quantization with.
+    """Returns training images to calibrate quantization with.
 
     Args:
-        dataset: a `Dataset`.
-        preprocessing: a `Preprocessing`.
-        examples: how many, at most.
-        seed: chooses them.
+        dataset: a `datasets.Dataset`.
+        preprocessing: as for `images`.
+        examples: number of images; at most the whole training split is returned.
+        seed: int that chooses the images.
 
     Returns:
-        uint8 (number, height, width, 3).
+        uint8 array (examples, height, width, 3).
+
+    Raises:
+        UserError: an image cannot be decoded.
     """
     count = min(examples, dataset.train.examples)
     chosen = np.random.default_rng(seed).permutation(dataset.train.examples)[:count]

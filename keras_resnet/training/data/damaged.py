@@ -13,12 +13,13 @@ from keras_resnet.training.data import datasets, decoding
 
 
 def without_damaged(dataset):
-    """Leaves out images that cannot be decoded, and names them on stderr.
+    """Returns the dataset without images that cannot be decoded.
 
-    All are decoded once: what is left must be known before the first epoch.
+    Decodes every image once, because the number that is left must be known before the
+    first epoch, and names the others on stderr.
 
     Raises:
-        UserError: too few are left.
+        UserError: no image of a split is left, or one has an unknown label.
     """
 
     def of(split):
@@ -39,7 +40,7 @@ def without_damaged(dataset):
 
 
 def _damaged(split):
-    """Yields (number, TensorFlow's error) of the images that cannot be decoded."""
+    """Yields (index, TensorFlow's error) of the images that cannot be decoded."""
     for index in _missing(split):
         try:
             (encoded, _), *_ = split.read().skip(index).take(1)
@@ -49,7 +50,7 @@ def _damaged(split):
 
 
 def _missing(split):
-    """Yields the numbers of the images that decoding all of them leaves out."""
+    """Yields the indices of the images that are missing when all are decoded."""
     sizes = split.read().enumerate()
     sizes = sizes.map(
         lambda index, x: (index, tf.size(decoding.decode(x[0]))),
@@ -63,7 +64,7 @@ def _missing(split):
 
 
 def _unknown_label(dataset, error):
-    """Returns the `UserError` where TensorFlow met a label beyond the classes."""
+    """Returns a `UserError` if TensorFlow's error is about a label, else None."""
     label = re.search(rf"{datasets.UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
     return label and UserError(
         f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
@@ -73,11 +74,13 @@ def _unknown_label(dataset, error):
 
 @contextlib.contextmanager
 def damaged_images_named(dataset):
-    """Turns the failure to decode an image into an error that names it.
+    """While images are read, turns TensorFlow's error into one that names the image.
+
+    Args:
+        dataset: the `datasets.Dataset` that is read inside the `with` block.
 
     Raises:
-        UserError: an image inside `dataset` cannot be decoded, or has a label that is
-            none of the classes.
+        UserError: an image cannot be decoded, or its label is none of the classes.
     """
     try:
         yield

@@ -44,12 +44,15 @@ class Dataset:
         labels: names of the classes, in the order of their indices.
         train: the `Split` to train on.
         held_out: the `Split` to evaluate on.
+        fingerprint: what the data is, as JSON can hold it. It differs where the data
+            differs, and a copy at another place has the same.
     """
 
     name: str
     labels: tuple[str, ...]
     train: Split
     held_out: Split
+    fingerprint: dict
 
 
 def hold_out(split, count):

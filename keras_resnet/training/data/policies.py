@@ -1,7 +1,7 @@
 """RandAugment and TrivialAugment, with Pillow's operations as in timm and torchvision.
 
-Keras has a RandAugment layer, but with other operations and strengths (it rotates by
-up to half a turn), and its numbers depend on what was drawn before.
+Keras's RandAugment layer has other operations and strengths (it rotates by up to half a
+turn), and its random numbers depend on what was drawn before.
 """
 
 import functools
@@ -12,7 +12,7 @@ import PIL.ImageEnhance
 import PIL.ImageOps
 import tensorflow as tf
 
-_FILL = (124, 116, 104)  # ImageNet's mean colour, where the image was moved away
+_FILL = (124, 116, 104)  # ImageNet's mean colour, for pixels from outside the image
 _BILINEAR = PIL.Image.Resampling.BILINEAR
 
 
@@ -34,7 +34,7 @@ def _solarize_add(image, amount):
     return image.point([min(255, v + amount) if v < 128 else v for v in range(256)] * 3)
 
 
-# name: function of (image, amount); lengths are in pixels, angles in degrees.
+# name: function of (image, amount). Translations are in pixels, angles in degrees.
 _OPERATIONS = {
     "identity": lambda image, amount: image,
     "auto_contrast": lambda image, amount: PIL.ImageOps.autocontrast(image),
@@ -53,7 +53,7 @@ _OPERATIONS = {
     "brightness": functools.partial(_enhance, PIL.ImageEnhance.Brightness),
     "sharpness": functools.partial(_enhance, PIL.ImageEnhance.Sharpness),
 }
-# Their amounts are as often negative.
+# The amounts of these are negative half of the time.
 _SIGNED = (
     *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
     *("color", "contrast", "brightness", "sharpness"),
@@ -64,9 +64,9 @@ def _none(level, size):
     return 0
 
 
-# name: function of (level in 0..1, side of the image) that returns the amount.
-# timm's "rand-mM-mstd0.5-inc1": Cubuk et al., arXiv 1909.13719, but stronger with
-# every level.
+# name: function of (level in 0..1, side of the image in pixels), returns the amount.
+# Cubuk et al., arXiv 1909.13719, as timm's "rand-mM-mstd0.5-inc1", in which every
+# operation becomes stronger with its level.
 _RAND_AUGMENT = {
     "auto_contrast": _none,
     "equalize": _none,
@@ -129,10 +129,10 @@ POLICIES = {
 
 
 def apply(name, image, seed):
-    """Changes an image as a policy says.
+    """Augments an image with a policy.
 
     Args:
-        name: one of `POLICIES`.
+        name: a key of `POLICIES`.
         image: uint8 tensor (height, width, 3).
         seed: int64 tensor (2,); equal seeds give equal images.
 

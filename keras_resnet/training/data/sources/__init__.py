@@ -1,4 +1,4 @@
-"""The name of a dataset -> a `datasets.Dataset`."""
+"""Where datasets come from: one module for each kind of source."""
 
 import dataclasses
 
@@ -11,28 +11,30 @@ def load(name, data_dir=None, hold_out=None, damaged_images="stop"):
     """Opens a dataset.
 
     Args:
-        name: "digits" (embedded), "folder" (images in class-named folders) or
-            the name of a tensorflow-datasets dataset.
-        data_dir: for "folder", DIR/CLASS/IMAGE (a fifth of each class is held out) or
-            DIR/{train,val}/CLASS/IMAGE; for tensorflow-datasets, where it
-            keeps its prepared datasets (default: ~/tensorflow_datasets).
-        hold_out: split off so many training examples and evaluate on them, so that
-            choices do not see the published split.
-        damaged_images: "skip" leaves out what cannot be decoded; with "stop" the
-            first one met ends the run.
+        name: "digits" (embedded), "folder" (photographs in class-named folders), or
+            the name of a dataset of tensorflow-datasets.
+        data_dir: for "folder", the folder: see `folder.load`. For tensorflow-datasets,
+            the folder of prepared datasets: see `tfds.load`.
+        hold_out: number of training images to hold out in place of the published
+            split, so that you can tune without seeing it.
+        damaged_images: "skip" leaves out images that cannot be decoded; with "stop",
+            the first one ends the run.
 
     Returns:
-        A `Dataset`. Held out is the split "validation" where the dataset has
-        one, else "test", else a fifth of "train".
+        A `datasets.Dataset`.
 
     Raises:
-        UserError: there is no such dataset, it is no image classification, or
-            it is not on disk and cannot be downloaded.
+        UserError: there is no such dataset, it is not for image classification, or it
+            is not on disk and cannot be downloaded.
     """
     if name == "digits":
         dataset = digits.load()
     elif name == "folder":
-        dataset = folder.load(data_dir)
+        try:
+            dataset = folder.load(data_dir)
+        except OSError as error:  # a link to nowhere, a folder without permission
+            reason = f"{error.filename} cannot be read: {error.strerror}"
+            raise UserError(f"{reason}. Remove or repair it") from error
     else:
         dataset = tfds.load(name, data_dir)
     if damaged_images == "skip":

@@ -1,5 +1,7 @@
 """Photographs in class-named folders."""
 
+import hashlib
+import json
 import os
 import pathlib
 import random
@@ -66,7 +68,11 @@ def load(data_dir):
     if not any(held_out.values()):
         raise UserError(f"{root} has no held-out images: add images to a class")
     return Dataset(
-        "folder", labels, _split("train", train, labels), _split(name, held_out, labels)
+        "folder",
+        labels,
+        _split("train", train, labels),
+        _split(name, held_out, labels),
+        _fingerprint(root, train, held_out),
     )
 
 
@@ -112,3 +118,18 @@ def _split(name, images, labels):
         )
 
     return Split(len(paths), read, paths)
+
+
+def _fingerprint(root, *splits):
+    """Returns a hash over the files' names and sizes; no file is read.
+
+    No times and no absolute paths: they change with a copy.
+    """
+    files = sorted(
+        (os.path.relpath(path, root), os.path.getsize(path))
+        for images in splits
+        for paths in images.values()
+        for path in paths
+    )
+    listing = json.dumps(files).encode()
+    return {"images": len(files), "sha256": hashlib.sha256(listing).hexdigest()}

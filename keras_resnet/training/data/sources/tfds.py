@@ -65,11 +65,18 @@ def load(name, data_dir):
         _download(builder, data_dir)
     labels = tuple(features[keys[1]].names)
     train = _split(builder, "train")
-    for held_out in ("validation", "test"):
-        if held_out in builder.info.splits:
-            return datasets.Dataset(name, labels, train, _split(builder, held_out))
-    fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
-    return datasets.Dataset(name, labels, *datasets.hold_out(train, fifth))
+    published = [s for s in ("validation", "test") if s in builder.info.splits]
+    if published:
+        held_out = _split(builder, published[0])
+    else:
+        fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
+        train, held_out = datasets.hold_out(train, fifth)
+    fingerprint = {
+        "name": builder.info.full_name,  # NAME/CONFIG/VERSION
+        "train_images": train.examples,
+        "held_out_images": held_out.examples,
+    }
+    return datasets.Dataset(name, labels, train, held_out, fingerprint)
 
 
 def _download(builder, data_dir):
