@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 
+import huggingface_hub
 import keras
 
 from keras_resnet.runner.errors import UserError
@@ -116,8 +117,6 @@ def hub_file(repository, name, revision):
         UserError: its content is not what the hub says it is; it is removed.
         Exception: whatever huggingface_hub raises without a network or a file.
     """
-    import huggingface_hub
-
     path = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
     # Asking the hub first would cost a cached file half a minute of retries
     # where there is no network.

@@ -12,6 +12,7 @@ from keras_resnet import model_metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import download, formats, registry
+from keras_resnet.weights.tensors import CLASSIFIER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _describe(model, source):
     # A classifier for another number of classes is a new one.
     top = model.layers[-1]
     same_classes = (
-        top.name == formats.CLASSIFIER
+        top.name == CLASSIFIER
         and source.labels is not None
         and top.units == len(source.labels)
     )

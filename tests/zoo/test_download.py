@@ -288,8 +288,14 @@ def test_any_repository_in_timms_layout_loads(server, monkeypatch):
     np.testing.assert_array_equal(
         model.get_layer("predictions").kernel, source.get_layer("predictions").kernel
     )
-    assert model.preprocessing.input_size == (96, 96)
-    assert model.preprocessing.mean_rgb_255 == (127.5,) * 3
+    assert model.preprocessing == keras_resnet.Preprocessing(
+        (224, 224), (127.5,) * 3, (63.75,) * 3, "rgb", 0.9, "bicubic"
+    )
+    assert (model.labels, model.licence) == (None, "cc-by-nc-4.0")
+    other = keras_resnet.ResNet18(
+        weights="hf://somebody/pets@v1", classes=3, input_shape=(96, 96, 3)
+    )
+    assert other.preprocessing.input_size == (96, 96)
     with pytest.raises(ValueError, match="for resnet18, not for resnet34.*Received"):
         keras_resnet.ResNet34(weights="hf://somebody/pets@v1")
     with pytest.raises(ValueError, match="cannot read http.*config.json.*Received"):
