@@ -141,7 +141,8 @@ def test_the_report_states_what_was_measured(files, qat_report, digits_run, held
         "360 held-out of digits",
         "multiply-adds  12,501,632",
         "or newer (tested from 2.7.0)",
-        "Edge TPU       19 of 19 operators map; on the chip's 8 MB it fits",
+        "Edge TPU       estimate: 19 of 19 operators map; on the chip 0.0",
+        "of 8 MiB: fits",
         "worst layers   conv",
         f"advice         {advice}",
     ):

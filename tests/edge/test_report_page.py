@@ -23,7 +23,9 @@ REPORT = {
     "float_tensors": [],
     "multiply_adds": 12_500_000,
     "edgetpu_operators": 9,
-    "fits_on_chip": True,
+    "edgetpu_likely": 2,
+    "on_chip_bytes_low": 3 << 20,
+    "on_chip_bytes_high": 4 << 20,
     "compared": None,
     "layers": [
         {"layer": "a<b", "operator": "ADD", "own_snr_db": 20.0, "snr_db": 10.0},
@@ -64,6 +66,15 @@ def test_the_page_is_whole_and_runs_nothing():
     assert "http" not in page and "url(" not in page
     for part in (REPORT["model"], "97,614 bytes", "a<b", "A&B", "70,000", "unknown"):
         assert part in reader.text
+
+
+def test_the_page_says_that_the_edge_tpu_is_estimated():
+    text = Reader(report_page.html(REPORT)).text
+    assert "estimate: 9 of 18 operators map, 2 of them likely" in text
+    assert "3.00 to 4.00 of 8 MiB: fits" in text
+    nothing = REPORT | {"edgetpu_operators": 0, "edgetpu_likely": 0}
+    text = Reader(report_page.html(nothing)).text
+    assert "estimate: 0 of 18 operators map" in text and "MiB" not in text
 
 
 def test_bars_are_as_long_as_the_numbers():

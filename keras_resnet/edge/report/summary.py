@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_resnet.edge.inspect import layer_error
 from keras_resnet.edge.targets import checks as targets
+from keras_resnet.edge.targets import edgetpu
 from keras_resnet.edge.targets import ethos_u as vela
 from keras_resnet.runner import run_tflite
 from keras_resnet.runner.errors import UserError
@@ -147,7 +148,6 @@ def rows(report):
     """Returns the report as (what, text) pairs."""
     operators = report["operators"]
     runtime = report["oldest_runtime"]
-    fits = "fits" if report["fits_on_chip"] else "is streamed over, which is slower"
     lines = [
         ("model", f"{report['model']}, quantize={report['quantize']}"),
         ("size", f"{report['file_bytes']:,} bytes"),
@@ -155,12 +155,7 @@ def rows(report):
         ("multiply-adds", f"{report['multiply_adds']:,}"),
         ("float tensors", len(report["float_tensors"]) or "none"),
         ("runtime", runtime_text(runtime)),
-        (
-            "Edge TPU",
-            f"{report['edgetpu_operators']} of "
-            f"{sum(op['count'] for op in operators)} operators map; on the chip's 8 MB "
-            f"it {fits}",
-        ),
+        ("Edge TPU", f"estimate: {edgetpu_text(report)}"),
     ]
     if "npu" in report:
         lines.append((report["target"], report["npu"]))
@@ -187,6 +182,17 @@ def rows(report):
     if "top1" in report.get("post_training", {}):
         lines.append(("advice", advice(report)))
     return lines
+
+
+def edgetpu_text(report):
+    """Returns what an Edge TPU would run of a file, as text."""
+    total = sum(operator["count"] for operator in report["operators"])
+    mapped = report["edgetpu_operators"]
+    text = edgetpu.totals(mapped, total, report["edgetpu_likely"])
+    if not mapped:
+        return text
+    memory = edgetpu.memory(report["on_chip_bytes_low"], report["on_chip_bytes_high"])
+    return f"{text}; on the chip {memory}"
 
 
 def runtime_text(oldest):

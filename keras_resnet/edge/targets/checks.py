@@ -100,9 +100,13 @@ class Check:
         dynamic_tensors: names of the tensors without a fixed size.
         multiply_adds: of one inference: convolutions and matrix products.
         file_bytes: size of the file.
-        edgetpu_operators: how many of all operators would map to an Edge TPU.
-        on_chip_bytes: estimate of what those need of its 8 MB, parameters included.
-        fits_on_chip: whether that is enough: else parameters are streamed.
+        edgetpu_operators: how many operators would run on an Edge TPU.
+        edgetpu_likely: how many of those are only likely to.
+        edgetpu_estimate: whether these figures are an estimate. They are, unless the
+            file comes from Google's compiler.
+        on_chip_bytes_low: what their parameters need of its 8 MiB at least.
+        on_chip_bytes_high: what their parameters need at most.
+        fits_on_chip: whether 8 MiB are enough for that; otherwise they are streamed.
     """
 
     target: str
@@ -114,7 +118,10 @@ class Check:
     multiply_adds: int
     file_bytes: int
     edgetpu_operators: int
-    on_chip_bytes: int
+    edgetpu_likely: int
+    edgetpu_estimate: bool
+    on_chip_bytes_low: int
+    on_chip_bytes_high: int
     fits_on_chip: bool
 
 
@@ -166,8 +173,11 @@ def check(content, target="litert", integer=True):
         multiply_adds=sum(row.multiply_adds for row in rows),
         file_bytes=len(content),
         edgetpu_operators=on_edgetpu.mapped,
-        on_chip_bytes=on_edgetpu.on_chip_bytes,
-        fits_on_chip=on_edgetpu.mapped > 0 and on_edgetpu.fits,
+        edgetpu_likely=on_edgetpu.likely,
+        edgetpu_estimate=not on_edgetpu.compiled,
+        on_chip_bytes_low=on_edgetpu.on_chip_bytes_low,
+        on_chip_bytes_high=on_edgetpu.on_chip_bytes_high,
+        fits_on_chip=on_edgetpu.fits,
     )
 
 
