@@ -79,13 +79,13 @@ def describe(path):
     """
     from keras_resnet.edge.inspect import graph as tflite_graph
     from keras_resnet.edge.targets import checks as targets
-    from keras_resnet.runner import run_tflite
+    from keras_resnet.runner import Classifier
 
     try:
         content = path.read_bytes()
-        classifier = run_tflite.Classifier(str(path))
+        classifier = Classifier(path)
         graph = tflite_graph.read(content)
-    except (run_tflite.UserError, ValueError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
     if (*classifier.input_shape, classifier.classes) != (1, 32, 32, 3, 10):
         raise UserError(

@@ -269,12 +269,9 @@ def int8_scores(path, images):
     """Returns what the device's runner makes of raw images, one row for each."""
     import numpy as np
 
-    from keras_resnet.runner import run_tflite
+    from keras_resnet.runner import Classifier
 
-    try:
-        classifier = run_tflite.Classifier(str(path))
-    except run_tflite.UserError as error:
-        raise UserError(str(error)) from error
+    classifier = Classifier(path)
     return np.stack([classifier.scores(image) for image in images])
 
 

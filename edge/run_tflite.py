@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classify pictures with a TensorFlow Lite model: one file, for the device.
+"""Classify images with a TensorFlow Lite model: one file, for the device.
 
     python3 run_tflite.py --model=resnet20.tflite photo.jpg
     python3 run_tflite.py --model=resnet20.tflite --top_k=1 --json photos/ a.png
@@ -10,62 +10,76 @@
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
 
-Needs Python >= 3.7, numpy, Pillow and one of ai-edge-litert, tflite-runtime or
-tensorflow. Copy this file and the model; nothing else of the project is needed.
+It needs Python >= 3.7, numpy, Pillow and one of ai-edge-litert, tflite-runtime or
+tensorflow, and no other file than the model.
 
-What the model is fed
-    Raw RGB pixels: 0..255 to a uint8 or float input, pixel - 128 to an int8 input.
-    Normalization belongs to the model: a float model's TFLite metadata may ask for
-    (pixel - mean) / std. For a model that lacks it, --mean and --std are given in
-    pixels, one number or three, and for a quantized input the result is quantized
-    by the model's own scale and zero point, as scores are dequantized.
-How a picture becomes the input
-    A model that carries `preprocessing.json` (in a ZIP archive behind its own bytes;
-    edge/export.py writes it) says how: the shorter side is resized to `resize_size`,
-    then the centre is cropped, as torchvision and timm evaluate. For any other model
-    the picture is stretched to the input size, as pycoral's classify_image.py does.
-    EXIF orientation is applied, alpha dropped, 16-bit grey cut to its high byte, and
-    of an animation the first frame is taken. A JPEG that is far larger than needed is
-    decoded at a half, quarter or eighth of its size, but for --annotate.
+Pixels
+    The model receives raw RGB pixels: 0 to 255 for a uint8 or float input, pixel - 128
+    for an int8 input. Normalization is part of the model; for a float model, its TFLite
+    metadata may ask for (pixel - mean) / std. For a model without metadata, pass --mean
+    and --std on the scale of pixels, one number or three. For a quantized input, the
+    normalized pixels are quantized with the model's own scale and zero point. Scores
+    are dequantized in the same way.
+Resizing
+    A model that was written by our export contains `preprocessing.json`, which says how
+    to resize: the shorter side of the image becomes `resize_size`, then the centre is
+    cropped, as torchvision and timm evaluate. For any other model, the image is
+    stretched to the input size, as in pycoral's classify_image.py.
+    EXIF orientation is applied, alpha is dropped, 16-bit grey keeps its high byte, and
+    an animation is represented by its first frame. A JPEG much larger than needed is
+    decoded at a half, quarter or eighth of its size, except with --annotate.
 Labels
-    From --labels, else from the archive inside the model, else class numbers alone.
---delegate
-    auto, the default, is the Edge TPU for a model that is compiled for it and the CPU
-    for any other; `none` the CPU; `edgetpu`, or with a device `edgetpu:usb`,
-    `edgetpu:pci`, `edgetpu:usb:0`; or the path of an external delegate.
---evaluate
-    The folders of DIR are classes: named as labels, or by class numbers, or, if there
-    are as many as classes, in the order of their names, as training sorts them.
---json
-    One object per line and picture, in the order given, times in milliseconds:
+    Labels come from --labels or, without it, from the model. If neither has any, the
+    output shows class numbers alone.
+Delegates
+    --delegate=auto, the default, uses the Edge TPU for a model that is compiled for it
+    and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
+    and `edgetpu:usb`, `edgetpu:pci` or `edgetpu:usb:0` a particular one. Anything else
+    is the path of an external delegate.
+Evaluation
+    --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
+    or by class number. If there are as many as classes, any names will do: their sorted
+    order is the order of the classes, as in training.
+JSON
+    --json prints one object per line and image, in the given order. Times are in
+    milliseconds:
     {"file": str, "top": [{"index": int, "label": str or null, "score": float}, ...],
      "milliseconds": {"decode": float, "resize": float, "invoke": float}}
-    A picture that is no good has a line on stderr instead.
+    For an image that cannot be read, there is a line on stderr instead.
     With --compare:
     {"file": str, "same_top": bool, "max_difference": float,
      "cpu" | "delegate": {"top": [...], "invoke": float}}
-    With --evaluate one object in all, shares from 0 to 1, worst class first:
+    With --evaluate, one object in all, shares from 0 to 1, the worst class first:
     {"model": str, "images": int, "failed": int, "top1": float, "top5": float or null,
      "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
        "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
      "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
      "failures": [{"file": str, "error": str}, ...]}
-    With --benchmark one object in all; without pictures random pixels are fed and
-    there is no "decode", "resize" and "total"; memory is the process's peak:
+    With --benchmark, one object in all. Without images, the model is timed on random
+    pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
+    process:
     {"model": str, "runtime": str, "delegate": str, "threads": int, "images": int,
      "invokes": int, "peak_memory_mib": float or null, "model_load": float,
      "first_inference": float,
      "decode" | "resize" | "invoke" | "total":
        {"median": float, "p90": float, "p99": float}}
 Exit codes
-    0 done; 2 something that you can mend, told in one line `error: ...` on stderr
-    (a bad picture does not stop the others); 1 a bug of ours; 130 Ctrl-C. Native
-    code that crashes is such a line too: the work is done in a child process.
+    0: done. 1: a bug of ours. 2: an error that you can fix, described by one line
+    `error: ...` on stderr; a bad image does not stop the others. 130: Ctrl-C.
+    The work is done in a child process, so that even a crash of native code is reported
+    as an error.
 """
+
+# Generated from keras_resnet/runner by `python edge/build_run_tflite.py`: edit the
+# modules there, not this file. numpy, Pillow and the runtime are imported where they
+# are used, so that --help and errors are quick.
 
 import argparse
 import collections
 import contextlib
+import csv
+import ctypes
+import dataclasses
 import gc
 import importlib
 import io
@@ -73,6 +87,7 @@ import itertools
 import json
 import math
 import mmap
+import numbers
 import os
 import re
 import signal
@@ -82,76 +97,203 @@ import time
 import warnings
 import zipfile
 
-# numpy, Pillow and the runtime are imported where they are used: --help stays quick.
-
-VERSION = "1.0"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-# Nothing else that Pillow knows: EPS, for one, is a program that it would run.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
-MAX_PIXELS = 89478485  # where Pillow begins to warn of a bomb: 256 MiB of RGB
-# Of a JPEG, each of which costs as much as a picture: progressive ones have some ten.
-MAX_SCANS = 100
-MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
-MAX_LABEL_BYTES = 4 << 20
-MAX_PREPROCESSING_BYTES = 64 << 10
-BENCHMARK_INVOKES = 50
-WARM_UP_INVOKES = 5
-# A JPEG is decoded at a fraction of its size if that is still so many times the size
-# that is needed: then 100 photographs kept their labels (with 6 and less some lost it).
-REDUCED = 8
-MAX_PICTURE_BYTES = 256 << 20
-WATCH_SECONDS = 0.5
-WORST_CLASSES = 5
-STAGES = ("decode", "resize", "invoke")
-MAX_CRASHES = 3
-CRASH_HINT = (
-    "the file may be damaged, or the delegate built for another version of the runtime"
-)
-SYSTEM = ""  # the root of /sys and /dev
+# --- Errors that the user can fix, and text that is safe to print ---------------------
 
 
-class UserError(Exception):
-    """Something that the user can mend; its text is shown as one line."""
+class UserError(ValueError):
+    """An error that the user can fix.
+
+    Its text is one line: what is wrong, what was received and what to do. The commands
+    print it as `error: ...` and exit with 2.
+    """
 
 
 @contextlib.contextmanager
-def blamed_on(subject, *types):
-    """Turn exceptions of these types into a UserError that names the culprit."""
+def user_errors(subject, *types):
+    """Turns exceptions of these types into a UserError that begins with `subject`.
+
+    A UserError passes unchanged: it names its subject already.
+    """
     try:
         yield
+    except UserError:
+        raise
     except types as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{subject}: {reason}") from error
 
 
+def result_or_error(function, *arguments):
+    """Returns what a function returns, or the UserError that it raises."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        return error
+
+
 def printable(text):
-    """Escape line breaks and control characters: labels and names are not ours."""
+    """Escapes line breaks and control characters, as labels and file names may hold."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
     )
 
 
+# --- Files from elsewhere: what is opened, and how much of it is read -----------------
+
+
 def open_file(path):
-    """Open a file in binary; UserError if that fails.
+    """Opens a regular file in binary; a device or a pipe could block or never end.
 
-    Only regular files: a FIFO or a device would block or never end.
+    Raises:
+        UserError: there is no such file, or it cannot be read.
     """
-    with blamed_on(path, OSError, ValueError):
-        if os.path.exists(path) and not os.path.isfile(path):
-            kind = "a directory" if os.path.isdir(path) else "a device or pipe"
-            raise ValueError(f"expected a file, received {kind}")
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise ValueError(f"cannot be opened: {error.strerror}") from error
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a directory" if os.path.isdir(path) else "a device or pipe"
+        raise UserError(f"{path}: expected a file, received {kind}")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
-# --- The model file: a flatbuffer, and behind it a ZIP archive -----------------------
+def read_at_most(file, limit):
+    """Reads a whole file; ValueError if it has more than `limit` bytes."""
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{file.name} is larger than {limit} bytes")
+    return data
 
-# The fields of each table in order, up to the last that is needed: "-" is skipped, a
-# code of `struct` is a plain value, a number a vector of items of so many bytes, "[X]"
-# a vector of tables X, "X" one table. Those with a name are kept.
+
+# --- Preprocessing: how an image becomes the input of a model -------------------------
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+MAX_SIDE = 16384  # pixels, of the input and of the resized image
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a raw RGB image becomes a model's input.
+
+    The image is resized so that its shorter side is `resize_size` (the longer
+    one in proportion, rounded down), then its centre is cut out, then pixels
+    are normalized: (pixel - mean) / std.
+
+    Attributes:
+        input_size: (height, width) of the model's input, in pixels.
+        mean_rgb_255: mean of each channel, on the scale 0..255, in RGB order.
+        std_rgb_255: standard deviation of each channel, likewise.
+        channel_order: "rgb" or "bgr": the order in which the model takes them.
+        crop_fraction: side of the crop relative to the shorter side of the
+            resized image (timm's `crop_pct`).
+        interpolation: one of `INTERPOLATIONS`, antialiased as PIL does.
+
+    Raises:
+        UserError: a field has a wrong type, length or value.
+    """
+
+    input_size: tuple
+    mean_rgb_255: tuple = (128.0, 128.0, 128.0)
+    std_rgb_255: tuple = (64.0, 64.0, 64.0)
+    channel_order: str = "rgb"
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        """Checks every field; lists (from JSON) become tuples."""
+        smallest, largest = sys.float_info.min, sys.float_info.max
+        for field, length, kind, lowest, highest, expected in (
+            ("input_size", 2, int, 1, MAX_SIDE, f"whole numbers from 1 to {MAX_SIDE}"),
+            ("mean_rgb_255", 3, float, -largest, largest, "finite numbers"),
+            ("std_rgb_255", 3, float, smallest, largest, "finite numbers above 0"),
+        ):
+            value = getattr(self, field)
+            values = list(value) if hasattr(value, "__iter__") else []
+            valid = [_is_number(number, kind, lowest, highest) for number in values]
+            if len(valid) != length or not all(valid):
+                raise _wrong_field(field, f"{length} {expected}", value)
+            object.__setattr__(self, field, tuple(map(kind, values)))
+        lowest = max(self.input_size) / MAX_SIDE
+        if not _is_number(self.crop_fraction, float, lowest, 1):
+            expected = f"a number from {lowest:.3g} to 1"
+            raise _wrong_field("crop_fraction", expected, self.crop_fraction)
+        object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
+        for field, names in (
+            ("channel_order", ("rgb", "bgr")),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, str) or value not in names:
+                raise _wrong_field(field, " or ".join(names), value)
+
+    @property
+    def resize_size(self):
+        """Shorter side of the resized image, in pixels."""
+        return int(max(self.input_size) / self.crop_fraction)
+
+
+def parse_preprocessing(data, input_size):
+    """Reads the `preprocessing.json` of a model, which is fed raw pixels.
+
+    Unknown fields are ignored.
+
+    Args:
+        data: bytes of the file.
+        input_size: (height, width) of the model's input, which the file repeats.
+
+    Returns:
+        `Preprocessing` with a mean of 0 and a standard deviation of 1.
+
+    Raises:
+        ValueError: the file is no JSON, or a field of it is wrong.
+    """
+    found = json.loads(data.decode("utf-8"))
+    if not isinstance(found, dict):
+        raise UserError(f"expected a JSON object, received {data[:40]!r}")
+    preprocessing = Preprocessing(
+        found.get("input_size"),
+        mean_rgb_255=(0.0, 0.0, 0.0),
+        std_rgb_255=(1.0, 1.0, 1.0),
+        crop_fraction=found.get("crop_fraction"),
+        interpolation=found.get("interpolation"),
+    )
+    for field, expected, value in (
+        ("version", 1, found.get("version")),
+        ("input_size", tuple(input_size), preprocessing.input_size),
+        ("resize_size", preprocessing.resize_size, found.get("resize_size")),
+    ):
+        if type(value) is not type(expected) or value != expected:
+            raise _wrong_field(field, expected, value)
+    return preprocessing
+
+
+def _is_number(value, kind, lowest, highest):
+    """Tells whether this is a number within bounds; a bool or NaN is not."""
+    abstract = numbers.Integral if kind is int else numbers.Real
+    if not isinstance(value, abstract) or isinstance(value, bool):
+        return False
+    try:
+        return lowest <= kind(value) <= highest
+    except OverflowError:  # an int beyond all floats
+        return False
+
+
+def _wrong_field(field, expected, received):
+    return UserError(f"{field}: expected {expected}, received {received!r:.80}")
+
+
+# --- The model file: a flatbuffer, and behind it a ZIP archive ------------------------
+
+MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
+MAX_LABEL_BYTES = 4 << 20
+MAX_PREPROCESSING_BYTES = 64 << 10
+
+# The fields of each table in order, up to the last one that is needed:
+#   -         skipped
+#   B, I      a plain value, by its code in `struct`
+#   1, 4, 8   a vector whose items have so many bytes
+#   string    text
+#   X, [X]    a table X, a vector of tables X
+# A field with a name in front ("name=string") is kept under that name.
 SCHEMA = {
     # https://github.com/tensorflow/tensorflow tensorflow/lite/schema/schema.fbs
     "Model": "- codes=[OperatorCode] graphs=[SubGraph] string buffers=[Buffer] 4 "
@@ -176,7 +318,7 @@ SCHEMA = {
     "Normalization": "mean=4 std=4",
     "AssociatedFile": "name=string - type=B locale=string",
 }
-# Unions: which field holds the type, and the tables of the types that are needed.
+# Unions: the field that holds the type, and the table of each type that is needed.
 UNIONS = {
     "Options": (3, {17: "ShapeOptions", 30: "ShapeOptions"}),  # RESHAPE, SQUEEZE
     "StepOptions": (0, {1: "Normalization"}),
@@ -191,41 +333,42 @@ class FlatbufferWalk:
     verifies it, but does not say what is wrong.
 
     Attributes:
-      end: first byte behind everything that was reached.
-      root: the tables, as dicts of the fields that SCHEMA names; absent fields are
-        absent, tables in vectors are lists, other vectors `slice`s of the bytes.
+        end: first byte behind everything that was reached.
+        root: the tables, as dicts of the fields that SCHEMA names. An absent field is
+            absent from the dict, a vector of tables is a list, any other vector the
+            `slice` of its bytes.
     """
 
     def __init__(self, data, kind="Model"):
-        """Walk through bytes; raise ValueError where they are damaged."""
+        """Walks through bytes; raises ValueError where they are damaged."""
         self.data = data
         self.end = 0
         self._seen = {}
-        # Vectors of a sound file do not overlap; without a bound those of a hostile
-        # one could be read forever.
+        # The vectors of a sound file do not overlap. Without this limit, those of a
+        # hostile file could be read forever.
         self._budget = 2 * len(data) + 64
         self.root = self._table(kind, self._number("<I", 0))
 
-    def _span(self, start, size):
-        """Require the bytes start..start+size to exist."""
+    def _require(self, start, size):
+        """Requires the bytes start..start+size to exist."""
         if start < 0 or start + size > len(self.data):
             raise ValueError(f"byte {start + size} of {len(self.data)} is needed")
         self.end = max(self.end, start + size)
 
     def _number(self, code, position):
-        self._span(position, struct.calcsize(code))
+        self._require(position, struct.calcsize(code))
         return struct.unpack_from(code, self.data, position)[0]
 
     def _table(self, kind, position):
-        """Walk through a table once; returns its named fields."""
+        """Walks through a table once; returns its named fields."""
         if (kind, position) in self._seen:
             return self._seen[kind, position]
         found = self._seen[kind, position] = {}
         vtable = position - self._number("<i", position)
         vtable_size = self._number("<H", vtable)
         table_size = self._number("<H", vtable + 2)
-        self._span(vtable, vtable_size)
-        self._span(position, table_size)
+        self._require(vtable, vtable_size)
+        self._require(position, table_size)
         count = vtable_size // 2 - 2
         if count < 0 or vtable_size % 2 or table_size < 4:
             raise ValueError(f"bad vtable at byte {vtable}")
@@ -247,7 +390,7 @@ class FlatbufferWalk:
         return found
 
     def _field(self, what, position):
-        """Read the plain value, or what the offset, at `position`."""
+        """Returns a plain value, or what the offset at `position` points to."""
         if what in ("B", "I"):
             return self._number("<" + what, position)
         target = position + self._number("<I", position)
@@ -263,7 +406,7 @@ class FlatbufferWalk:
         count = self._number("<I", target)
         start = target + 4
         size = count * {"string": 1}.get(what, int(what) if what.isdigit() else 4)
-        self._span(start, size)
+        self._require(start, size)
         self._budget -= size
         if self._budget < 0:
             raise ValueError(f"overlapping vectors at byte {start}")
@@ -279,17 +422,49 @@ class FlatbufferWalk:
         return slice(start, start + size)
 
 
+ModelFile = collections.namedtuple(
+    "ModelFile", "operators custom_operators mean std labels preprocessing"
+)
+
+
 def read_model(path):
-    """Look through a `.tflite` file and refuse one that a runtime could not bear.
+    """Reads what a `.tflite` file says of itself; refuses a damaged one.
 
     Returns:
-      (the file's bytes as an `mmap`: what is not needed is not read, and the runtime
-      maps the same; `FlatbufferWalk` through them).
+        `ModelFile`: the number of operators; the set of names of custom operators;
+        mean and std of the TFLite metadata, tuples of floats on the scale of pixels,
+        or None; the bytes of the label file and of `preprocessing.json`, or None.
 
     Raises:
-      UserError: not a TFLite model, truncated or damaged.
+        UserError: the file is no TFLite model, truncated or damaged.
     """
-    with open_file(path) as file, blamed_on(path, OSError):
+    data = _map_model(path)
+    try:
+        walk = FlatbufferWalk(data)
+        tail = data[walk.end :]
+        has_archive = zipfile.is_zipfile(io.BytesIO(tail))
+        if b"PK\3\4" in tail[:16] and not has_archive:
+            raise ValueError("the archive with its labels has no end")
+    except ValueError as error:
+        raise UserError(
+            f"{path}: truncated or damaged model ({error}); copy or export it again"
+        ) from error
+    with user_errors(f"{path}: its metadata is damaged", ValueError):
+        mean, std, labels_name = _read_metadata(data, walk.root)
+    labels = preprocessing = None
+    if has_archive:
+        # zipfile raises exceptions of many types on a damaged archive.
+        with user_errors(f"{path}: the archive inside is damaged", Exception):
+            labels, preprocessing = _read_archive(path, labels_name)
+    graph = (walk.root.get("graphs") or [{}])[0]
+    custom_operators = {code.get("custom") for code in walk.root.get("codes", ())}
+    operators = len(graph.get("operators", ()))
+    return ModelFile(operators, custom_operators, mean, std, labels, preprocessing)
+
+
+def _map_model(path):
+    """Maps a model into memory: the parts that nobody needs are not read."""
+    with open_file(path) as file, user_errors(path, OSError):
         size, identifier = os.fstat(file.fileno()).st_size, file.read(8)[4:]
         if identifier != b"TFL3":
             raise UserError(
@@ -300,45 +475,23 @@ def read_model(path):
             raise UserError(
                 f"{path}: {size} bytes, a TFLite model has at most {MAX_MODEL_BYTES}"
             )
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        walk = FlatbufferWalk(data)
-        tail = data[walk.end :]
-        if b"PK\3\4" in tail[:16] and not zipfile.is_zipfile(io.BytesIO(tail)):
-            raise ValueError("the archive with its labels has no end")
-    except ValueError as error:
-        raise UserError(
-            f"{path}: truncated or damaged model ({error}); copy or export it again"
-        ) from error
-    return data, walk
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-Metadata = collections.namedtuple("Metadata", "mean std labels_name")
+def _read_metadata(data, root):
+    """Returns (mean, std, name of the label file) of TFLite's standard metadata.
 
-
-def read_metadata(data, model):
-    """Read TFLite's standard metadata, as far as it matters here.
-
-    Args:
-      data: all of the file, bytes or an `mmap`.
-      model: the `FlatbufferWalk` through it.
-
-    Returns:
-      `Metadata`: mean and std in pixels, tuples of floats, and the name of the label
-      file in the archive; each None where the metadata does not tell.
-
-    Raises:
-      ValueError: it is damaged.
+    Each is None where the metadata do not say.
     """
     content = b""
-    for entry in model.root.get("metadata", ()):
+    for entry in root.get("metadata", ()):
         if entry.get("name") == "TFLITE_METADATA":
-            buffers, index = model.root.get("buffers", ()), entry.get("buffer", 0)
+            buffers, index = root.get("buffers", ()), entry.get("buffer", 0)
             if index >= len(buffers):
                 raise ValueError(f"is buffer {index} of {len(buffers)}")
             content = data[buffers[index].get("data", slice(0))]
     if not content:
-        return Metadata(None, None, None)
+        return None, None, None
     if content[4:8] != b"M001":
         raise ValueError(f"expected the identifier b'M001', found {content[4:8]!r}")
     graph = FlatbufferWalk(content, "ModelMetadata").root.get("graphs", [{}])[:1]
@@ -351,41 +504,18 @@ def read_metadata(data, model):
                 struct.unpack(f"<{(part.stop - part.start) // 4}f", content[part])
                 for part in (options["mean"], options["std"])
             )
-            check_normalization(mean, std)
     for file in reversed((tensors.get("outputs") or [{}])[0].get("files", ())):
         if file.get("type") in LABEL_FILE_TYPES and not file.get("locale"):
             labels_name = file.get("name")
-    return Metadata(mean, std, labels_name)
+    return mean, std, labels_name
 
 
-def check_normalization(mean, std):
-    """Raise ValueError unless these are one or three sensible numbers each."""
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-            raise ValueError(f"{name}: expected 1 or 3 numbers, received {values}")
-    if min(std) <= 0:
-        raise ValueError(f"std: expected numbers above 0, received {std}")
+def _read_archive(path, labels_name):
+    """Returns the bytes of the labels and of preprocessing.json; None where absent.
 
-
-def read_archive(path, data, end, labels_name=None):
-    """Read the files that travel inside a model, without trusting their sizes.
-
-    Args:
-      path: of the model.
-      data: all of the file, bytes or an `mmap`.
-      end: first byte behind the flatbuffer, where the archive begins.
-      labels_name: the label file according to the metadata, or None.
-
-    Returns:
-      (labels, preprocessing.json): bytes, or None for what is not there. Labels are
-      the file of the metadata, else `labels.txt`, else the only .txt file (Coral's
-      `imagenet_labels.txt`).
-
-    Raises:
-      Exception: of many types, as zipfile does on damaged archives.
+    The labels are the file that the metadata name, else `labels.txt`, else the only
+    .txt file (Coral's `imagenet_labels.txt`).
     """
-    if not zipfile.is_zipfile(io.BytesIO(data[end:])):
-        return None, None
     with open_file(path) as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         texts = [name for name in names if name.endswith(".txt")]
@@ -397,31 +527,26 @@ def read_archive(path, data, end, labels_name=None):
             ("preprocessing.json", MAX_PREPROCESSING_BYTES),
         ):
             if name in names:
-                with archive.open(name) as file:
-                    found.append(bounded(file, limit))
+                with archive.open(name) as member:
+                    found.append(read_at_most(member, limit))
             else:
                 found.append(None)
-    return tuple(found)
-
-
-def bounded(file, limit):
-    """Read a whole file; ValueError if that is more than `limit` bytes."""
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{file.name} is larger than {limit} bytes")
-    return data
+    return found
 
 
 def parse_labels(data, numbered):
-    """Split a label file into labels.
+    """Splits a label file into labels.
 
     Args:
-      data: bytes, UTF-8, one label per line; empty lines at the end do not count.
-      numbered: accept Coral's `0  name` form too. It is taken for that only if the
-        numbers are exactly 0..n-1, so that labels such as `7 up` stay whole.
+        data: bytes, UTF-8, one label per line. Empty lines at the end do not count.
+        numbered: whether to accept Coral's form `0  name` too. Lines are read so only
+            if their numbers are exactly 0..n-1: labels such as `7 up` stay whole.
+
+    Returns:
+        list of str.
 
     Raises:
-      ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     lines = [line.strip() for line in data.decode("utf-8-sig").split("\n")]
     while lines and not lines[-1]:
@@ -434,58 +559,14 @@ def parse_labels(data, numbered):
     return lines
 
 
-Preprocessing = collections.namedtuple(
-    "Preprocessing", "version input_size resize_size crop_fraction interpolation"
-)
+# --- The TFLite runtime: which one, and with how many threads -------------------------
 
-
-def parse_preprocessing(data, input_size):
-    """Check preprocessing.json field by field; others than the known are ignored.
-
-    Args:
-      data: bytes of the file.
-      input_size: [height, width] in pixels of the model, which the file must repeat.
-
-    Returns:
-      `Preprocessing`, sizes in pixels.
-
-    Raises:
-      ValueError: naming the field, what was expected and what was received.
-    """
-    found = json.loads(data.decode("utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError("expected a JSON object")
-    least = max(input_size)
-    sizes = f"a whole number from {least} to 16384"
-    # Types are compared because true == 1 and 224.0 == 224.
-    checks = {
-        "version": ("1", lambda v: type(v) is int and v == 1),
-        "input_size": (input_size, lambda v: v == input_size),
-        "resize_size": (sizes, lambda v: type(v) is int and least <= v <= 16384),
-        "crop_fraction": (
-            "a number above 0 and at most 1",
-            lambda v: type(v) in (int, float) and 0 < v <= 1,
-        ),
-        "interpolation": (
-            " or ".join(INTERPOLATIONS),
-            lambda v: type(v) is str and v in INTERPOLATIONS,
-        ),
-    }
-    for name, (expected, valid) in checks.items():
-        value = found.get(name)
-        if not valid(value):
-            raise ValueError(
-                f"{name}: expected {expected}, received {value!r:.40}; export again"
-            )
-    return Preprocessing(*(found[name] for name in Preprocessing._fields))
-
-
-# --- The runtime ----------------------------------------------------------------------
+SYSTEM = ""  # the folder that holds /sys and /dev
 
 
 @contextlib.contextmanager
 def silenced_stderr():
-    """Send file descriptor 2 to the null device: native code prints there directly."""
+    """Sends file descriptor 2 to the null device: native code prints there directly."""
     try:
         saved = os.dup(2)
     except OSError:  # stderr is closed: nothing to silence
@@ -502,13 +583,13 @@ def silenced_stderr():
 
 
 def load_runtime():
-    """Import the first TFLite runtime that works here.
+    """Imports the first TFLite runtime that works on this machine.
 
     Returns:
-      (Interpreter class, "name version").
+        (Interpreter class, "name version").
 
     Raises:
-      UserError: none works, with the reason for each.
+        UserError: none works, with the reason for each.
     """
     reasons = []
     for package in ("ai_edge_litert", "tflite_runtime", "tensorflow"):
@@ -532,7 +613,7 @@ def load_runtime():
 
 
 def refuse_numpy_2(version):
-    """Raise ImportError where tflite-runtime, built for numpy 1, would fail later."""
+    """Raises ImportError where tflite-runtime, built for numpy 1, would fail later."""
     import numpy as np
 
     numpy_major = int(np.__version__.split(".")[0])
@@ -543,18 +624,11 @@ def refuse_numpy_2(version):
 
 
 def build_interpreter(interpreter_class, path, threads, delegate=None):
-    """Make an interpreter, still without memory for its tensors.
-
-    Args:
-      interpreter_class: from `load_runtime`.
-      path: of the model, as it was checked.
-      threads: int, CPU threads.
-      delegate: from `load_delegate`, or None for the CPU.
-    """
+    """Creates an interpreter whose tensors have no memory yet."""
     options = {"experimental_delegates": [delegate]} if delegate else {}
     if path.isascii():
         options["model_path"] = path
-    else:  # not all runtimes open it
+    else:  # some runtimes cannot open such a path
         with open_file(path) as file:
             options["model_content"] = file.read()
     with silenced_stderr():
@@ -562,7 +636,7 @@ def build_interpreter(interpreter_class, path, threads, delegate=None):
 
 
 def default_threads():
-    """Count the physical cores that this process may use, at most 4.
+    """Counts the physical cores that this process may use, at most 4.
 
     Two threads on one core are slower than one: they share its arithmetic units.
     """
@@ -576,19 +650,19 @@ def default_threads():
             path = f"{SYSTEM}/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings"
             with open(path) as file:
                 cores.add(file.read())
-        except OSError:  # no Linux
+        except OSError:  # not Linux
             cores.add(cpu)
     return min(4, len(cores))
 
 
-# --- Delegates ------------------------------------------------------------------------
+# --- Delegates: libraries that run a model on another chip, such as the Edge TPU ------
 
 EDGETPU_LIBRARIES = {
     "linux": "libedgetpu.so.1",
     "darwin": "libedgetpu.1.dylib",
     "win32": "edgetpu.dll",
 }
-# Vendor and product on USB before the first use and after it, and on PCIe.
+# Vendor and product on USB, before the first use and after it, and on PCIe.
 EDGETPU_USB = ("1a6e:089a", "18d1:9302")
 EDGETPU_PCI = "0x1ac1:0x089a"
 
@@ -596,36 +670,29 @@ Delegate = collections.namedtuple("Delegate", "name library options")
 
 
 def choose_delegate(text, options, compiled):
-    """Tell what --delegate stands for.
-
-    Args:
-      text: auto, none, edgetpu, edgetpu:DEVICE, or the path of a library.
-      options: dict of str, for the delegate.
-      compiled: whether the model is compiled for the Edge TPU.
-
-    Returns:
-      `Delegate`, or None for the CPU.
+    """Returns the `Delegate` that --delegate stands for, or None for the CPU.
 
     Raises:
-      ValueError: it does not fit the model, or is none of these.
+        ValueError: it does not fit the model, which is `compiled` for the Edge TPU or
+            not.
     """
     if text == "auto":
         text = "edgetpu" if compiled else "none"
     if text == "none":
         if compiled:
             raise ValueError(
-                "compiled for the Edge TPU, and --delegate=none is the CPU; give the "
-                "uncompiled file (the one without _edgetpu in its name)"
+                "compiled for the Edge TPU, which --delegate=none does not use; give "
+                "the uncompiled file (the one without _edgetpu in its name)"
             )
         if options:
-            raise ValueError("--delegate_options needs a --delegate to go to")
+            raise ValueError("--delegate_options needs a --delegate to pass them to")
         return None
     match = re.match(r"edgetpu(?::((?:usb|pci)?(?::[0-9]+)?))?$", text)
     if match:
         if not compiled:
             raise ValueError(
-                "not compiled for the Edge TPU, which would leave it all to the CPU; "
-                "run edgetpu_compiler on it, or leave --delegate out"
+                "not compiled for the Edge TPU, so all of it would run on the CPU; "
+                "compile it with edgetpu_compiler, or leave --delegate out"
             )
         if match.group(1):
             options = dict(options, device=match.group(1))
@@ -639,20 +706,15 @@ def choose_delegate(text, options, compiled):
 
 
 def load_delegate(delegate, interpreter_class, runtime):
-    """Load a delegate's library and let it open its device.
-
-    Args:
-      delegate: `Delegate`.
-      interpreter_class: from `load_runtime`, for which the delegate is.
-      runtime: likewise.
+    """Loads the library of a delegate for a runtime; it opens its device then.
 
     Raises:
-      ValueError: it cannot be loaded, with what is missing.
+        ValueError: it cannot be loaded, with what is missing.
     """
     import ctypes
 
     try:
-        # Asked first, because the runtime's own attempt prints a stray exception.
+        # Asked first: where it fails, the runtime prints a second exception.
         library = ctypes.CDLL(delegate.library)
         library.tflite_plugin_create_delegate  # noqa: B018
         module = importlib.import_module(interpreter_class.__module__)
@@ -668,42 +730,31 @@ def load_delegate(delegate, interpreter_class, runtime):
             for good, text in check_edgetpu(runtime)
         )
         raise ValueError(
-            f"compiled for the Edge TPU, and none answers ({reason}); {checks}; or "
-            "give the uncompiled file (the one without _edgetpu in its name)"
+            f"compiled for the Edge TPU, and no Edge TPU answers ({reason}); {checks}; "
+            "or give the uncompiled file (the one without _edgetpu in its name)"
         ) from error
 
 
 def check_edgetpu(runtime):
-    """Check all that an Edge TPU needs.
-
-    Args:
-      runtime: name and version of the TFLite runtime.
-
-    Returns:
-      list of (whether it is there, what was found or how to mend it).
-    """
+    """Lists what an Edge TPU needs: (whether it is there, what was found or a fix)."""
     checks = [check_edgetpu_library(runtime)]
     usb, pci = find_edgetpu_usb(), find_edgetpu_pci()
     for node in usb:
-        cure = "install the udev rule of libedgetpu1-std, join its group with "
-        cure += "`sudo usermod -aG plugdev $USER`, log in again, replug"
-        checks.append(check_access("USB accelerator", node, cure))
+        fix = "install the udev rule of libedgetpu1-std, join its group with "
+        fix += "`sudo usermod -aG plugdev $USER`, log in again, replug"
+        checks.append(check_access("USB accelerator", node, fix))
     for node in pci:
-        cure = "install gasket-dkms, then give /dev/apex_0 to your group by a udev rule"
-        checks.append(check_access("PCIe accelerator", node, cure))
+        fix = "install gasket-dkms, then give /dev/apex_0 to your group by a udev rule"
+        checks.append(check_access("PCIe accelerator", node, fix))
     if not usb + pci:
-        checks.append(
-            (
-                False,
-                f"device (no {' or '.join(EDGETPU_USB)} on USB, no {EDGETPU_PCI} on "
-                "PCIe): plug it in, into USB 3, with enough power",
-            )
-        )
+        ids = f"no {' or '.join(EDGETPU_USB)} on USB, no {EDGETPU_PCI} on PCIe"
+        fix = "plug it into a USB 3 port that gives enough power"
+        checks.append((False, f"device ({ids}): {fix}"))
     return checks
 
 
 def check_edgetpu_library(runtime):
-    """Check that libedgetpu loads, and name its version beside the runtime's."""
+    """Checks that libedgetpu loads, and compares its version with the runtime's."""
     import ctypes
 
     name = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu")
@@ -725,17 +776,17 @@ def check_edgetpu_library(runtime):
     return True, f"library {name} {version}, {fit}"
 
 
-def check_access(what, node, cure):
-    """Check that a device's node exists and may be written to."""
+def check_access(what, node, fix):
+    """Checks that the node of a device exists and may be written to."""
     if not os.path.exists(node):
-        return False, f"{what} is there, but its node {node} is not: {cure}"
+        return False, f"{what} is plugged in, but its node {node} is missing: {fix}"
     if not os.access(node, os.R_OK | os.W_OK):
-        return False, f"right to use the {what} at {node}: {cure}"
+        return False, f"right to use the {what} at {node}: {fix}"
     return True, f"{what} at {node}"
 
 
-def read_text(*path):
-    """Read a short file of the kernel; "" if there is none."""
+def read_kernel_file(*path):
+    """Reads a short file of the kernel; "" if there is none."""
     try:
         with open(os.path.join(*path)) as file:
             return file.read(64).strip()
@@ -744,49 +795,292 @@ def read_text(*path):
 
 
 def find_edgetpu_usb():
-    """List the device nodes of Edge TPUs on USB."""
+    """Lists the device nodes of Edge TPUs on USB."""
     folder = f"{SYSTEM}/sys/bus/usb/devices"
     nodes = []
     for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
-        ids = [read_text(folder, name, file) for file in ("idVendor", "idProduct")]
-        if ":".join(ids) in EDGETPU_USB:
-            bus, device = (
-                read_text(folder, name, file).zfill(3) for file in ("busnum", "devnum")
-            )
-            nodes.append(f"{SYSTEM}/dev/bus/usb/{bus}/{device}")
+        vendor, product, bus, device = (
+            read_kernel_file(folder, name, file)
+            for file in ("idVendor", "idProduct", "busnum", "devnum")
+        )
+        if f"{vendor}:{product}" in EDGETPU_USB:
+            nodes.append(f"{SYSTEM}/dev/bus/usb/{bus.zfill(3)}/{device.zfill(3)}")
     return nodes
 
 
 def find_edgetpu_pci():
-    """List the device nodes of Edge TPUs on PCIe, as the driver numbers them."""
+    """Lists the device nodes of Edge TPUs on PCIe, as the driver numbers them."""
     folder = f"{SYSTEM}/sys/bus/pci/devices"
     found = [
         name
         for name in (os.listdir(folder) if os.path.isdir(folder) else ())
         if EDGETPU_PCI
-        == ":".join(read_text(folder, name, file) for file in ("vendor", "device"))
+        == ":".join(read_kernel_file(folder, name, id) for id in ("vendor", "device"))
     ]
     return [f"{SYSTEM}/dev/apex_{number}" for number in range(len(found))]
 
 
-# --- The classifier -------------------------------------------------------------------
+# --- Images: from a file to the pixels of the model's input ---------------------------
+
+# Pillow knows more formats; for EPS, for one, it would run a program.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+MAX_PIXELS = 89478485  # Pillow warns of larger images: 256 MiB of RGB
+# Each scan of a JPEG costs as much as an image; progressive files have about ten.
+MAX_SCANS = 100
+MAX_IMAGE_BYTES = 256 << 20
+# A JPEG is decoded at a fraction of its size if that is still so many times as large
+# as needed: then 100 photographs kept their labels (at 6 times, some lost it).
+REDUCED = 8
+# EXIF orientation -> what turns the image upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+DecodedImage = collections.namedtuple("DecodedImage", "image box")
+
+
+def read_image(source, classifier=None):
+    """Decodes an image, whole or not at all.
+
+    Args:
+        source: path, "-" for the standard input, binary file that can seek, PIL image
+            or uint8 array (height, width, 3) of RGB pixels.
+        classifier: `Classifier` whose input needs the image: a large JPEG is decoded
+            at a half, quarter or eighth of its size. None decodes all pixels.
+
+    Returns:
+        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
+        right, bottom) of it that is filled: not all of it where an odd number of
+        pixels was halved.
+
+    Raises:
+        UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with read_stdin() if source == "-" else open_file(source) as file:
+            return read_image(file, classifier)
+    # Pillow raises exceptions of many types on a damaged file.
+    with user_errors(getattr(source, "name", "image"), Exception):
+        if hasattr(source, "read"):
+            image, size = decode(source, classifier)
+        else:
+            image = as_pil_image(source)
+            size = image.size
+        return upright_rgb(image, size)
+
+
+def as_pil_image(image):
+    """Returns the PIL image of an array of RGB pixels, or a PIL image as it is."""
+    import numpy as np
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                "expected a path, a PIL image or a uint8 array (height, width, 3), "
+                f"received {type(image).__name__} {pixels.shape} of {pixels.dtype}"
+            )
+        image = Image.fromarray(pixels)
+    if 0 in image.size:
+        raise ValueError(f"expected pixels, received {image.width} x {image.height}")
+    return image
+
+
+def read_stdin():
+    """Reads an image from the standard input into memory, since it cannot seek."""
+    if sys.stdin is None:
+        raise UserError("standard input: it is closed")
+    file = io.BytesIO(sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1))
+    file.name = "standard input"
+    if len(file.getbuffer()) > MAX_IMAGE_BYTES:
+        raise UserError(f"{file.name}: more than {MAX_IMAGE_BYTES} bytes")
+    return file
+
+
+def decode(file, classifier):
+    """Decodes the pixels of a file.
+
+    Returns:
+        (PIL image as it was stored, (width, height) of the part that is filled).
+    """
+    from PIL import Image
+
+    start = file.read(16)
+    file.seek(0)
+    if not start:
+        raise ValueError("empty, expected an image")
+    is_jpeg = start[:3] == b"\xff\xd8\xff"
+    try:
+        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
+    except OSError as error:
+        raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
+    if image.format not in FORMATS:
+        raise ValueError(f"expected one of {', '.join(FORMATS)}, got {image.format}")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
+        )
+    if is_jpeg:
+        # The header of a scan has 8 to 14 bytes. Others that look alike may follow
+        # the image: the film of a phone's moving picture.
+        file.seek(0)
+        data = file.read(MAX_IMAGE_BYTES)
+        scans = len(re.findall(b"\xff\xda\0[\x08\x0a\x0c\x0e]", data))
+        if scans > MAX_SCANS:
+            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
+    scale, (width, height) = 1, image.size
+    if classifier and image.format == "JPEG":
+        least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
+        image.draft(image.mode, least)
+        while scale < 8 and image.width < width // scale:
+            scale *= 2
+    image.load()
+    return image, (width / scale, height / scale)
+
+
+def open_jpeg(file):
+    """Opens a JPEG, or returns None; `Image.open` imports other formats, for 3 ms."""
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(file, "")
+    except Exception:  # `Image.open` comes next and says what is wrong
+        file.seek(0)
+        return None
+
+
+def needed_size(size, classifier):
+    """Returns the (width, height) to which an image of this size is resized."""
+    how, (height, width) = classifier.preprocessing, classifier.input_shape[1:3]
+    if how is None:
+        return max(width, height), max(width, height)  # EXIF may still turn it
+    if how.interpolation == "nearest":  # it picks pixels: they must be the real ones
+        return size
+    return [math.ceil(how.resize_size * pixels / min(size)) for pixels in size]
+
+
+def upright_rgb(image, size):
+    """Turns an image upright as EXIF says and converts it to RGB.
+
+    Args:
+        image: PIL image of any mode, filled from its upper left corner.
+        size: (width, height) of the part that is filled.
+
+    Returns:
+        `DecodedImage`.
+    """
+    from PIL import Image
+
+    # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
+    read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
+    try:
+        orientation = (read_exif() or {}).get(0x0112)
+    except Exception:  # damaged EXIF: the pixels are whole all the same
+        orientation = None
+    file_format = image.format
+    if orientation in UPRIGHT:
+        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
+    else:
+        orientation = 1
+    width, height = size[::-1] if orientation > 4 else size
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    box = (left, top, left + width, top + height)
+    return DecodedImage(to_rgb(image, file_format), box)
+
+
+def to_rgb(image, file_format):
+    """Converts an image of any mode to RGB, as training's tf.io.decode_image does.
+
+    Alpha is dropped, and 16-bit grey keeps its high byte (Pillow alone would clip it).
+    """
+    import numpy as np
+    from PIL import Image
+
+    # Older versions of Pillow give 16-bit grey PNG the mode of 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def prepare(image, classifier, box=None):
+    """Resizes an RGB image, or the box of a `DecodedImage`, to the model's input.
+
+    Returns:
+        uint8 array (height, width, 3).
+
+    Raises:
+        ValueError: the image is too elongated to be resized within MAX_PIXELS.
+    """
+    import numpy as np
+    from PIL import Image
+
+    box = box or (0, 0) + image.size
+    height, width = classifier.input_shape[1:3]
+    how = classifier.preprocessing
+    if how is None:
+        return np.array(image.resize((width, height), Image.LANCZOS, box))
+    size = (box[2] - box[0], box[3] - box[1])
+    shorter, longer = sorted(size)
+    new_longer = int(how.resize_size * longer / shorter)
+    if new_longer * how.resize_size > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels: too elongated to be resized"
+        )
+    new_size = (how.resize_size, new_longer)
+    if size[0] > size[1]:
+        new_size = new_size[::-1]
+    left = int(round((new_size[0] - width) / 2))
+    top = int(round((new_size[1] - height) / 2))
+    crop = (left, top, left + width, top + height)
+    if how.interpolation == "nearest":
+        return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
+    # Resize and crop at once: pixels outside the crop are never computed.
+    across, down = size[0] / new_size[0], size[1] / new_size[1]
+    part = (
+        box[0] + crop[0] * across,
+        box[1] + crop[1] * down,
+        box[0] + crop[2] * across,
+        box[1] + crop[3] * down,
+    )
+    method = getattr(Image, how.interpolation.upper())
+    return np.array(image.resize((width, height), method, part))
+
+
+# --- The classifier: a model, its runtime, its labels and what it is fed --------------
 
 Prediction = collections.namedtuple("Prediction", "index label score")
 
 
+def milliseconds_since(start):
+    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
+    return round(1000 * (time.perf_counter() - start), 3)
+
+
 class Classifier:
-    """A TFLite picture classifier, ready to run.
+    """A TFLite image classifier, ready to run.
 
     Attributes:
-      labels: list of str, one per class, or None.
-      classes: int, how many.
-      input_shape: (1, height, width, 3).
-      preprocessing: `Preprocessing`, or None where the model carries none.
-      runtime: name and version of the TFLite runtime.
-      delegate: "none", or what runs the model instead of the CPU.
-      idle_delegate: whether the delegate took no part of the model.
-      threads: int, CPU threads.
-      load_milliseconds: reading, checking and building, without Python imports.
+        path: str, of the model.
+        labels: list of str, one per class, or None.
+        classes: int, the number of classes.
+        input_shape: (1, height, width, 3).
+        preprocessing: `Preprocessing`, or None where the model carries none.
+        runtime: str, name and version of the TFLite runtime.
+        delegate: str, the delegate that runs the model, or "none" for the CPU.
+        idle_delegate: bool, whether the delegate left all of the model to the CPU.
+        threads: int, CPU threads.
+        load_milliseconds: float, the time to read, check and build the model, without
+            the imports of Python.
     """
 
     def __init__(
@@ -799,89 +1093,89 @@ class Classifier:
         normalization=None,
         bgr=False,
     ):
-        """Load a model.
+        """Loads a model.
 
         Args:
-          model_path: a `.tflite` file.
-          labels_path: a label file, one per line or Coral's `0  name` form; None
-            takes the labels inside the model.
-          threads: int, CPU threads; None chooses.
-          delegate: as --delegate.
-          delegate_options: dict of str, for the delegate.
-          normalization: (mean, std) in pixels, tuples of one or three numbers; None
-            takes that of the model.
-          bgr: whether the model wants blue first.
+            model_path: a `.tflite` file.
+            labels_path: a label file, one per line or Coral's `0  name` form; None
+                takes the labels inside the model.
+            threads: int, CPU threads; None is one per physical core, at most 4.
+            delegate: "auto" (the Edge TPU for a model that is compiled for it, the
+                CPU for any other), "none", "edgetpu", "edgetpu:DEVICE" as pycoral
+                names devices, or the path of an external delegate.
+            delegate_options: dict of str, passed on to the delegate.
+            normalization: (mean, std) on the scale of pixels, tuples of one or three
+                numbers; None takes the normalization of the model's metadata.
+            bgr: bool, whether the model expects blue first.
 
         Raises:
-          UserError: a file, the runtime or the delegate is missing or does not fit.
+            UserError: a file, the runtime or the delegate is missing or does not fit.
         """
         interpreter_class, self.runtime = load_runtime()
         self.threads = threads or default_threads()
-        self.path = model_path
+        self.path = os.fspath(model_path)
         self._bgr = bgr
         start = time.perf_counter()
-        data, walk = read_model(model_path)
-        self._build(interpreter_class, walk, delegate, delegate_options or {})
-        with blamed_on(model_path, ValueError):
+        model = read_model(self.path)
+        self._build(interpreter_class, model, delegate, delegate_options or {})
+        with user_errors(self.path, ValueError):
             self._check_tensors()
-        with blamed_on(f"{model_path}: its metadata is damaged", ValueError):
-            metadata = read_metadata(data, walk)
-        with blamed_on(f"{model_path}: the archive inside is damaged", Exception):
-            labels, preprocessing = read_archive(
-                model_path, data, walk.end, metadata.labels_name
-            )
         self.preprocessing = None
-        if preprocessing is not None:
-            where = f"{model_path}: preprocessing.json inside"
-            with blamed_on(where, ValueError, RecursionError):
+        if model.preprocessing is not None:
+            try:
                 self.preprocessing = parse_preprocessing(
-                    preprocessing, list(self.input_shape[1:3])
+                    model.preprocessing, self.input_shape[1:3]
                 )
-        # Metadata of quantized models repeats what scale and zero point say already.
-        if metadata.mean and "float" in self._input["dtype"].__name__:
-            normalization = normalization or (metadata.mean, metadata.std)
-        with blamed_on(model_path, ValueError):
-            self._lookup = normalization and self._quantized_pixels(*normalization)
-        self.labels = self._read_labels(labels, labels_path)
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{self.path}: preprocessing.json inside: {error}; export the "
+                    "model again"
+                ) from error
+        where = self.path
+        # A quantized input needs no metadata: its scale and zero point say the same.
+        is_float = "float" in self._input["dtype"].__name__
+        if normalization is None and model.mean and is_float:
+            where = f"{self.path}: its metadata is damaged"
+            normalization = (model.mean, model.std)
+        with user_errors(where, ValueError):
+            self._lookup = normalization and self._input_values(*normalization)
+        self.labels = self._read_labels(model.labels, labels_path)
         self.load_milliseconds = milliseconds_since(start)
 
-    def _build(self, interpreter_class, walk, delegate, options):
-        """Build the interpreter, with a delegate if there is one."""
-        custom_ops = {code.get("custom") for code in walk.root.get("codes", ())}
-        compiled = "edgetpu-custom-op" in custom_ops
-        with blamed_on(self.path, ValueError):
+    def _build(self, interpreter_class, model, delegate, options):
+        """Builds the interpreter, with a delegate if there is one."""
+        compiled = "edgetpu-custom-op" in model.custom_operators
+        with user_errors(self.path, ValueError):
             chosen = choose_delegate(delegate, options, compiled)
             loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
         self.delegate = chosen.name if chosen else "none"
-        who = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
-        self._who = f"{self.path}: {who}"
-        with blamed_on(self._who, RuntimeError, ValueError):
+        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
+        self._runner = f"{self.path}: {runner}"
+        with user_errors(self._runner, RuntimeError, ValueError):
             self._interpreter = build_interpreter(
                 interpreter_class, self.path, self.threads, loaded
             )
             # Each part that a delegate takes becomes one more operator. XNNPACK, the
-            # runtime's own, comes only when the tensors get their memory.
-            graph = (walk.root.get("graphs") or [{}])[0]
-            operators = len(graph.get("operators", ()))
+            # runtime's own delegate, comes only when the tensors get their memory.
             list_operators = getattr(self._interpreter, "_get_ops_details", None)
             self.idle_delegate = bool(
-                chosen and list_operators and len(list_operators()) == operators
+                chosen and list_operators and len(list_operators()) == model.operators
             )
             with silenced_stderr():
                 self._interpreter.allocate_tensors()
 
     def _check_tensors(self):
-        """Raise ValueError for a model that is not a classifier of RGB pictures."""
+        """Raises ValueError for a model that is not a classifier of RGB images."""
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
         if (len(inputs), len(outputs)) != (1, 1):
             raise ValueError(
-                f"has {len(inputs)} inputs and {len(outputs)} outputs; only models "
-                "with one of each are run"
+                f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of "
+                "each"
             )
         self._input, self._output = inputs[0], outputs[0]
         self.input_shape = tuple(self._input["shape"].tolist())
-        # A dynamic size shows as 1 in `shape`; only `shape_signature` tells.
+        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
         shape = self._input.get("shape_signature", self._input["shape"]).tolist()
         dtype = self._input["dtype"].__name__
         if (
@@ -899,31 +1193,37 @@ class Classifier:
         self.classes = output_shape[1]
 
     def _read_labels(self, data, path):
-        """Parse the labels of the model, or of the file at `path` if one is given."""
+        """Parses the labels of the model, or of the file at `path` if one is given."""
         where = path or f"{self.path}: labels inside"
-        with blamed_on(where, ValueError, OSError):
+        with user_errors(where, ValueError, OSError):
             if path:
                 with open_file(path) as file:
-                    data = bounded(file, MAX_LABEL_BYTES)
+                    data = read_at_most(file, MAX_LABEL_BYTES)
             if data is None:
                 return None
             labels = parse_labels(data, numbered=bool(path))
             if len(labels) != self.classes:
                 raise ValueError(
-                    f"{len(labels)} labels for a model of {self.classes} classes; give "
-                    "the fitting file with --labels"
+                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
+                    "the label file of this model with --labels"
                 )
         return labels
 
-    def _quantized_pixels(self, mean, std):
-        """Make a table (256, 3) of what each value of a pixel is fed as.
+    def _input_values(self, mean, std):
+        """Returns an array (256, 3): the input value of each pixel value and channel.
 
         real = (pixel - mean) / std, and a quantized input holds real as
-        scale * (fed - zero_point).
+        scale * (value - zero_point).
         """
         import numpy as np
 
-        check_normalization(mean, std)
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{name}: expected 1 or 3 finite numbers, received {values}"
+                )
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, received {std}")
         dtype = self._input["dtype"]
         with np.errstate(all="ignore"):
             table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
@@ -933,14 +1233,14 @@ class Classifier:
         if not np.issubdtype(dtype, np.floating):
             scale, zero_point = self._input["quantization"]
             if not scale:
-                raise ValueError("its input has no scale for --mean and --std")
+                raise ValueError("its input has no scale, which --mean and --std need")
             limits = np.iinfo(dtype)
             table = np.rint(table / scale) + zero_point
             table = table.clip(limits.min, limits.max)
         return table.astype(dtype)
 
-    def _fed(self, pixels):
-        """Turn pixels into what the input holds."""
+    def _to_input(self, pixels):
+        """Turns pixels into the values of the input tensor."""
         import numpy as np
 
         if self._bgr:
@@ -951,29 +1251,51 @@ class Classifier:
             return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
         return pixels.astype(self._input["dtype"])
 
-    def scores(self, pixels):
-        """Run the model on one prepared picture.
+    def classify(self, image, top_k=5):
+        """Classifies one image.
 
         Args:
-          pixels: uint8 array (height, width, 3) of the input size, RGB.
+            image: path of an image file, PIL image, or uint8 array (height, width, 3)
+                of RGB pixels, of any size.
+            top_k: int, how many classes to return.
 
         Returns:
-          float32 array (classes,), dequantized; the caller's own.
+            list of `Prediction(index, label, score)`, the best first. `label` is None
+            for a model without labels.
 
         Raises:
-          ValueError: the array has another shape or dtype.
-          UserError: the runtime failed, or a score is not a finite number.
+            UserError: the image cannot be read, or the model cannot run on it.
+        """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k: expected a whole number above 0, received {top_k}")
+        decoded = read_image(image, self)
+        with user_errors("image", ValueError, MemoryError):
+            pixels = prepare(decoded.image, self, decoded.box)
+        return self.top_k(self.scores(pixels), top_k)
+
+    def scores(self, pixels):
+        """Runs the model on one prepared image.
+
+        Args:
+            pixels: uint8 array (height, width, 3) of the input size, RGB.
+
+        Returns:
+            float32 array (classes,), dequantized. It is a copy.
+
+        Raises:
+            UserError: the array has another shape or dtype, the runtime failed, or a
+                score is not a finite number.
         """
         import numpy as np
 
         if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
-            raise ValueError(
+            raise UserError(
                 f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
                 f"{pixels.shape}"
             )
-        fed = self._fed(pixels)
-        self._interpreter.set_tensor(self._input["index"], fed[np.newaxis])
-        with blamed_on(self._who, RuntimeError, ValueError):
+        values = self._to_input(pixels)
+        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
+        with user_errors(self._runner, RuntimeError, ValueError):
             self._interpreter.invoke()
         scores = self._interpreter.get_tensor(self._output["index"])[0]
         scores = scores.astype(np.float32)
@@ -985,270 +1307,56 @@ class Classifier:
         return scores
 
     def top_k(self, scores, k):
-        """Rank classes: highest score first, of equal scores the lowest index first.
+        """Ranks classes by score; of equal scores, the lowest index comes first.
 
         Args:
-          scores: float array (classes,). uint8 scores tie often, hence the rule.
-          k: int >= 1; more than there are classes gives all of them.
+            scores: float array (classes,). uint8 scores are often equal.
+            k: int >= 1, the number of classes to return; at most all.
 
         Returns:
-          list of `Prediction`; label is None for a model without labels.
+            list of `Prediction`.
         """
         order = (-scores).argsort(kind="stable")[:k].tolist()
         labels = self.labels or [None] * len(scores)
         return [Prediction(i, labels[i], float(scores[i])) for i in order]
 
 
-# --- Pictures -------------------------------------------------------------------------
+# --- Sources of images: files, folders, patterns, a watched folder, a camera ----------
 
-# EXIF orientation -> what turns the picture upright.
-UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+WATCH_SECONDS = 0.5
 
 
-Picture = collections.namedtuple("Picture", "image box")
-
-
-def read_image(source):
-    """Decode a picture, whole or not at all.
+def find_images(arguments, messages):
+    """Lists the image files that arguments of the command line stand for.
 
     Args:
-      source: path, or a binary file that can seek.
-
-    Returns:
-      PIL image of mode RGB, upright.
-
-    Raises:
-      UserError: missing, empty, not a picture, truncated, or larger than MAX_PIXELS.
+        arguments: list of str. Each is a file, taken as it is; "-", the standard
+            input; a pattern that no shell expanded; or a folder: the files with an
+            image's suffix at all levels below it, sorted. Links are followed, but no
+            folder is visited twice.
+        messages: `Messages`, for folders that cannot be read or hold no image.
     """
-    return read_picture(source, None).image
+    found = []
+    for argument in arguments:
+        if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
+            import glob
+
+            matches = sorted(glob.glob(argument, recursive=True))
+            if not matches:
+                messages.error(f"{argument}: no file matches")
+            found += find_images(matches, messages)
+        elif os.path.isdir(argument):
+            found += find_images_below(argument, messages)
+        else:
+            found.append(argument)
+    return found
 
 
-def read_picture(source, classifier):
-    """Decode a picture, in as many pixels as a classifier needs.
-
-    Args:
-      source: path, or a binary file that can seek; "-" is the standard input.
-      classifier: `Classifier`; None decodes all pixels.
-
-    Returns:
-      `Picture`: the PIL image, of mode RGB and upright, and the box (left, top, right,
-      bottom) of it that the picture fills: less than all where an odd number of pixels
-      was halved.
-
-    Raises:
-      UserError: as `read_image`.
-    """
-    if source == "-":
-        source = read_stdin()
-    if not hasattr(source, "read"):
-        with open_file(source) as file:
-            return read_picture(file, classifier)
-    # Pillow's decoders let exceptions of many types out on damaged files.
-    with blamed_on(getattr(source, "name", "picture"), Exception):
-        image, size = decode(source, classifier)
-        file_format = image.format
-        image, box = upright(image, size)
-        return Picture(to_rgb(image, file_format), box)
-
-
-def read_stdin():
-    """Read a picture from the standard input, into memory: it cannot seek."""
-    if sys.stdin is None:
-        raise UserError("standard input: it is closed")
-    file = io.BytesIO(sys.stdin.buffer.read(MAX_PICTURE_BYTES + 1))
-    file.name = "standard input"
-    if len(file.getbuffer()) > MAX_PICTURE_BYTES:
-        raise UserError(f"{file.name}: more than {MAX_PICTURE_BYTES} bytes")
-    return file
-
-
-def decode(file, classifier):
-    """Read the pixels of a picture file; whatever is wrong with it is raised.
-
-    Returns:
-      (PIL image of any mode, perhaps still to be turned; (width, height) in its pixels
-      of what the picture fills, from the left upper corner).
-    """
-    from PIL import Image
-
-    start = file.read(16)
-    file.seek(0)
-    if not start:
-        raise ValueError("empty, expected a picture")
-    is_jpeg = start[:3] == b"\xff\xd8\xff"
-    try:
-        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
-    except OSError as error:
-        raise ValueError(f"not a picture, or damaged; it begins {start!r}") from error
-    if image.format not in FORMATS:
-        raise ValueError(f"expected one of {', '.join(FORMATS)}, got {image.format}")
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
-        )
-    if is_jpeg:
-        # Their headers are 8 to 14 bytes long; a phone's film may follow the picture.
-        file.seek(0)
-        data = file.read(MAX_PICTURE_BYTES)
-        scans = len(re.findall(b"\xff\xda\0[\x08\x0a\x0c\x0e]", data))
-        if scans > MAX_SCANS:
-            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
-    scale, (width, height) = 1, image.size
-    if classifier and image.format == "JPEG":
-        least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
-        image.draft(image.mode, least)
-        while scale < 8 and image.width < width // scale:
-            scale *= 2
-    image.load()
-    return image, (width / scale, height / scale)
-
-
-def open_jpeg(file):
-    """Open a JPEG, or return None: `Image.open` imports more formats, 3 ms long."""
-    from PIL import JpegImagePlugin
-
-    try:
-        return JpegImagePlugin.jpeg_factory(file, "")
-    except Exception:  # of many types; whoever comes next tells
-        file.seek(0)
-        return None
-
-
-def needed_size(size, classifier):
-    """Tell to what (width, height) a picture of this size is resized, before a crop."""
-    how, (height, width) = classifier.preprocessing, classifier.input_shape[1:3]
-    if how is None:
-        return max(width, height), max(width, height)  # EXIF may still turn it
-    if how.interpolation == "nearest":  # it picks pixels: they must be the real ones
-        return size
-    return [math.ceil(how.resize_size * pixels / min(size)) for pixels in size]
-
-
-def upright(image, size):
-    """Apply the EXIF orientation; damaged EXIF leaves the picture as it is.
-
-    Args:
-      image: PIL image.
-      size: (width, height) that the picture fills, from the left upper corner.
-
-    Returns:
-      (PIL image, box): as `Picture`, but of any mode.
-    """
-    from PIL import Image
-
-    # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
-    read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
-    try:
-        orientation = (read_exif() or {}).get(0x0112)
-    except Exception:  # whatever is wrong with it, the pixels are whole
-        orientation = None
-    if orientation in UPRIGHT:
-        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
-    else:
-        orientation = 1
-    width, height = size[::-1] if orientation > 4 else size
-    left = image.width - width if orientation in (2, 3, 6, 7) else 0
-    top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    return image, (left, top, left + width, top + height)
-
-
-def to_rgb(image, file_format):
-    """Convert a picture of any mode to RGB, as training's tf.io.decode_image does.
-
-    Alpha is dropped, and 16-bit grey keeps its high byte (Pillow alone would clip it).
-    """
-    import numpy as np
-    from PIL import Image
-
-    # Older Pillow gives 16-bit grey PNG the mode of 32-bit integers.
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def prepare(image, classifier, box=None):
-    """Resize a picture to the model's input, as the model says.
-
-    Args:
-      image: PIL image of mode RGB.
-      classifier: `Classifier`.
-      box: as in `Picture`; None is all of the image.
-
-    Returns:
-      uint8 array (height, width, 3).
-
-    Raises:
-      UserError: the picture is too elongated to be resized within MAX_PIXELS.
-    """
-    import numpy as np
-    from PIL import Image
-
-    box = box or (0, 0) + image.size
-    height, width = classifier.input_shape[1:3]
-    how = classifier.preprocessing
-    if how is None:
-        return np.array(image.resize((width, height), Image.LANCZOS, box))
-    size = (box[2] - box[0], box[3] - box[1])
-    shorter, longer = sorted(size)
-    new_longer = int(how.resize_size * longer / shorter)
-    if new_longer * how.resize_size > MAX_PIXELS:
-        raise UserError(
-            f"{image.width} x {image.height} pixels: too elongated to be resized"
-        )
-    new_size = (how.resize_size, new_longer)
-    if size[0] > size[1]:
-        new_size = new_size[::-1]
-    left = int(round((new_size[0] - width) / 2))
-    top = int(round((new_size[1] - height) / 2))
-    crop = (left, top, left + width, top + height)
-    if how.interpolation == "nearest":
-        return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
-    # Resizing and cropping at once: what is cropped need not be computed.
-    across, down = size[0] / new_size[0], size[1] / new_size[1]
-    part = (
-        box[0] + crop[0] * across,
-        box[1] + crop[1] * down,
-        box[0] + crop[2] * across,
-        box[1] + crop[3] * down,
-    )
-    method = getattr(Image, how.interpolation.upper())
-    return np.array(image.resize((width, height), method, part))
-
-
-# --- Sources of pictures --------------------------------------------------------------
-
-
-def find_pictures(argument, messages):
-    """List the picture files that one argument stands for.
-
-    Args:
-      argument: a file, taken as it is; "-", the standard input; a pattern as a shell
-        knows it, where no shell expanded it; or a directory: its files with a
-        picture's suffix, sorted, from all levels below; links are followed, but none
-        twice.
-      messages: `Messages`, for folders that cannot be read or hold no picture.
-    """
-    if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
-        import glob
-
-        matches = sorted(glob.glob(argument, recursive=True))
-        if not matches:
-            messages.error(f"{argument}: no file matches")
-        return [path for match in matches for path in find_pictures(match, messages)]
-    if not os.path.isdir(argument):
-        return [argument]
+def find_images_below(root, messages):
+    """Lists the image files of a folder, at all levels, sorted."""
     found, visited, before = [], set(), messages.errors
-    walk = os.walk(argument, onerror=messages.error, followlinks=True)
+    walk = os.walk(root, onerror=messages.error, followlinks=True)
     for folder, subfolders, names in walk:
         try:
             status = os.stat(folder)
@@ -1259,37 +1367,30 @@ def find_pictures(argument, messages):
             del subfolders[:]
             continue
         visited.add((status.st_dev, status.st_ino))
-        found += [os.path.join(folder, name) for name in names if is_picture(name)]
+        found += [os.path.join(folder, name) for name in names if is_image(name)]
     if not found and messages.errors == before:
         suffixes = " ".join(SUFFIXES)
-        messages.error(f"{argument}: no picture in this folder ({suffixes})")
+        messages.error(f"{root}: no image in this folder ({suffixes})")
     return sorted(found)
 
 
-def is_picture(name):
-    """Tell by its name whether a file in a folder is meant.
+def is_image(name):
+    """Tells by its name whether a file in a folder is an image.
 
-    Hidden files are not: macOS leaves a `._photo.jpg`, no picture, beside each photo.
+    Hidden files are not: macOS puts a file `._photo.jpg` beside each `photo.jpg`.
     """
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def watch(folder):
-    """Yield the pictures that appear in a folder, each once it is written whole.
-
-    Args:
-      folder: a directory; what lies in it already is not new.
-
-    Raises:
-      UserError: it cannot be read.
-    """
+    """Yields the images that appear in a folder from now on, each once it is whole."""
     seen, growing = None, {}
     while True:
         now = {}
-        with blamed_on(folder, OSError):
+        with user_errors(folder, OSError):
             for entry in os.scandir(folder):
                 with contextlib.suppress(OSError):  # deleted in the meantime
-                    if is_picture(entry.name):
+                    if is_image(entry.name):
                         status = entry.stat()
                         now[entry.path] = (status.st_mtime_ns, status.st_size)
         seen = now if seen is None else seen
@@ -1303,25 +1404,18 @@ def watch(folder):
 
 
 def camera_frames(number):
-    """Yield a camera's frames without end.
-
-    Yields:
-      ("camera N frame M", PIL image, milliseconds that it took).
-
-    Raises:
-      UserError: OpenCV or the camera is missing, or the camera stops.
-    """
+    """Yields ("camera N frame M", PIL image, milliseconds that it took) without end."""
     from PIL import Image
 
-    with blamed_on("--camera needs OpenCV (pip install opencv-python)", ImportError):
+    with user_errors("--camera needs OpenCV (pip install opencv-python)", ImportError):
         cv2 = importlib.import_module("cv2")
     with silenced_stderr():
         capture = cv2.VideoCapture(number)
     try:
         for frame in itertools.count():
             start = time.perf_counter()
-            there, pixels = capture.read()
-            if not there:
+            captured, pixels = capture.read()
+            if not captured:
                 what = "stopped" if frame else "cannot be opened"
                 raise UserError(
                     f"camera {number}: {what}; is it plugged in, and may you read "
@@ -1333,96 +1427,323 @@ def camera_frames(number):
         capture.release()
 
 
-# --- Running --------------------------------------------------------------------------
+# --- Output: messages on stderr, results on stdout, annotated images ------------------
+
+STAGES = ("decode", "resize", "invoke")
+
+
+class Messages:
+    """Prints on stderr: one line per error or warning, and the progress.
+
+    Attributes:
+        errors: int, how many there were.
+    """
+
+    def __init__(self, quiet=False):
+        """Starts without errors; `quiet` counts messages and prints none."""
+        self.errors = 0
+        self._quiet = quiet
+        self._shown = None  # when the progress was shown last
+
+    def error(self, error):
+        """Prints an error: an exception or text."""
+        self.errors += 1
+        self._print(f"error: {printable(error)}")
+
+    def warning(self, text):
+        """Prints what a user should know, though the results are right."""
+        self._print(f"warning: {printable(text)}")
+
+    def progress(self, done, total, since):
+        """Shows on a terminal how many images are finished since a `perf_counter()`."""
+        now = time.perf_counter()
+        if not sys.stderr or not sys.stderr.isatty():
+            return
+        if done < total and now - (self._shown or since) < 0.2:
+            return
+        self._shown = now
+        text = f"{done} of {total} images, {done / (now - since):.1f} per second"
+        end = "\n" if done == total else ""
+        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+
+    def _print(self, line):
+        # A closed stderr is None, for which print would write on stdout.
+        if sys.stderr and not self._quiet:
+            start = "\r\x1b[K" if self._shown else ""
+            print(start + line, file=sys.stderr, flush=True)
+
+
+def as_records(top):
+    """Turns predictions into the dicts of the JSON output."""
+    return [prediction._asdict() for prediction in top]
+
+
+def write_lines(text):
+    """Prints whole lines at once: native code may end us between two writes."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_json(path, top, times):
+    """Prints the result for one image as a line of JSON."""
+    record = {"file": path, "top": as_records(top), "milliseconds": times}
+    write_lines(json.dumps(record))
+
+
+def print_rows(rows):
+    """Prints rows of CSV."""
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    sys.stdout.flush()
+
+
+def print_csv_header():
+    """Prints the names of the columns that `print_csv` fills."""
+    stages = [f"{stage}_ms" for stage in STAGES]
+    print_rows([["file", "rank", "index", "label", "score", *stages]])
+
+
+def print_csv(path, top, times):
+    """Prints the result for one image as rows of CSV, one per class."""
+    spent = [times.get(stage, "") for stage in STAGES]
+    print_rows(
+        [path, rank, index, label or "", score, *spent]
+        for rank, (index, label, score) in enumerate(top, 1)
+    )
+
+
+def print_table(path, top, times):
+    """Prints the result for one image for people."""
+    spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
+    write_lines("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
+
+
+def table_lines(top):
+    """Formats predictions, one per line."""
+    return [
+        f"{score:10.4f}  {index:5d}  {printable(label or '')}".rstrip()
+        for index, label, score in top
+    ]
+
+
+def annotate(image, top, path):
+    """Writes an image as JPEG, with labels drawn on it, whole or not at all.
+
+    Args:
+        image: PIL image of mode RGB.
+        top: list of `Prediction`.
+        path: of the new file.
+    """
+    from PIL import Image, ImageDraw
+
+    # A thumbnail is enlarged: text on it would be too small to read.
+    times = min(256 // min(image.size), 4096 // max(image.size))
+    if times > 1:
+        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
+    else:
+        image = image.copy()
+    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
+    font, only_latin = load_font(height)
+    for line, (index, label, score) in enumerate(top):
+        text = f"{score:.2f} {printable(index if label is None else label)}"
+        if only_latin:
+            text = text.encode("latin-1", "replace").decode("latin-1")
+        left, upper = height // 2, height // 2 + line * height * 5 // 4
+        draw.text((left + 1, upper + 1), text, fill="black", font=font)
+        draw.text((left, upper), text, fill="white", font=font)
+    part = f"{path}.part"
+    with user_errors(path, OSError, ValueError):
+        image.save(part, "JPEG", quality=90)
+        os.replace(part, path)
+
+
+def load_font(height):
+    """Returns (font of about `height` pixels, whether it has Latin-1 alone)."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", height), False
+    except (OSError, ImportError):  # Pillow's own font has no more
+        return ImageFont.load_default(), True
+
+
+def annotated_path(folder, number, path):
+    """Names an annotated image; the number keeps equal names apart."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
+    return os.path.join(folder, f"{number:05d}_{name}.jpg")
+
+
+# --- The supervisor: the work is done in a child process, since native code may crash -
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
+MAX_CRASHES = 3
+CRASH_HINT = (
+    "the file may be damaged, or the delegate built for another version of the runtime"
+)
+
+
+class SharedState(ctypes.Structure):
+    """What the working process tells the supervisor, in memory that both share.
+
+    Attributes:
+        done: int, how many images are finished.
+        resumable: bool, whether another process can go on with the next image.
+        overlapping: bool, whether several images are in work at once.
+        one_by_one: bool, whether that is forbidden, because several were in work
+            when a process crashed.
+    """
+
+    _fields_ = [
+        ("done", ctypes.c_int64),
+        ("resumable", ctypes.c_bool),
+        ("overlapping", ctypes.c_bool),
+        ("one_by_one", ctypes.c_bool),
+        ("_begun", ctypes.c_char * 4000),
+    ]
+
+    def begin(self, text):
+        """Notes what is begun, in case it crashes the process."""
+        self._begun = text.encode("utf-8", "backslashreplace")[:4000]
+
+    def last_begun(self):
+        """Returns what was begun last."""
+        return self._begun.decode("utf-8", "replace")
+
+
+def run_and_exit(work, state):
+    """Runs `work` in the child process, and keeps native code off its stderr."""
+    with contextlib.suppress(Exception):  # only Linux can end a child with its parent
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    # Ctrl-C reaches the child through its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    with contextlib.suppress(OSError, AttributeError):  # a closed stderr
+        own = os.dup(2)
+        sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        code = work(state)
+    except SystemExit as leaving:  # --help
+        code = leaving.code or 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # native libraries crash most at a regular exit
+
+
+def run_child(work, state):
+    """Returns the exit code of a child process, or minus the signal that ended it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    child = os.fork()
+    if not child:
+        run_and_exit(work, state)
+    received = []
+
+    def forward(number, frame):
+        received.append(number)
+        # The first one asks the child to end, the second one kills it.
+        os.kill(child, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    status = os.waitpid(child, 0)[1]
+    if received:
+        return 130
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def supervise(work):
+    """Runs `work` in child processes, so that a crash of native code is one line.
+
+    After a crash with several images in work, the next child takes them one by one:
+    then the image that crashes it is known, and the child after it goes on with the
+    next image. A result that was just being printed is printed again, rather than
+    never.
+
+    Args:
+        work: function of a `SharedState`; returns the exit code.
+
+    Returns:
+        the exit code.
+    """
+    state = SharedState.from_buffer(mmap.mmap(-1, mmap.PAGESIZE))
+    messages, code = Messages(), -1
+    while code < 0:
+        last_code, code = code, run_child(work, state)
+        if code < 0 and (state.one_by_one or not state.overlapping):
+            why = signal.Signals(-code).name
+            hint = "out of memory?" if -code == signal.SIGKILL else CRASH_HINT
+            messages.error(f"{state.last_begun()}: native code crashed ({why}); {hint}")
+            if messages.errors == MAX_CRASHES or not state.resumable:
+                return 2
+            state.done += 1
+        state.one_by_one = code < 0 or state.one_by_one
+    if state.one_by_one and not messages.errors:
+        why = signal.Signals(-last_code).name
+        messages.error(f"native code crashed ({why}), and did not when tried again")
+    return 2 if messages.errors and code == 0 else code
+
+
+# --- The pipeline: images are decoded by threads while the model runs on others -------
 
 Result = collections.namedtuple("Result", "scores times image")
 
 
-def milliseconds_since(start):
-    """Time since `start`, a `time.perf_counter()`, to the microsecond."""
-    return round(1000 * (time.perf_counter() - start), 3)
-
-
 def load_pixels(path, classifier, keep=False):
-    """Read and prepare one picture.
-
-    Args:
-      path: of the picture.
-      classifier: `Classifier`.
-      keep: whether to decode all of the picture and return it.
+    """Reads and prepares one image.
 
     Returns:
-      (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, PIL image
-      or None).
+        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
+        image with all its pixels if `keep` is set, else None).
     """
     start = time.perf_counter()
-    picture = read_picture(path, None if keep else classifier)
+    decoded = read_image(path, None if keep else classifier)
     times = {"decode": milliseconds_since(start)}
     start = time.perf_counter()
-    with blamed_on(path, UserError, MemoryError):
-        pixels = prepare(picture.image, classifier, picture.box)
+    with user_errors(path, ValueError, MemoryError):
+        pixels = prepare(decoded.image, classifier, decoded.box)
     times["resize"] = milliseconds_since(start)
-    return pixels, times, picture.image if keep else None
+    return pixels, times, decoded.image if keep else None
 
 
 def invoke(classifier, pixels, times, image=None):
-    """Run a classifier on pixels; the time is added to the others.
-
-    Returns:
-      `Result`: float32 scores (classes,), {stage: milliseconds} and the image.
-    """
+    """Returns the `Result` of a classifier, with its time added to `times`."""
     start = time.perf_counter()
     scores = classifier.scores(pixels)
     return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
 
 
-def classify(path, classifier):
-    """Read, prepare and run one picture; returns a `Result`."""
-    return invoke(classifier, *load_pixels(path, classifier))
-
-
-def attempt(function, *arguments):
-    """Return what a function returns, or the UserError that it raises."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        return error
-
-
-def classify_all(paths, classifier, guard, keep=False):
-    """Classify pictures in their order, decoding some while others are run.
-
-    Args:
-      paths: of the pictures.
-      classifier: `Classifier`.
-      guard: `Guard`.
-      keep: as in `load_pixels`.
-
-    Yields:
-      (path, `Result` or the UserError that stopped it).
-    """
+def classify_all(paths, classifier, state, keep=False):
+    """Yields (path, `Result` or UserError) of images in their order."""
 
     def load(path):
-        return attempt(load_pixels, path, classifier, keep)
+        return result_or_error(load_pixels, path, classifier, keep)
 
-    for path, loaded in ahead(load, list(paths), guard):
-        guard.doing(f"{path}: running {classifier.path} on it")
+    for path, loaded in map_ahead(load, list(paths), state):
+        state.begin(f"{path}: running {classifier.path} on it")
         if not isinstance(loaded, UserError):
-            loaded = attempt(invoke, classifier, *loaded)
+            loaded = result_or_error(invoke, classifier, *loaded)
         yield path, loaded
-        guard.done += 1
+        state.done += 1
 
 
-def ahead(function, paths, guard):
-    """Yield (path, function(path)) in order, computed by threads some paths ahead."""
-    if len(paths) < 2 or guard.careful:
+def map_ahead(function, paths, state):
+    """Yields (path, function(path)) in order; threads compute a few paths ahead."""
+    if len(paths) < 2 or state.one_by_one:
         for path in paths:
-            guard.doing(f"{path}: reading it")
+            state.begin(f"{path}: reading it")
             yield path, function(path)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    guard.overlapping = True
+    state.overlapping = True
     # How long the thread that runs the model waits for one that runs Python.
     sys.setswitchinterval(0.0005)
     workers = default_threads()
@@ -1439,167 +1760,14 @@ def ahead(function, paths, guard):
         pool.shutdown(wait=False)  # Ctrl-C: one may wait for the standard input
 
 
-# --- Reporting ------------------------------------------------------------------------
+# --- --benchmark: the time of each stage, and the memory ------------------------------
 
-
-class Messages:
-    """Prints on stderr: one line per error or warning, and the progress.
-
-    Attributes:
-      errors: how many there were.
-    """
-
-    def __init__(self, quiet=False):
-        """Start at none; the quiet ones print nothing."""
-        self.errors = 0
-        self._quiet = quiet
-        self._shown = None  # when the progress was shown last
-
-    def error(self, error):
-        """Print an error: an exception or text."""
-        self.errors += 1
-        self._print(f"error: {printable(error)}")
-
-    def warning(self, text):
-        """Print what a user should know, though the results are right."""
-        self._print(f"warning: {printable(text)}")
-
-    def progress(self, done, total, since):
-        """Show on a terminal how far the pictures are.
-
-        Args:
-          done: how many are.
-          total: of how many.
-          since: `time.perf_counter()` of the start.
-        """
-        now = time.perf_counter()
-        if not sys.stderr or not sys.stderr.isatty():
-            return
-        if done < total and now - (self._shown or since) < 0.2:
-            return
-        self._shown = now
-        text = f"{done} of {total} pictures, {done / (now - since):.1f} a second"
-        end = "\n" if done == total else ""
-        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
-
-    def _print(self, line):
-        # It is None when closed, and print would take stdout.
-        if sys.stderr and not self._quiet:
-            start = "\r\x1b[K" if self._shown else ""
-            print(start + line, file=sys.stderr, flush=True)
-
-
-def as_records(top):
-    """Turn predictions into what JSON holds."""
-    return [prediction._asdict() for prediction in top]
-
-
-def show(text):
-    """Print whole lines at once: native code may end us between two writes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def print_json(path, top, times):
-    """Print the result for one picture as a line of JSON."""
-    record = {"file": path, "top": as_records(top), "milliseconds": times}
-    show(json.dumps(record))
-
-
-def csv_row(*fields):
-    """Format one row; a field with commas, quotes or line breaks is quoted."""
-    import csv
-
-    row = io.StringIO()
-    csv.writer(row, lineterminator="").writerow(fields)
-    return row.getvalue()
-
-
-def print_csv(path, top, times):
-    """Print the result for one picture as rows of CSV, one per class."""
-    spent = [times.get(stage, "") for stage in STAGES]
-    rows = [
-        csv_row(path, rank, index, label or "", score, *spent)
-        for rank, (index, label, score) in enumerate(top, 1)
-    ]
-    if rows:
-        show("\n".join(rows))
-
-
-def print_table(path, top, times):
-    """Print the result for one picture for people."""
-    spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
-    show("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
-
-
-def table_lines(top):
-    """Format predictions, one per line."""
-    return [
-        f"{score:10.4f}  {index:5d}  {printable(label or '')}".rstrip()
-        for index, label, score in top
-    ]
-
-
-def annotate(image, top, path):
-    """Write a picture with its top labels drawn on it, whole or not at all.
-
-    Args:
-      image: PIL image of mode RGB.
-      top: list of `Prediction`.
-      path: of the JPEG.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    from PIL import Image, ImageDraw
-
-    # Text on a thumbnail could not be read.
-    times = min(256 // min(image.size), 4096 // max(image.size))
-    if times > 1:
-        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
-    else:
-        image = image.copy()
-    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
-    font, limited = load_font(height)
-    for line, (index, label, score) in enumerate(top):
-        text = f"{score:.2f} {printable(index if label is None else label)}"
-        if limited:
-            text = text.encode("latin-1", "replace").decode("latin-1")
-        left, upper = height // 2, height // 2 + line * height * 5 // 4
-        draw.text((left + 1, upper + 1), text, fill="black", font=font)
-        draw.text((left, upper), text, fill="white", font=font)
-    part = f"{path}.part"
-    with blamed_on(path, OSError, ValueError):
-        image.save(part, "JPEG", quality=90)
-        os.replace(part, path)
-
-
-def load_font(height):
-    """Find a font of about so many pixels.
-
-    Returns:
-      (font, whether it knows Latin-1 only: Pillow's own, where the system has none).
-    """
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", height), False
-    except (OSError, ImportError):
-        return ImageFont.load_default(), True
-
-
-def annotated_path(folder, number, path):
-    """Name the annotated picture: the number keeps equal names apart."""
-    name = os.path.splitext(os.path.basename(path))[0]
-    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
-    return os.path.join(folder, f"{number:05d}_{name}.jpg")
-
-
-# --- Benchmark ------------------------------------------------------------------------
+BENCHMARK_INVOKES = 50
+WARM_UP_INVOKES = 5
 
 
 def peak_memory_mib():
-    """Tell the most memory this process ever used; None where that is unknown."""
+    """Returns the peak memory of this process; None where it is unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -1608,41 +1776,37 @@ def peak_memory_mib():
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def benchmark(classifier, paths, messages):
-    """Time a model.
-
-    Args:
-      classifier: `Classifier`.
-      paths: list of picture files, each timed at least once; empty for random pixels.
-      messages: `Messages`; a bad picture is told once and left out.
-
-    Returns:
-      dict as the module's docstring describes.
-
-    Raises:
-      UserError: no picture is left.
-    """
+def measure_stages(classifier, path):
+    """Runs a classifier on an image, or on random pixels; returns milliseconds."""
     import numpy as np
 
+    if path:
+        times = invoke(classifier, *load_pixels(path, classifier)).times
+        return dict(times, total=sum(times.values()))
     noise = np.random.RandomState(0).randint(0, 256, classifier.input_shape[1:])
-    noise = noise.astype(np.uint8)
+    return invoke(classifier, noise.astype(np.uint8), {}).times
 
-    def run(path):
-        if path:
-            times = classify(path, classifier).times
-            return dict(times, total=sum(times.values()))
-        return invoke(classifier, noise, {}).times
+
+def benchmark(classifier, paths, messages):
+    """Times a model on images, each at least once, or without any on random pixels.
+
+    A bad image is reported once and left out.
+
+    Returns:
+        dict of the JSON output, as the help describes it.
+    """
+    import numpy as np
 
     queue, samples = collections.deque(paths or [None]), []
     while queue and len(samples) < WARM_UP_INVOKES + max(BENCHMARK_INVOKES, len(queue)):
         path = queue.popleft()
         try:
-            samples.append(run(path))
+            samples.append(measure_stages(classifier, path))
             queue.append(path)
         except UserError as error:
             messages.error(error)
     if not queue:
-        raise UserError("nothing to time: none of the pictures can be read")
+        raise UserError("nothing to time: none of the images can be read")
     report = {
         "model": classifier.path,
         "runtime": classifier.runtime,
@@ -1662,7 +1826,7 @@ def benchmark(classifier, paths, messages):
 
 
 def print_benchmark(report):
-    """Print a benchmark as a table."""
+    """Prints a benchmark as a table."""
     stages = {name: value for name, value in report.items() if isinstance(value, dict)}
     units = {"peak_memory_mib": " MiB", "model_load": " ms", "first_inference": " ms"}
     for name in report:
@@ -1675,23 +1839,14 @@ def print_benchmark(report):
         print(f"{name:16}{numbers}")
 
 
-# --- Evaluation -----------------------------------------------------------------------
+# --- --evaluate: the accuracy on folders of images that are named by class ------------
+
+WORST_CLASSES = 5
 
 
 def find_classes(folder, classifier):
-    """Tell which class each folder of an evaluation set stands for.
-
-    Args:
-      folder: a directory of directories.
-      classifier: `Classifier`.
-
-    Returns:
-      list of (name of the folder, class index), sorted by name.
-
-    Raises:
-      UserError: a folder stands for no class, or for several.
-    """
-    with blamed_on(folder, OSError):
+    """Returns [(name of a subfolder, index of its class)], sorted by name."""
+    with user_errors(folder, OSError):
         names = sorted(
             entry.name
             for entry in os.scandir(folder)
@@ -1701,19 +1856,19 @@ def find_classes(folder, classifier):
         raise UserError(f"{folder}: expected a folder for each class, found none")
     indices = collections.defaultdict(list)
     for index, label in enumerate(classifier.labels or ()):
-        indices[plain(label)].append(index)
-    strange = [name for name in names if plain(name) not in indices]
-    if not strange:
-        found = [indices[plain(name)] for name in names]
+        indices[simplified(label)].append(index)
+    unknown = [name for name in names if simplified(name) not in indices]
+    if not unknown:
+        found = [indices[simplified(name)] for name in names]
     elif all(re.match("[0-9]{1,9}$", name) for name in names):
         found = [[int(name)] for name in names]
-    elif len(names) == classifier.classes and len(strange) == len(names):
+    elif len(names) == classifier.classes and len(unknown) == len(names):
         found = [[index] for index in range(len(names))]
     else:
         raise UserError(
             f"{folder}: {len(names)} folders for a model of {classifier.classes} "
-            f"classes, and {strange[0]!r} is none of its labels; name them as labels, "
-            "or by class numbers from 0"
+            f"classes, and {unknown[0]!r} is none of its labels; name the folders by "
+            "labels, or by class numbers from 0"
         )
     for name, classes in zip(names, found):
         if len(classes) > 1 or classes[0] >= classifier.classes:
@@ -1725,38 +1880,31 @@ def find_classes(folder, classifier):
     return [(name, classes[0]) for name, classes in zip(names, found)]
 
 
-def plain(label):
-    """Reduce a label to what a folder's name can hold of it."""
+def simplified(label):
+    """Reduces a label to what the name of a folder can hold of it."""
     return re.sub(r"[\W_]+", " ", label.casefold()).strip()
 
 
-def evaluate(classifier, folder, messages, guard):
-    """Measure accuracy on pictures in folders named by class.
+def evaluate(classifier, folder, messages, state):
+    """Measures the accuracy on a folder with one subfolder per class.
 
-    Args:
-      classifier: `Classifier`.
-      folder: a directory, see `find_classes`.
-      messages: `Messages`; a bad picture is told, counted and left out.
-      guard: `Guard`.
+    A bad image is reported, counted and left out.
 
     Returns:
-      dict as the module's docstring describes.
-
-    Raises:
-      UserError: the folders fit no classes, or no picture can be read.
+        dict of the JSON output, as the help describes it.
     """
     classes = find_classes(folder, classifier)
     expected = {
         path: index
         for name, index in classes
-        for path in find_pictures(os.path.join(folder, name), messages)
+        for path in find_images([os.path.join(folder, name)], messages)
     }
     labels = dict(enumerate(classifier.labels)) if classifier.labels else {}
     names = labels or {index: name for name, index in classes}
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()
-    for path, result in classify_all(expected, classifier, guard):
+    for path, result in classify_all(expected, classifier, state):
         if isinstance(result, UserError):
             messages.error(result)
             failures.append({"file": path, "error": str(result)})
@@ -1771,7 +1919,7 @@ def evaluate(classifier, folder, messages, guard):
                 )
         messages.progress(len(ranks) + len(failures), len(expected), start)
     if not ranks:
-        raise UserError(f"{folder}: none of the pictures can be read")
+        raise UserError(f"{folder}: none of the images can be read")
     top5 = sum(rank < 5 for rank in ranks) / len(ranks)
     return {
         "model": classifier.path,
@@ -1786,17 +1934,17 @@ def evaluate(classifier, folder, messages, guard):
 
 
 def rank_of(index, scores):
-    """Count the classes before this one, of equal scores the lowest index first."""
+    """Counts the classes that rank before this one; see `Classifier.top_k` for ties."""
     higher = (scores > scores[index]).sum()
     return int(higher + (scores[:index] == scores[index]).sum())
 
 
 def worst_first(confusion, names):
-    """List the accuracy of each class and what it is mostly taken for.
+    """Lists the accuracy of each class, and the class it is most often taken for.
 
     Args:
-      confusion: {class: Counter of what it was taken for}.
-      names: {class: str}.
+        confusion: {class: Counter of the classes it was taken for}.
+        names: {class: str}.
     """
 
     def named(index, **more):
@@ -1813,7 +1961,7 @@ def worst_first(confusion, names):
 
 
 def print_evaluation(report):
-    """Print an evaluation for people: the shares, and the worst classes."""
+    """Prints an evaluation for people: the shares, and the worst classes."""
     for name in ("images", "failed"):
         print(f"{name:8}{report[name]:9d}")
     for name in ("top1", "top5"):
@@ -1832,21 +1980,11 @@ def print_evaluation(report):
             )
 
 
-# --- Comparing a delegate with the CPU ------------------------------------------------
+# --- --compare: the difference between a delegate and the CPU -------------------------
 
 
 def compare(path, cpu, delegate, k):
-    """Run one picture on both.
-
-    Args:
-      path: of the picture.
-      cpu: `Classifier`.
-      delegate: `Classifier` of the same network, with a delegate.
-      k: how many classes to list.
-
-    Returns:
-      dict as the module's docstring describes.
-    """
+    """Runs one image on two classifiers; returns the dict of the JSON output."""
     import numpy as np
 
     pixels = load_pixels(path, cpu)[0]
@@ -1864,7 +2002,7 @@ def compare(path, cpu, delegate, k):
 
 
 def print_comparison(report):
-    """Print the result of `compare` for people."""
+    """Prints the result of `compare` for people."""
     same = "the same" if report["same_top"] else "ANOTHER"
     print(
         f"{printable(report['file'])}  ({same} top class, scores differ by at most "
@@ -1876,139 +2014,13 @@ def print_comparison(report):
         print("\n".join(table_lines(top)), flush=True)
 
 
-# --- The command line -----------------------------------------------------------------
+# --- The modes: classify images, benchmark, evaluate, compare, show versions ----------
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, as all others here."""
-
-    def error(self, message):
-        """Raise instead of printing the usage."""
-        raise UserError(f"{message}; see --help")
-
-
-def whole_number(lowest, highest):
-    """Make an argument type: an int within bounds."""
-
-    def parse(text):
-        if not re.match("[0-9]{1,9}$", text) or not lowest <= int(text) <= highest:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number from {lowest} to {highest}, received {text!r}"
-            )
-        return int(text)
-
-    return parse
-
-
-def finite(text):
-    """Argument type: one finite number."""
-    with contextlib.suppress(ValueError):
-        if math.isfinite(float(text)):
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number, received {text!r}")
-
-
-def numbers(text):
-    """Argument type: one finite number, or three separated by commas."""
-    with contextlib.suppress(ValueError):
-        values = tuple(map(float, text.split(",")))
-        if len(values) in (1, 3) and all(map(math.isfinite, values)):
-            return values
-    raise argparse.ArgumentTypeError(
-        f"expected a number, or three as 1,2,3; received {text!r}"
-    )
-
-
-def key_and_value(text):
-    """Argument type: KEY=VALUE, as a pair."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, received {text!r}")
-    return key, value
-
-
-def parse_arguments(argv):
-    """Parse the command line; a wrong flag is a UserError that names the nearest."""
-    parser = Parser(
-        prog="run_tflite.py",
-        # argparse would make one of all flags, at every start.
-        usage="%(prog)s --model=PATH [flags] IMAGE_OR_DIR...",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    number = {"metavar": "N", "type": whole_number(1, 10**6)}
-    pictures = "picture, folder, pattern, or - for the standard input"
-    add("images", nargs="*", metavar="IMAGE_OR_DIR", help=pictures)
-    add("--model", metavar="PATH", help="the .tflite file")
-    add("--top_k", default=5, help="classes to show for each picture (5)", **number)
-    add("--threshold", default=0.0, type=finite, help="least score to show (0)")
-    number["type"] = whole_number(1, 256)
-    add("--threads", help="CPU threads (one per core, at most 4)", **number)
-    add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
-    add("--mean", type=numbers, help="of pixels, one or three numbers (0)")
-    add("--std", type=numbers, help="of pixels, one or three numbers (1)")
-    add("--bgr", action="store_true", help="the model wants blue first")
-    add("--delegate", default="auto", help="auto, none, edgetpu[:DEVICE] or a library")
-    option = {"action": "append", "default": [], "type": key_and_value}
-    option["help"] = "for the delegate; again for more"
-    add("--delegate_options", metavar="KEY=VALUE", **option)
-    add("--compare", action="store_true", help="run CPU and delegate, show both")
-    number["type"] = whole_number(0, 99)
-    add("--camera", help="classify the frames of camera N (OpenCV)", **number)
-    add("--watch", metavar="DIR", help="classify the pictures that appear there")
-    add("--evaluate", metavar="DIR", help="accuracy on folders named by class")
-    add("--benchmark", action="store_true", help="print times instead of labels")
-    add("--json", action="store_true", help="print JSON, one object per line")
-    add("--csv", action="store_true", help="print CSV, one row per class")
-    add("--annotate", metavar="OUT_DIR", help="write pictures with their labels there")
-    add("--version", action="store_true", help="print all versions and leave")
-    # argparse forgets what `--` meant when pictures and flags alternate.
-    argv = list(sys.argv[1:] if argv is None else argv)
-    end = argv.index("--") if "--" in argv else len(argv)
-    options, unknown = parser.parse_known_intermixed_args(argv[:end])
-    options.images += argv[end + 1 :]
-    if unknown:
-        import difflib
-
-        known = ["--help"] + [f"--{name}" for name in vars(options) if name != "images"]
-        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(known)}"
-        raise UserError(f"unknown flag {unknown[0]}; {hint}")
-    return options
-
-
-def check_options(options):
-    """Raise UserError for flags that do not go together."""
-    if not options.model:
-        raise UserError("no model given; add --model=PATH.tflite")
-    given = vars(options)
-    sources = ["pictures"] if options.images else []
-    for name in ("camera", "watch", "evaluate"):
-        sources += [f"--{name}"] if given[name] is not None else []
-    if not sources and not options.benchmark:
-        raise UserError("no picture given; add picture files or folders of them")
-    modes = [source for source in sources if source != "pictures"]
-    modes += [f"--{name}" for name in ("benchmark", "compare") if given[name]]
-    outputs = [f"--{name}" for name in ("json", "csv") if given[name]]
-    for clash in (sources, modes, outputs):
-        if len(clash) > 1:
-            raise UserError(f"{' and '.join(clash)} do not go together; give one")
-    for name in ("labels", "annotate"):  # an unset variable of a shell, mostly
-        if given[name] == "":
-            raise UserError(f"--{name} is empty; give a path or leave it out")
-    lists = set(modes) <= {"--camera", "--watch"}
-    if options.watch is not None and options.annotate:
-        if os.path.realpath(options.watch) == os.path.realpath(options.annotate):
-            raise UserError("--annotate and --watch need two folders, not one")
-    for name in ("csv", "annotate"):
-        if given[name] and not lists:
-            raise UserError(f"--{name} and {modes[0]} do not go together; give one")
+VERSION = "1.0"
 
 
 def build_classifier(options, model=None, delegate=None):
-    """Build the classifier of the command line, or one with this model and delegate."""
+    """Builds the classifier of the flags, or one with this model and delegate."""
     normalization = None
     if options.mean or options.std:
         normalization = (options.mean or (0.0,), options.std or (1.0,))
@@ -2023,56 +2035,8 @@ def build_classifier(options, model=None, delegate=None):
     )
 
 
-@contextlib.contextmanager
-def garbage_kept():
-    """Look for no garbage inside the block: at the start that takes 3 ms of 60."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def run(options, messages, guard):
-    """Do what the command line asks.
-
-    Args:
-      options: from `parse_arguments`.
-      messages: `Messages`, for pictures that are left out.
-      guard: `Guard`.
-
-    Raises:
-      UserError: nothing can be done at all.
-    """
-    with garbage_kept():  # there is little until a model is loaded
-        with blamed_on("numpy and Pillow are needed (pip install)", ImportError):
-            importlib.import_module("numpy")
-            importlib.import_module("PIL.Image")
-        if options.version:
-            guard.doing("--version: asking libedgetpu")
-            print_versions()
-            return
-        check_options(options)
-        guard.doing(f"{options.model}: loading it (--delegate={options.delegate})")
-        classifier = build_classifier(options)
-    if classifier.idle_delegate:
-        messages.warning(
-            f"{options.model}: delegate {classifier.delegate} took no part of it; all "
-            "of it runs on the CPU"
-        )
-    if options.benchmark:
-        run_benchmark(classifier, options, messages, guard)
-    elif options.evaluate is not None:
-        report = evaluate(classifier, options.evaluate, messages, guard)
-        print(json.dumps(report)) if options.json else print_evaluation(report)
-    elif options.compare:
-        run_comparison(classifier, options, messages, guard)
-    else:
-        run_pictures(classifier, options, messages, guard)
-
-
 def print_versions():
-    """Print the version of everything that has a part in the result."""
+    """Prints the version of everything that affects the result."""
     import numpy
     import PIL
 
@@ -2084,98 +2048,258 @@ def print_versions():
         print(f"Edge TPU, {'ok' if good else 'missing'}: {printable(text)}")
 
 
-def run_benchmark(classifier, options, messages, guard):
-    """Time a model and print the times."""
-    paths = [p for given in options.images for p in find_pictures(given, messages)]
-    if options.images and not paths:  # told by find_pictures
+def run_benchmark(classifier, options, messages, state):
+    """Times a model and prints the times."""
+    paths = find_images(options.images, messages)
+    if options.images and not paths:  # find_images said why
         return
-    guard.doing(f"{options.model}: timing it")
+    state.begin(f"{options.model}: timing it")
     report = benchmark(classifier, paths, messages)
     print(json.dumps(report)) if options.json else print_benchmark(report)
 
 
-def run_comparison(delegate, options, messages, guard):
-    """Run pictures on the CPU and on a delegate, and print the differences."""
+def run_evaluation(classifier, options, messages, state):
+    """Evaluates a model on a folder and prints its accuracy."""
+    report = evaluate(classifier, options.evaluate, messages, state)
+    print(json.dumps(report)) if options.json else print_evaluation(report)
+
+
+def run_comparison(delegate, options, messages, state):
+    """Runs images on the CPU and on a delegate, and prints the differences."""
     if delegate.delegate == "none":
         raise UserError("--compare needs --delegate=LIBRARY, or a compiled model")
     model = options.model
-    if delegate.delegate.startswith("edgetpu"):  # Coral's naming of what it compiled
+    if delegate.delegate.startswith("edgetpu"):  # Google's compiler adds _edgetpu
         model = re.sub(r"_edgetpu(\.tflite)$", r"\1", model)
     cpu = build_classifier(options, model, "none")
     if (cpu.input_shape, cpu.classes) != (delegate.input_shape, delegate.classes):
-        raise UserError(f"{model} and {options.model} are not of one network")
-    for path in [p for given in options.images for p in find_pictures(given, messages)]:
-        guard.doing(f"{path}: comparing on it")
-        report = attempt(compare, path, cpu, delegate, options.top_k)
+        raise UserError(
+            f"{model} and {options.model} differ in input or classes; --compare needs "
+            "one network"
+        )
+    for path in find_images(options.images, messages):
+        state.begin(f"{path}: comparing on it")
+        report = result_or_error(compare, path, cpu, delegate, options.top_k)
         if isinstance(report, UserError):
             messages.error(report)
             continue
         print(json.dumps(report)) if options.json else print_comparison(report)
 
 
-def find_results(classifier, options, messages, guard):
-    """Yield (name, `Result` or UserError) for what the command line names."""
+def find_results(classifier, options, messages, state):
+    """Yields (name, `Result` or UserError) of each image of the command line."""
     keep = bool(options.annotate)
     if options.camera is not None:
         for name, image, decode_milliseconds in camera_frames(options.camera):
-            guard.doing(f"{name}: running {options.model} on it")
+            state.begin(f"{name}: running {options.model} on it")
             start = time.perf_counter()
             pixels = prepare(image, classifier)
             times = {"decode": decode_milliseconds, "resize": milliseconds_since(start)}
             yield name, invoke(classifier, pixels, times, image)
     elif options.watch is not None:
         for path in watch(options.watch):
-            yield from classify_all([path], classifier, guard, keep)
+            yield from classify_all([path], classifier, state, keep)
     else:
-        # After a crash, what is wrong with the folders was told already.
-        told = Messages(quiet=True) if guard.careful else messages
-        paths = [p for given in options.images for p in find_pictures(given, told)]
-        guard.resumable = True
+        # After a crash, the errors of the folders were printed already.
+        folder_messages = Messages(quiet=True) if state.one_by_one else messages
+        paths = find_images(options.images, folder_messages)
+        state.resumable = True
         start = time.perf_counter()
-        for pair in classify_all(paths[guard.done :], classifier, guard, keep):
+        for pair in classify_all(paths[state.done :], classifier, state, keep):
             yield pair
             if len(paths) > 1 and not sys.stdout.isatty():
-                messages.progress(guard.done + 1, len(paths), start)
+                messages.progress(state.done + 1, len(paths), start)
 
 
-def run_pictures(classifier, options, messages, guard):
-    """Classify pictures and print the results."""
+def run_images(classifier, options, messages, state):
+    """Classifies images and prints the results."""
     write = print_json if options.json else print_csv if options.csv else print_table
-    if options.csv and not guard.careful:
-        stages = [f"{stage}_ms" for stage in STAGES]
-        show(csv_row("file", "rank", "index", "label", "score", *stages))
+    if options.csv and not state.one_by_one:
+        print_csv_header()
     if options.annotate:
-        with blamed_on(options.annotate, OSError):
+        with user_errors(options.annotate, OSError):
             os.makedirs(options.annotate, exist_ok=True)
-    results = find_results(classifier, options, messages, guard)
-    for number, (path, result) in enumerate(results, guard.done + 1):
+    results = find_results(classifier, options, messages, state)
+    for number, (path, result) in enumerate(results, state.done + 1):
         if isinstance(result, UserError):
             messages.error(result)
             continue
         top = classifier.top_k(result.scores, options.top_k)
         top = [one for one in top if one.score >= options.threshold]
-        # The line comes last: should the process end here, it is not printed twice.
+        # The line comes last: if the process ends before it, it is not printed twice.
         if options.annotate:
             annotated = annotated_path(options.annotate, number, path)
-            error = attempt(annotate, result.image, top, annotated)
+            error = result_or_error(annotate, result.image, top, annotated)
             if error:
                 messages.error(error)
         write(path, top, result.times)
 
 
-def main(argv=None, guard=None):
-    """Run the command line and return the exit code."""
+# --- The command line -----------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all others here."""
+
+    def error(self, message):
+        """Raises instead of printing the usage."""
+        raise UserError(f"{message}; see --help")
+
+
+def whole_number(lowest, highest):
+    """Makes an argument type: an int within bounds."""
+
+    def parse(text):
+        if not re.match("[0-9]{1,9}$", text) or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {lowest} to {highest}, received {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+def one_or_three(text):
+    """Argument type: one number, or three separated by commas."""
+    with contextlib.suppress(ValueError):
+        return tuple(map(float, text.split(",")))
+    raise argparse.ArgumentTypeError(
+        f"expected a number, or three as 1,2,3; received {text!r}"
+    )
+
+
+def key_and_value(text):
+    """Argument type: KEY=VALUE, as a pair."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, received {text!r}")
+    return key, value
+
+
+def parse_arguments(argv, program):
+    """Parses the command line; for an unknown flag, UserError names the nearest."""
+    parser = Parser(
+        prog=program,
+        # argparse would show all flags in one line, and build it at every start.
+        usage="%(prog)s --model=PATH [flags] IMAGE_OR_DIR...",
+        description=__doc__.replace("python3 run_tflite.py", program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    number = {"metavar": "N", "type": whole_number(1, 10**6)}
+    image = "image file, folder, pattern, or - for the standard input"
+    add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
+    add("--model", metavar="PATH", help="the .tflite file")
+    add("--top_k", default=5, help="how many classes to show (default: 5)", **number)
+    add("--threshold", default=0.0, type=float, help="lowest score to show (0)")
+    number["type"] = whole_number(1, 256)
+    add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
+    add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
+    add(
+        "--mean",
+        type=one_or_three,
+        help="subtracted from pixels: one number, or three (0)",
+    )
+    add("--std", type=one_or_three, help="divides the rest: one number, or three (1)")
+    add("--bgr", action="store_true", help="the model expects blue first")
+    add("--delegate", default="auto", help="auto, none, edgetpu[:DEVICE] or a library")
+    option = {"action": "append", "default": [], "type": key_and_value}
+    option["help"] = "option of the delegate; repeat it for more"
+    add("--delegate_options", metavar="KEY=VALUE", **option)
+    add("--annotate", metavar="OUT_DIR", help="write images with their labels there")
+    add("--version", action="store_true", help="print all versions and exit")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--json", action="store_true", help="print JSON, one object per line")
+    add("--csv", action="store_true", help="print CSV, one row per class")
+    add = parser.add_mutually_exclusive_group().add_argument
+    number["type"] = whole_number(0, 99)
+    add("--camera", help="classify the frames of camera N (needs OpenCV)", **number)
+    add("--watch", metavar="DIR", help="classify each image that appears in DIR")
+    add("--evaluate", metavar="DIR", help="measure accuracy on folders named by class")
+    add("--benchmark", action="store_true", help="measure the time of each stage")
+    add("--compare", action="store_true", help="compare the delegate with the CPU")
+    # argparse forgets what `--` meant when images and flags alternate.
+    end = argv.index("--") if "--" in argv else len(argv)
+    options, unknown = parser.parse_known_intermixed_args(argv[:end])
+    options.images += argv[end + 1 :]
+    if unknown:
+        import difflib
+
+        known = ["--help"] + [f"--{name}" for name in vars(options) if name != "images"]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(known)}"
+        raise UserError(f"unknown flag {unknown[0]}; {hint}")
+    return options
+
+
+def check_options(options):
+    """Raises UserError for flags that do not go together."""
+    if not options.model:
+        raise UserError("no model given; add --model=PATH.tflite")
+    flags = vars(options)
+    given = {n for n, v in flags.items() if v is not None and v is not False}
+    for name in ("labels", "annotate"):  # mostly an unset variable of a shell
+        if flags[name] == "":
+            raise UserError(f"--{name} is empty; give a path or leave it out")
+    for mode in ("camera", "watch", "evaluate"):
+        if mode in given and options.images:
+            raise UserError(f"--{mode} takes no images; leave out {options.images[0]}")
+    if not (options.images or {"camera", "watch", "evaluate", "benchmark"} & given):
+        raise UserError("no image given; add image files or folders of them")
+    for mode in ("evaluate", "benchmark", "compare"):
+        for output in ("csv", "annotate"):
+            if mode in given and output in given:
+                raise UserError(f"--{mode} and --{output} do not go together; give one")
+    if options.watch is not None and options.annotate:
+        if os.path.realpath(options.watch) == os.path.realpath(options.annotate):
+            raise UserError("--annotate and --watch need two folders, not one")
+
+
+def run(options, messages, state):
+    """Does what the flags ask for; UserError if nothing can be done at all."""
+    gc.disable()  # at the start, it takes 3 ms of 60
+    try:
+        with user_errors("numpy and Pillow are needed (pip install)", ImportError):
+            importlib.import_module("numpy")
+            importlib.import_module("PIL.Image")
+        if options.version:
+            state.begin("--version: asking libedgetpu")
+            print_versions()
+            return
+        check_options(options)
+        state.begin(f"{options.model}: loading it (--delegate={options.delegate})")
+        classifier = build_classifier(options)
+    finally:
+        gc.enable()
+    if classifier.idle_delegate:
+        messages.warning(
+            f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
+            "of it runs on the CPU"
+        )
+    if options.benchmark:
+        run_benchmark(classifier, options, messages, state)
+    elif options.evaluate is not None:
+        run_evaluation(classifier, options, messages, state)
+    elif options.compare:
+        run_comparison(classifier, options, messages, state)
+    else:
+        run_images(classifier, options, messages, state)
+
+
+def run_command_line(argv, program, state):
+    """Runs the command line in this process; returns the exit code."""
     messages = Messages()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # labels may exceed the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
-    # Pillow and the runtimes warn on stderr, where only our error lines belong.
+    # Pillow and the runtimes warn on stderr, which is kept for our error lines.
     warnings.simplefilter("ignore")
     try:
         try:
-            if sys.stdout is None:  # a file that is opened would take its place
+            if sys.stdout is None:  # the next file that is opened would take its place
                 raise UserError("the standard output is closed: no result can be shown")
-            run(parse_arguments(argv), messages, guard or Guard())
+            run(parse_arguments(argv, program), messages, state)
         finally:
             print(end="", flush=True)
     except UserError as error:
@@ -2190,140 +2314,25 @@ def main(argv=None, guard=None):
     return 2 if messages.errors else 0
 
 
-# --- Watching over native code --------------------------------------------------------
+def main(argv=None, program=None):
+    """Runs the command line under the supervisor.
 
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
-
-
-def shared(code, offset):
-    """Make an attribute that lies in an object's memory, packed as `struct` does."""
-
-    def get(self):
-        return struct.unpack_from(code, self.memory, offset)[0]
-
-    def put(self, value):
-        struct.pack_into(code, self.memory, offset, value)
-
-    return property(get, put)
-
-
-class Guard:
-    """What a process tells the one that watches over it, in memory that both share.
-
-    Attributes:
-      done: how many pictures are finished.
-      resumable: whether the work can go on behind them in another process.
-      overlapping: whether several are in work at once.
-      careful: whether none may be, because of a crash that left its culprit unknown.
-    """
-
-    done = shared("q", 0)
-    resumable = shared("?", 8)
-    overlapping = shared("?", 9)
-    careful = shared("?", 10)
-    _length = shared("H", 12)
-
-    def __init__(self, memory=None):
-        """Start with nothing done.
-
-        Args:
-          memory: 4096 zeros, writable; None where nobody watches.
-        """
-        self.memory = bytearray(4096) if memory is None else memory
-
-    def doing(self, text):
-        """Note what is begun."""
-        data = text.encode("utf-8", "backslashreplace")[:4000]
-        self.memory[14 : 14 + len(data)] = data
-        self._length = len(data)
-
-    def last(self):
-        """Tell what was begun last."""
-        return self.memory[14 : 14 + self._length].decode("utf-8", "replace")
-
-
-def work(guard):
-    """Run `main` in the child process; native code is not to write on its stderr."""
-    with contextlib.suppress(Exception):  # Linux alone can end us with our parent
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # Ctrl-C reaches us through the parent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    with contextlib.suppress(OSError, AttributeError):  # a closed stderr
-        own = os.dup(2)
-        sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        code = main(None, guard)
-    except SystemExit as leaving:  # --help
-        code = leaving.code or 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)  # the end of native libraries is where they crash most
-
-
-def run_child(guard):
-    """Run `work` in a child process.
+    Args:
+        argv: list of str, the arguments; None takes those of the process.
+        program: str, what the user types to start it, for the help; None is the
+            script that was started.
 
     Returns:
-      its exit code, or minus the signal that killed it.
+        the exit code.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    child = os.fork()
-    if not child:
-        work(guard)
-    received = []
+    argv = list(sys.argv[1:] if argv is None else argv)
+    program = program or f"python3 {sys.argv[0]}"
 
-    def forward(number, frame):
-        received.append(number)
-        # The first lets it end in peace, the second is for one that hangs.
-        os.kill(child, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+    def work(state):
+        return run_command_line(argv, program, state)
 
-    for number in FORWARDED:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    status = os.waitpid(child, 0)[1]
-    if received:
-        return 130
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def supervise():
-    """Run `main` in child processes, so that a crash of native code is one line.
-
-    After a crash with several pictures in work, the next child takes them one by one,
-    to name the culprit and go on behind it. A result that was just being printed is
-    printed again: rather twice than never.
-
-    Returns:
-      the exit code.
-    """
-    guard, messages, code = Guard(mmap.mmap(-1, 4096)), Messages(), -1
-    while code < 0:
-        last_code, code = code, run_child(guard)
-        if code < 0 and (guard.careful or not guard.overlapping):
-            why = signal.Signals(-code).name
-            hint = "out of memory?" if -code == signal.SIGKILL else CRASH_HINT
-            messages.error(f"{guard.last()}: native code crashed ({why}); {hint}")
-            if messages.errors == MAX_CRASHES or not guard.resumable:
-                return 2
-            guard.done += 1
-        guard.careful = code < 0 or guard.careful
-    if guard.careful and not messages.errors:
-        why = signal.Signals(-last_code).name
-        messages.error(f"native code crashed ({why}), and did not when tried again")
-    return 2 if messages.errors and code == 0 else code
+    return supervise(work) if hasattr(os, "fork") else work(SharedState())
 
 
 if __name__ == "__main__":
-    sys.exit(supervise() if hasattr(os, "fork") else main())
+    sys.exit(main())

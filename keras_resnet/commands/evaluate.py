@@ -66,16 +66,13 @@ def main():
 
 
 def _evaluate_tflite(path):
-    from keras_resnet.runner import run_tflite
+    from keras_resnet.runner import Classifier
     from keras_resnet.training import evaluation
     from keras_resnet.training.data import batching, damaged
 
     if FLAGS.views != "single" or FLAGS.normalization:
         raise UserError("--views and --normalization need a .keras model")
-    try:
-        classifier = run_tflite.Classifier(str(path))
-    except run_tflite.UserError as error:
-        raise UserError(str(error)) from error
+    classifier = Classifier(path)
     how = classifier.preprocessing
     preprocessing = _preprocessing(
         classifier.input_shape[1:3],

@@ -1,11 +1,9 @@
-"""Classifies pictures with a .tflite: the runner, installed."""
+"""Classifies images with a .tflite: the runner, installed."""
 
-import sys
-
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import command_line
 
 
 def main(argv):
     """Runs the device script; the first argument is the program's name."""
-    sys.argv = argv
-    return run_tflite.supervise()
+    program, *arguments = argv
+    return command_line.main(arguments, program)

@@ -1,6 +1,12 @@
-"""Classify pictures with a TensorFlow Lite model, on the desktop or on a device.
+"""Classify images with a TensorFlow Lite model, on the desktop or on a device.
 
 The modules need Python 3.7, numpy, Pillow and a TFLite runtime, and nothing of the
 rest of the package. `edge/build_run_tflite.py` joins them into `edge/run_tflite.py`,
 the one file that is copied to a device.
 """
+
+from keras_resnet.runner.classifier import Classifier, Prediction
+from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import Preprocessing
+
+__all__ = ["Classifier", "Prediction", "Preprocessing", "UserError"]

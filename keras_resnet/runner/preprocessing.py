@@ -1,15 +1,14 @@
-"""Preprocessing: how a picture becomes the input of a model."""
+"""Preprocessing: how an image becomes the input of a model."""
 
 import dataclasses
 import json
-import math
 import numbers
+import sys
 
 from keras_resnet.runner.errors import UserError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-CHANNEL_ORDERS = ("rgb", "bgr")
-MAX_SIDE = 16384  # pixels, of the input and of the resized picture
+MAX_SIDE = 16384  # pixels, of the input and of the resized image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,36 +40,31 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
-        """Check every field, and turn lists (from JSON) into tuples."""
-        height_and_width = f"(height, width), whole numbers from 1 to {MAX_SIDE}"
-        self._set_numbers("input_size", 2, height_and_width, _is_side, int)
-        self._set_numbers("mean_rgb_255", 3, "3 finite numbers", _is_finite, float)
-        three_above_0 = "3 finite numbers above 0"
-        self._set_numbers("std_rgb_255", 3, three_above_0, _is_positive, float)
-        self._check_name("channel_order", CHANNEL_ORDERS)
-        fraction = self.crop_fraction
-        least = max(self.input_size) / MAX_SIDE
-        if not _is_finite(fraction) or not least <= fraction <= 1:
-            expected = f"a number from {least:.3g} to 1"
-            raise _wrong_field("crop_fraction", expected, fraction)
-        object.__setattr__(self, "crop_fraction", float(fraction))
-        self._check_name("interpolation", INTERPOLATIONS)
-
-    def _set_numbers(self, field, length, expected, is_valid, number_type):
-        """Check a field of several numbers and store it as a tuple."""
-        value = getattr(self, field)
-        try:
-            values = tuple(value)
-        except TypeError:
-            values = ()
-        if len(values) != length or not all(map(is_valid, values)):
-            raise _wrong_field(field, expected, value)
-        object.__setattr__(self, field, tuple(map(number_type, values)))
-
-    def _check_name(self, field, names):
-        value = getattr(self, field)
-        if not isinstance(value, str) or value not in names:
-            raise _wrong_field(field, " or ".join(names), value)
+        """Checks every field; lists (from JSON) become tuples."""
+        smallest, largest = sys.float_info.min, sys.float_info.max
+        for field, length, kind, lowest, highest, expected in (
+            ("input_size", 2, int, 1, MAX_SIDE, f"whole numbers from 1 to {MAX_SIDE}"),
+            ("mean_rgb_255", 3, float, -largest, largest, "finite numbers"),
+            ("std_rgb_255", 3, float, smallest, largest, "finite numbers above 0"),
+        ):
+            value = getattr(self, field)
+            values = list(value) if hasattr(value, "__iter__") else []
+            valid = [_is_number(number, kind, lowest, highest) for number in values]
+            if len(valid) != length or not all(valid):
+                raise _wrong_field(field, f"{length} {expected}", value)
+            object.__setattr__(self, field, tuple(map(kind, values)))
+        lowest = max(self.input_size) / MAX_SIDE
+        if not _is_number(self.crop_fraction, float, lowest, 1):
+            expected = f"a number from {lowest:.3g} to 1"
+            raise _wrong_field("crop_fraction", expected, self.crop_fraction)
+        object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
+        for field, names in (
+            ("channel_order", ("rgb", "bgr")),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, str) or value not in names:
+                raise _wrong_field(field, " or ".join(names), value)
 
     @property
     def resize_size(self):
@@ -79,7 +73,7 @@ class Preprocessing:
 
 
 def parse_preprocessing(data, input_size):
-    """Read the `preprocessing.json` of a model, which is fed raw pixels.
+    """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
     Unknown fields are ignored.
 
@@ -113,20 +107,16 @@ def parse_preprocessing(data, input_size):
     return preprocessing
 
 
+def _is_number(value, kind, lowest, highest):
+    """Tells whether this is a number within bounds; a bool or NaN is not."""
+    abstract = numbers.Integral if kind is int else numbers.Real
+    if not isinstance(value, abstract) or isinstance(value, bool):
+        return False
+    try:
+        return lowest <= kind(value) <= highest
+    except OverflowError:  # an int beyond all floats
+        return False
+
+
 def _wrong_field(field, expected, received):
     return UserError(f"{field}: expected {expected}, received {received!r:.80}")
-
-
-def _is_finite(value):
-    """Tell whether this is a finite number; True and False are none."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
-def _is_positive(value):
-    return _is_finite(value) and value > 0
-
-
-def _is_side(value):
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return is_whole and 1 <= value <= MAX_SIDE

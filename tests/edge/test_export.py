@@ -19,8 +19,9 @@ from keras_resnet.edge.convert import metadata, tflite_file
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.report import summary as export_report
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.runtime import load_runtime
 from keras_resnet.training.quantize import aware as quantization
 from tests.conftest import QUANTIZATIONS, SMALL
 from tests.helpers import graphs
@@ -29,7 +30,7 @@ from tests.training.test_quantization import randomize
 
 
 def scores(path, images):
-    classifier = run_tflite.Classifier(str(path))
+    classifier = Classifier(str(path))
     return np.stack([classifier.scores(image) for image in images])
 
 
@@ -181,7 +182,7 @@ def test_other_normalizations_are_folded_into_the_file(mode, held_out, tmp_path)
     assert sum(graphs.counts(content).values()) == 19  # no operator more
     image, _ = tflite_file.interface(content)
     assert image.quantization.zeroPoint[0] == uniform.mean_rgb_255[0]
-    interpreter = run_tflite.load_runtime()[0](model_content=content)
+    interpreter = load_runtime()[0](model_content=content)
     interpreter.allocate_tensors()
     actual = []
     for pixels in images:
@@ -265,7 +266,7 @@ def test_a_model_file_of_somebody_else_is_exported(tmp_path, held_out):
     expected = model.predict(held_out[0] / 127.5 - 1.0, verbose=0)
     actual = scores(output, held_out[0])
     assert np.abs(actual - expected).max() < 0.05
-    assert run_tflite.Classifier(str(output)).labels == ["one", "two", "three"]
+    assert Classifier(str(output)).labels == ["one", "two", "three"]
 
     labels.write_text("one\ntwo\n")
     before = output.read_bytes()
@@ -496,7 +497,7 @@ def test_weights_of_the_package_are_exported_with_their_classes(held_out, tmp_pa
         f"--output={path}",
     )
     assert done.returncode == 0, done.stderr
-    classifier = run_tflite.Classifier(str(path))
+    classifier = Classifier(str(path))
     assert classifier.labels[:2] == ["airplane", "automobile"]
     assert len(classifier.labels) == 10
     about = metadata.read(path.read_bytes()).about

@@ -11,7 +11,10 @@ import pytest
 
 from keras_resnet.edge.convert import metadata, tflite_file
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import Classifier
+from keras_resnet.runner.images import prepare, read_image
+from keras_resnet.runner.model_file import FlatbufferWalk
+from keras_resnet.runner.runtime import load_runtime
 from tests.helpers import environments
 
 # Not square, so that a swapped axis shows.
@@ -129,7 +132,7 @@ def test_the_model_stays_the_same(content, plain, held_out):
         assert old.data is None or np.array_equal(old.data, new.data)
     interpreters = []
     for model in (plain, content):
-        interpreter = run_tflite.load_runtime()[0](model_content=model)
+        interpreter = load_runtime()[0](model_content=model)
         interpreter.allocate_tensors()
         interpreters.append(interpreter)
     for pixels in held_out[0][:20]:
@@ -189,7 +192,7 @@ def mediapipe_agrees(path, images, tmp_path):
         "mediapipe", CLASSIFIED_BY_MEDIAPIPE, path, tmp_path / "pixels.npy"
     )
     theirs = [ast.literal_eval(line) for line in output.splitlines()]
-    classifier = run_tflite.Classifier(str(path))
+    classifier = Classifier(str(path))
     assert len(theirs) == len(images)
     ties = 0
     for pixels, (index, label, score) in zip(images, theirs, strict=True):
@@ -210,14 +213,11 @@ def test_mediapipe_agrees_on_photographs(shared_data, peer, tmp_path):
     preprocessing = Preprocessing((128, 128), crop_fraction=0.875)
     path = tmp_path / "model.tflite"
     path.write_bytes(metadata.with_metadata(peer, labels, preprocessing, ABOUT))
-    classifier = run_tflite.Classifier(str(path))
+    classifier = Classifier(str(path))
     photos = sorted((shared_data / "imagenet_sample" / "val").rglob("*.JPEG"))
     assert len(photos) == 100
     images = np.stack(
-        [
-            run_tflite.prepare(run_tflite.read_image(str(photo)), classifier)
-            for photo in photos
-        ]
+        [prepare(read_image(photo).image, classifier) for photo in photos]
     )
     assert mediapipe_agrees(path, images, tmp_path) <= 10
 
@@ -239,7 +239,7 @@ def test_corals_own_metadata_are_read(shared_data, suffix):
 
 def with_files(content, members):
     """Puts an archive of [(name, data)] in place of the one that is there."""
-    end = run_tflite.FlatbufferWalk(content).end
+    end = FlatbufferWalk(content).end
     file = io.BytesIO(content[:end])
     with zipfile.ZipFile(file, "a") as archive:
         for name, data in members:

@@ -12,7 +12,7 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import sources
 from tests.conftest import SMALL
 from tests.helpers.commands import one_error, run_command
-from tests.run_tflite_fixtures import convert
+from tests.helpers.runner import convert
 from tests.zoo.test_pretrained import copy_project, in_the_place_of_ours
 
 LABELLED = {"top1": 0.875, "top5": 1.0, "images": 5000, "standard_error": 0.0047}

@@ -14,7 +14,7 @@ import keras_resnet
 from benchmarks import ship
 from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import classes
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, sources
 from keras_resnet.weights import registry
@@ -78,9 +78,7 @@ def check_accuracy(entry, split):
     images, labels = (np.stack(column) for column in zip(*pairs, strict=True))
     build = getattr(keras_resnet, entry.model.replace("resnet", "ResNet"))
     x = entry.preprocessing.normalize(images)
-    classifier = run_tflite.Classifier(
-        str(registry.PACKAGE.parent / card["int8"]["file"])
-    )
+    classifier = Classifier(str(registry.PACKAGE.parent / card["int8"]["file"]))
     assert classifier.labels == list(LABELS)
     for kind, scores in (
         ("float", build().predict(x, verbose=0)),

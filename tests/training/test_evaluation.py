@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import keras_resnet
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import Classifier
 from keras_resnet.training import evaluation
 from keras_resnet.training.data import batching, datasets, decoding, sources
 from keras_resnet.training.distribute import strategies
@@ -128,7 +128,7 @@ def test_the_file_of_the_device_is_evaluated_on_its_runtime(digits_run, files):
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     found = json.loads((digits_run / "model-qat.tflite.evaluation.json").read_text())
-    classifier = run_tflite.Classifier(str(files["qat"]))
+    classifier = Classifier(str(files["qat"]))
     images = batching.images(sources.load("digits").held_out, SMALL)
     right = [classifier.scores(i).argmax() == y for i, y in images.as_numpy_iterator()]
     assert found["top1"] == pytest.approx(np.mean(right))

@@ -15,8 +15,10 @@ from PIL import Image
 
 from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.images import read_image
+from keras_resnet.runner.pipeline import load_pixels
 from keras_resnet.training import recipes
 from keras_resnet.training.data import (
     augmentation,
@@ -353,7 +355,7 @@ def test_photographs_are_turned_upright_as_on_the_device(file_format):
         tf.data.Dataset.from_tensor_slices(files).map(decoding.decode),
         strict=True,
     ):
-        device = np.asarray(run_tflite.read_image(io.BytesIO(file)), np.int32)
+        device = np.asarray(read_image(io.BytesIO(file)).image, np.int32)
         assert image.shape == device.shape
         assert np.abs(np.int32(image) - device).max() <= (
             2 if file_format == "JPEG" else 0
@@ -372,7 +374,7 @@ def test_photographs_are_decoded_and_resized_as_on_the_device(shared_data):
     )
     assert len(files) >= 100
     for path, image in zip(paths, ours, strict=True):
-        device = as_pil_does(run_tflite.read_image(str(path)), preprocessing)
+        device = as_pil_does(read_image(path).image, preprocessing)
         assert np.abs(np.int32(image) - device).mean() < 0.01
 
 
@@ -382,7 +384,7 @@ def test_photographs_have_the_same_top1_in_training_and_on_the_device(
 ):
     """99 of 100: large JPEGs are decoded at a fraction of their size on the device."""
     file = ROOT / "models" / f"{name}.cifar10.int8.tflite"
-    classifier = run_tflite.Classifier(str(file))
+    classifier = Classifier(str(file))
     paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))
     files = tf.data.Dataset.from_tensor_slices([path.read_bytes() for path in paths])
     in_training = files.map(
@@ -390,7 +392,7 @@ def test_photographs_have_the_same_top1_in_training_and_on_the_device(
     )
     same, differences = [], []
     for path, image in zip(paths, in_training.as_numpy_iterator(), strict=True):
-        pixels, *_ = run_tflite.load_pixels(str(path), classifier)
+        pixels, *_ = load_pixels(path, classifier)
         differences.append(np.abs(pixels.astype(int) - image).mean())
         best = (classifier.scores(each).argmax() for each in (pixels, image))
         same.append(len(set(best)) == 1)
@@ -408,7 +410,7 @@ def test_a_trained_network_sees_the_same_in_training_and_on_the_device(
     content = metadata.with_metadata(peer.read_bytes(), None, preprocessing, about)
     file = tmp_path / "mobilenet.tflite"
     file.write_bytes(content)
-    classifier = run_tflite.Classifier(str(file))
+    classifier = Classifier(str(file))
     assert classifier.preprocessing.resize_size == preprocessing.resize_size
     paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))
     files = tf.data.Dataset.from_tensor_slices([path.read_bytes() for path in paths])
@@ -418,7 +420,7 @@ def test_a_trained_network_sees_the_same_in_training_and_on_the_device(
     decided = 0
     for path, image in zip(paths, in_training.as_numpy_iterator(), strict=True):
         expected = classifier.scores(image)
-        actual = run_tflite.classify(str(path), classifier).scores
+        actual = classifier.scores(load_pixels(path, classifier)[0])
         second, first = np.sort(expected)[-2:]
         if first - second > 0.03:
             decided += 1

@@ -19,7 +19,8 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from keras_resnet.edge.convert import tflite_file
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner.files import read_at_most
+from keras_resnet.runner.model_file import FlatbufferWalk
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -161,7 +162,7 @@ def read(content):
         ValueError: the model, its metadata or its archive is damaged, too large, or
             names a file outside of the archive.
     """
-    walk = run_tflite.FlatbufferWalk(content)
+    walk = FlatbufferWalk(content)
     table = _read_table(content)
     return Metadata(_about(table), table, _read_archive(content, walk.end))
 
@@ -369,7 +370,7 @@ def _read_archive(content, end):
                 if name in ("", ".", "..") or not set(name).isdisjoint("/\\:\0"):
                     raise ValueError(f"a file named {name!r:.80}")
                 with archive.open(name) as file:
-                    files[name] = run_tflite.bounded(file, MAX_FILE_BYTES)
+                    files[name] = read_at_most(file, MAX_FILE_BYTES)
             return files
     except Exception as error:  # zipfile raises many types on damaged archives
         raise ValueError(f"the archive is damaged ({error})") from error

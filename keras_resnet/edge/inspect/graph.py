@@ -10,7 +10,7 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_resnet.runner import run_tflite
+from keras_resnet.runner.model_file import FlatbufferWalk
 
 SCHEMA_VERSION = 3
 MAX_RANK = 8
@@ -178,7 +178,7 @@ def read(content):
             f"not a TFLite model: bytes 4 to 8 are {content[4:8]!r}, expected b'TFL3'"
         )
     try:
-        run_tflite.FlatbufferWalk(content)
+        FlatbufferWalk(content)
         reader = _Reader(content)
         graph = reader.graph()
         _check_order(graph)

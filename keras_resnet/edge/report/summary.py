@@ -10,8 +10,7 @@ from keras_resnet.edge.inspect import layer_error
 from keras_resnet.edge.targets import checks as targets
 from keras_resnet.edge.targets import edgetpu
 from keras_resnet.edge.targets import ethos_u as vela
-from keras_resnet.runner import run_tflite
-from keras_resnet.runner.errors import UserError
+from keras_resnet.runner import Classifier, UserError
 from keras_resnet.training.data import batching, damaged
 
 # Held-out images for the error of each layer: a layer has thousands of values.
@@ -85,8 +84,8 @@ class Comparison:
             path = pathlib.Path(folder) / "model.tflite"
             path.write_bytes(content)
             try:
-                classifier = run_tflite.Classifier(str(path))
-            except run_tflite.UserError as error:
+                classifier = Classifier(path)
+            except UserError as error:
                 raise UserError(
                     f"the runner would refuse this file: {error}"
                 ) from error

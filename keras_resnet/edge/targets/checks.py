@@ -16,8 +16,7 @@ from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.targets import edgetpu
 from keras_resnet.edge.targets import ethos_u as vela
 from keras_resnet.errors import unknown
-from keras_resnet.runner import run_tflite
-from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.errors import UserError, printable
 
 TFLITE_RUNTIME = "2.14.0"  # the last release of tflite-runtime
 OLDEST_TESTED = "2.7.0"  # the oldest tflite-runtime that the tests run
@@ -217,7 +216,7 @@ def _problem(row, target):
 def _rows(graph):
     groups = collections.defaultdict(list)
     for operator in graph.operators:
-        name = run_tflite.printable(operator.custom) or operator.name
+        name = printable(operator.custom) or operator.name
         groups[name, operator.version].append(operator)
     rows = [
         Operators(

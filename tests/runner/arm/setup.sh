@@ -3,9 +3,9 @@
 # that run edge/run_tflite.py under qemu. Needs root or the packages below, and the
 # network; done again, it does nothing.
 #
-#   tests/arm/setup.sh [FOLDER]
+#   tests/runner/arm/setup.sh [FOLDER]
 set -euo pipefail
-root=$(cd "$(dirname "$0")/../.." && pwd)
+root=$(cd "$(dirname "$0")/../../.." && pwd)
 folder=${1:-$root/build/arm}
 mkdir -p "$folder"
 

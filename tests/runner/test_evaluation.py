@@ -1,35 +1,23 @@
-"""edge/run_tflite.py --evaluate, and pictures that are decoded while others run."""
+"""--evaluate counts what a classifier answers, by class."""
 
 import collections
 import json
-import threading
-import time
 
 import numpy as np
 import pytest
-import run_tflite
+import sklearn.datasets
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
-from run_tflite import Classifier, UserError
-from run_tflite_fixtures import (
-    LABELS,
+
+from keras_resnet.runner.evaluation import rank_of, worst_first
+from tests.helpers.runner import (
     PEERS,
+    SHIPPED,
     assert_one_error,
+    fill,
     run_alone,
     run_main,
 )
-
-pytest_plugins = ["run_tflite_fixtures"]
-COLOURS = {"r": (250, 5, 9), "g": (9, 250, 5), "b": (5, 9, 250)}
-
-
-def fill(folder, **classes):
-    """Make folder/NAME/*.png of the colours that a string names."""
-    for name, colours in classes.items():
-        (folder / name).mkdir()
-        for number, colour in enumerate(colours):
-            image = Image.new("RGB", (40, 30), COLOURS[colour])
-            image.save(folder / name / f"{number}{colour}.png")
-    return folder
 
 
 def evaluate(capfd, model, folder, code=0):
@@ -98,7 +86,7 @@ def test_folders_are_classes_by_label_number_or_order(models, capfd, tmp_path):
         ({"red": "r", "purple": "b"}, ["2 folders", "3 classes", "'purple'"]),
         ({"red": "r", "grün": "g", "lila": "b"}, ["'lila'"]),
         ({"0": "r", "3": "b"}, ["expected one of 3 classes", "received 3"]),
-        ({"red": ""}, ["no picture in this folder"]),
+        ({"red": ""}, ["no image in this folder"]),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(
@@ -128,7 +116,7 @@ def test_a_missing_folder_is_one_line(models, capfd, tmp_path):
 
 def test_ranks_give_ties_to_the_lowest_index():
     scores = np.float32([0.2, 0.5, 0.2, 0.1, 0.2])
-    ranks = [run_tflite.rank_of(index, scores) for index in range(5)]
+    ranks = [rank_of(index, scores) for index in range(5)]
     assert ranks == [1, 0, 2, 4, 3]
     order = (-scores).argsort(kind="stable").tolist()
     assert [order[rank] for rank in ranks] == list(range(5))
@@ -140,66 +128,37 @@ def test_the_worst_classes_come_first_and_ties_by_number():
         1: collections.Counter({1: 2}),
         2: collections.Counter({7: 5, 2: 5}),
     }
-    found = run_tflite.worst_first(confusion, {1: "a", 7: "b"})
+    found = worst_first(confusion, {1: "a", 7: "b"})
     assert [(c["index"], c["images"]) for c in found] == [(4, 3), (2, 10), (1, 2)]
     assert found[0]["taken_for"] == {"index": 0, "label": None, "images": 1}
     assert found[1]["taken_for"] == {"index": 7, "label": "b", "images": 5}
 
 
-# --- Decoding ahead -------------------------------------------------------------------
-
-
-def test_results_keep_the_order_whatever_takes_longer():
-    def slowly(number):
-        time.sleep(0.02 if number % 3 == 0 else 0)
-        return number * number
-
-    guard = run_tflite.Guard()
-    found = list(run_tflite.ahead(slowly, list(range(40)), guard))
-    assert found == [(number, number * number) for number in range(40)]
-    assert guard.overlapping
-
-
-def test_pictures_are_decoded_by_others_and_only_some_ahead():
-    started, most = [], 0
-    main = threading.current_thread()
-
-    def load(number):
-        assert threading.current_thread() is not main
-        started.append(number)
-        return number
-
-    for number, _ in run_tflite.ahead(load, list(range(200)), run_tflite.Guard()):
-        time.sleep(0.001)
-        most = max(most, len(started) - number)
-    assert sorted(started) == list(range(200))
-    assert 1 < most <= 3 * run_tflite.default_threads() + 2
-
-
-def test_one_picture_needs_no_thread():
-    main = threading.current_thread()
-    guard = run_tflite.Guard()
-    found = run_tflite.ahead(lambda _: threading.current_thread(), ["a"], guard)
-    assert list(found) == [("a", main)] and not guard.overlapping
-
-
-def test_overlapped_results_equal_single_ones(models, tmp_path):
-    folder = fill(tmp_path, mixed="rgbrgbrgb" * 3)
-    (folder / "mixed" / "5bad.png").write_bytes(b"")
-    paths = sorted(map(str, (folder / "mixed").glob("*")))
-    classifier = Classifier(models["full"])
-    found = dict(run_tflite.classify_all(paths, classifier, run_tflite.Guard()))
-    assert list(found) == paths
-    for path, result in found.items():
-        if path.endswith("bad.png"):
-            assert isinstance(result, UserError)
-        else:
-            expected = run_tflite.classify(path, classifier).scores
-            np.testing.assert_array_equal(result.scores, expected)
-    assert classifier.labels == LABELS
-
-
-# --- A peer's model -------------------------------------------------------------------
+def test_accuracy_is_that_of_the_bare_interpreter(tmp_path):
+    """The shipped model on handwritten digits: which class it takes each digit for."""
+    interpreter = Interpreter(model_path=str(SHIPPED))
+    interpreter.allocate_tensors()
+    given, answer = interpreter.get_input_details(), interpreter.get_output_details()
+    digits = sklearn.datasets.load_digits()
+    hits = close = 0
+    for number in range(300):
+        image = Image.fromarray((digits.images[number] * 15).astype(np.uint8))
+        image = image.convert("RGB").resize((32, 32), Image.Resampling.NEAREST)
+        label = int(digits.target[number])
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        image.save(tmp_path / str(label) / f"{number:03d}.png")
+        interpreter.set_tensor(given[0]["index"], np.asarray(image)[None])
+        interpreter.invoke()
+        scores = interpreter.get_tensor(answer[0]["index"])[0].astype(int)
+        ranked = (-scores).argsort(kind="stable").tolist()
+        hits, close = hits + (ranked[0] == label), close + (label in ranked[:5])
+    done = run_alone(f"--model={SHIPPED}", f"--evaluate={tmp_path}", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (report["images"], report["failed"]) == (300, 0)
+    assert (report["top1"], report["top5"]) == (hits / 300, close / 300)
+    assert 0 < hits < close < 300
+    assert len(report["mistakes"]) == 300 - hits
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
-"""What the tests of edge/run_tflite.py share: small models and pictures."""
+"""What the tests of the runner share: small models, images, how it is run."""
 
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -9,14 +8,18 @@ import subprocess
 import sys
 import zipfile
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
-import run_tflite
+from keras_resnet.runner import command_line, pipeline
+from keras_resnet.runner.supervisor import SharedState
+from tests.helpers.commands import ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
 RUNNER = ROOT / "edge" / "run_tflite.py"
+SHIPPED = ROOT / "models" / "resnet20.cifar10.int8.tflite"
 PEERS = ROOT.parent / "shared" / "data" / "peers"
 PHOTOS = ROOT.parent / "shared" / "data" / "imagenet_sample" / "val"
 HEIGHT, WIDTH = 12, 16  # not square, so that a swapped axis shows
@@ -30,7 +33,7 @@ PREPROCESSING = {
 }
 
 
-# --- Models and pictures --------------------------------------------------------------
+# --- Models and images ----------------------------------------------------------------
 
 
 def convert(function, shape, dtype="float32", io_type=None):
@@ -62,7 +65,7 @@ def colour_of(pixels):
 
 
 def with_archive(model, **files):
-    """Append a ZIP archive to a model, as edge/export.py does."""
+    """Append a ZIP archive to a model, as export does."""
     file = io.BytesIO(model)
     file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -73,9 +76,6 @@ def with_archive(model, **files):
 
 def renamed_custom_op(model, name):
     """Make the first operator of a model a custom one."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
     code = tree.operatorCodes[tree.subgraphs[0].operators[0].opcodeIndex]
     code.builtinCode, code.deprecatedBuiltinCode, code.customCode = 32, 32, name
@@ -86,36 +86,9 @@ def renamed_custom_op(model, name):
     return bytes(builder.Output())
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """Paths of small models, by name."""
-    import tensorflow as tf
-
-    shape = [1, HEIGHT, WIDTH, 3]
-    plain = convert(colour_of, shape, io_type=tf.uint8)
-    archive = {
-        "labels__txt": "\n".join(LABELS) + "\n",
-        "preprocessing__json": json.dumps(PREPROCESSING),
-    }
-    contents = {
-        "full": with_archive(plain, **archive),
-        "plain": plain,
-        "int8": convert(colour_of, shape, io_type=tf.int8),
-        "float32": convert(colour_of, shape),
-        "float16": convert(colour_of, shape, "float16"),
-        "nan": convert(lambda x: tf.math.log(colour_of(x) - 2), shape),
-        "grey": convert(lambda x: colour_of(x)[:, :1], [1, HEIGHT, WIDTH, 1]),
-        "vector": convert(lambda x: x + 1, [1, 3]),
-        "dense": convert(lambda x: x + 1, shape),
-        "dynamic": convert(colour_of, [1, None, None, 3]),
-        "two_outputs": convert(lambda x: (colour_of(x), x + 1), shape),
-        "edgetpu": renamed_custom_op(plain, "edgetpu-custom-op"),
-        "custom": renamed_custom_op(plain, "OurOwnOp"),
-    }
-    folder = tmp_path_factory.mktemp("models")
-    for name, content in contents.items():
-        (folder / f"{name}.tflite").write_bytes(content)
-    return {name: str(folder / f"{name}.tflite") for name in contents}
+def classify(path, classifier):
+    """The `Result` of one image."""
+    return pipeline.invoke(classifier, *pipeline.load_pixels(path, classifier))
 
 
 def noise(height, width, channels=3):
@@ -129,17 +102,62 @@ def encoded(image, file_format, **options):
     return file.getvalue()
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """A folder with one picture for each label."""
-    for name, colour in (("r", (250, 5, 9)), ("g", (9, 250, 5)), ("b", (5, 9, 250))):
-        Image.new("RGB", (40, 30), colour).save(tmp_path / f"{name}.png")
-    return tmp_path
+def vector(builder, items):
+    builder.StartVector(4, len(items), 4)
+    for item in reversed(items):
+        builder.PrependUOffsetTRelative(item)
+    return builder.EndVector()
+
+
+def table(builder, count, **slots):
+    """A table of so many fields: offsets, or ("byte", value)."""
+    builder.StartObject(count)
+    for slot, value in slots.items():
+        if isinstance(value, tuple):
+            builder.PrependUint8Slot(int(slot[1:]), value[1], 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(int(slot[1:]), value, 0)
+    return builder.EndObject()
+
+
+def metadata(mean, std, files=()):
+    """TFLite's ModelMetadata: mean, std and [(label file, type, locale)]."""
+    builder = flatbuffers.Builder()
+    mean = builder.CreateNumpyVector(np.array(mean, np.float32))
+    std = builder.CreateNumpyVector(np.array(std, np.float32))
+    options = table(builder, 2, _0=mean, _1=std)
+    step = table(builder, 2, _0=("byte", 1), _1=options)
+    image = table(builder, 7, _4=vector(builder, [step]))
+    made = []
+    for name, kind, locale in files:
+        name, locale = builder.CreateString(name), builder.CreateString(locale)
+        slots = {"_0": name, "_2": ("byte", kind)}
+        made.append(table(builder, 5, **slots, **({"_3": locale} if locale else {})))
+    scores = table(builder, 7, _6=vector(builder, made))
+    graph = table(builder, 4, _2=vector(builder, [image]), _3=vector(builder, [scores]))
+    name = builder.CreateString("model")
+    builder.Finish(table(builder, 8, _0=name, _3=vector(builder, [graph])), b"M001")
+    return bytes(builder.Output())
+
+
+def with_metadata(path, content, **files):
+    """Put metadata and its files into a model, as TFLite's own writers do."""
+    data = pathlib.Path(path).read_bytes()
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    entry.name, entry.buffer = b"TFLITE_METADATA", len(tree.buffers)
+    tree.buffers.append(buffer)
+    tree.metadata = [*(tree.metadata or []), entry]
+    builder = flatbuffers.Builder()
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return with_archive(bytes(builder.Output()), **files)
 
 
 def run_main(capfd, *argv):
-    """Run main in this process; returns (exit code, stdout, lines of stderr)."""
-    code = run_tflite.main([str(argument) for argument in argv])
+    """Run the flags in this process; returns (exit code, stdout, lines of stderr)."""
+    argv = [str(argument) for argument in argv]
+    code = command_line.run_command_line(argv, "run_tflite.py", SharedState())
     out, err = capfd.readouterr()
     return code, out, err.splitlines()
 
@@ -152,12 +170,42 @@ def assert_one_error(capfd, argv, *words):
         assert str(word) in errors[0]
 
 
+def assert_reported(result, code=2):
+    """No traceback and no chatter: every line of stderr is an error of ours."""
+    assert result.returncode == code, result.stderr[-2000:]
+    for line in result.stderr.splitlines():
+        assert line.startswith("error: ") and "\x1b" not in line
+    return result.stderr.splitlines()
+
+
+def fill(folder, **classes):
+    """Make folder/NAME/*.png of the colours that a string names."""
+    colours = {"r": (250, 5, 9), "g": (9, 250, 5), "b": (5, 9, 250)}
+    for name, letters in classes.items():
+        (folder / name).mkdir()
+        for number, letter in enumerate(letters):
+            image = Image.new("RGB", (40, 30), colours[letter])
+            image.save(folder / name / f"{number}{letter}.png")
+    return folder
+
+
 def run_alone(*argv, python=sys.executable, timeout=60, stdin=None, **environment):
     """Run the file as its own process, where it watches over itself."""
     return subprocess.run(
         [python, RUNNER, *map(str, argv)],
         env=dict(os.environ, **environment),
         stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def run_beside_the_file(script, *argv, python=(sys.executable,), timeout=60):
+    """Run a script in the folder of the file, which it imports as `run_tflite`."""
+    return subprocess.run(
+        [*map(str, [*python, "-c", script, *argv])],
+        cwd=RUNNER.parent,
         capture_output=True,
         text=True,
         timeout=timeout,

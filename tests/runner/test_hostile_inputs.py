@@ -1,33 +1,28 @@
-"""edge/run_tflite.py and a thousand damaged or hostile inputs."""
+"""A thousand damaged or hostile inputs are one line each."""
 
-import csv
 import io
 import json
 import os
-import pathlib
 import random
 import re
-import shutil
 import struct
-import subprocess
-import sys
 import time
 import zipfile
 
 import numpy as np
 import pytest
-import run_tflite
 from PIL import Image
-from run_tflite_fixtures import (
-    RUNNER,
+
+from keras_resnet.runner import images, model_file
+from tests.helpers.runner import (
     assert_one_error,
+    assert_reported,
     encoded,
     noise,
     run_alone,
     with_archive,
 )
 
-pytest_plugins = ["run_tflite_fixtures"]
 SECONDS = 10  # nothing may take longer
 
 
@@ -118,14 +113,6 @@ def fill_with_hostile_files(folder):
     (folder / ("x" * 200 + ".png")).write_bytes(b"BM")
 
 
-def assert_told(result, code=2):
-    """No traceback and no chatter: every line of stderr is an error of ours."""
-    assert result.returncode == code, result.stderr[-2000:]
-    for line in result.stderr.splitlines():
-        assert line.startswith("error: ") and "\x1b" not in line
-    return result.stderr.splitlines()
-
-
 def run_in_time(*argv, **options):
     start = time.monotonic()
     result = run_alone(*argv, timeout=SECONDS * 6, **options)
@@ -137,7 +124,7 @@ def assert_good_pictures_are_classified(models, folder):
         image = Image.new("RGB", (40, 30), colour)
         image.save(folder / f"{'!' if name == 'first' else 'zz'}{name}.png")
     result = run_alone(f"--model={models['full']}", "--json", folder, timeout=120)
-    errors = assert_told(result)
+    errors = assert_reported(result)
     records = [json.loads(line) for line in result.stdout.splitlines()]
     labels = {os.path.basename(r["file"]): r["top"][0]["label"] for r in records}
     assert labels["!first.png"] == "red" and labels["zzlast.png"] == "blue"
@@ -197,7 +184,7 @@ def check_models(models, tmp_path, count):
         result, seconds = run_in_time(f"--model={path}", "--json", picture)
         assert seconds < SECONDS, number
         assert result.returncode in (0, 2), (number, result.stderr)
-        errors = assert_told(result, result.returncode)
+        errors = assert_reported(result, result.returncode)
         assert len(errors) == (1 if result.returncode else 0), (number, errors)
         refused += result.returncode == 2
         crashed += any("native code crashed" in line for line in errors)
@@ -237,7 +224,7 @@ def test_vectors_that_share_their_bytes_are_refused(models, tmp_path, capfd):
     # Read one by one, they are a gigabyte.
     path = tmp_path / "m.tflite"
     path.write_bytes(overlapping_vectors(1))
-    run_tflite.read_model(str(path))
+    model_file.read_model(str(path))
     path.write_bytes(overlapping_vectors())
     assert_one_error(capfd, [f"--model={path}", "a.png"], "overlapping vectors")
 
@@ -263,7 +250,7 @@ def test_hostile_labels_are_one_line(models, tmp_path):
         argv = [f"--model={models['full']}", f"--labels={tmp_path / 'labels.txt'}"]
         result, seconds = run_in_time(*argv, tmp_path / "p.png")
         assert seconds < SECONDS and result.returncode in (0, 2), number
-        assert len(assert_told(result, result.returncode)) == result.returncode // 2
+        assert len(assert_reported(result, result.returncode)) == result.returncode // 2
         assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", result.stdout)
 
 
@@ -290,7 +277,7 @@ def test_hostile_archives_are_one_line(models, tmp_path):
             f"--model={tmp_path}/m.tflite", tmp_path / "p.png"
         )
         assert seconds < SECONDS and result.returncode in (0, 2), number
-        assert len(assert_told(result, result.returncode)) == result.returncode // 2
+        assert len(assert_reported(result, result.returncode)) == result.returncode // 2
         codes.append(result.returncode)
     assert codes[:4] == [2, 2, 2, 2] and 0 in codes[4:]
 
@@ -301,7 +288,7 @@ def test_folders_without_permission_are_told(models, pictures):
     (pictures / "closed").mkdir(mode=0)
     (pictures / "closed.png").touch(mode=0)
     result = run_alone(f"--model={models['full']}", pictures)
-    assert len(assert_told(result)) == 2
+    assert len(assert_reported(result)) == 2
 
 
 def test_the_standard_input_may_be_hostile(models, pictures):
@@ -311,15 +298,15 @@ def test_the_standard_input_may_be_hostile(models, pictures):
         file.write_bytes(data)
         with open(file, "rb") as stdin:
             result = run_alone(*argv, stdin=stdin)
-        assert len(assert_told(result)) == 1
+        assert len(assert_reported(result)) == 1
         assert "standard input" in result.stderr
 
 
 def test_a_jpeg_of_many_scans_is_refused(models, capfd, tmp_path):
     argv = [f"--model={models['full']}", tmp_path / "scans.jpg"]
-    (tmp_path / "scans.jpg").write_bytes(jpeg_of(run_tflite.MAX_SCANS + 1))
+    (tmp_path / "scans.jpg").write_bytes(jpeg_of(images.MAX_SCANS + 1))
     assert_one_error(capfd, argv, "101 scans, expected at most 100")
-    (tmp_path / "scans.jpg").write_bytes(jpeg_of(run_tflite.MAX_SCANS))
+    (tmp_path / "scans.jpg").write_bytes(jpeg_of(images.MAX_SCANS))
     result = run_alone(*argv)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -327,7 +314,7 @@ def test_a_jpeg_of_many_scans_is_refused(models, capfd, tmp_path):
 def test_a_film_behind_a_jpeg_is_no_scan(models, tmp_path):
     data = encoded(Image.fromarray(noise(40, 30)), "JPEG")
     data += np.random.RandomState(0).bytes(16 << 20)
-    assert data.count(b"\xff\xda") > run_tflite.MAX_SCANS
+    assert data.count(b"\xff\xda") > images.MAX_SCANS
     (tmp_path / "a.jpg").write_bytes(data)
     result = run_alone(f"--model={models['full']}", tmp_path / "a.jpg")
     assert (result.returncode, result.stderr) == (0, "")
@@ -338,7 +325,7 @@ def test_a_huge_model_is_refused(models, tmp_path):
         file.write(b"\x1c\0\0\0TFL3")
         file.truncate(1 << 40)  # takes no room on disk
     result = run_alone(f"--model={tmp_path / 'huge.tflite'}", "a.png")
-    (error,) = assert_told(result)
+    (error,) = assert_reported(result)
     assert "1099511627776 bytes, a TFLite model has at most 2147483647" in error
 
 
@@ -348,7 +335,7 @@ def test_noise_is_no_picture(models, tmp_path):
         start = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]
         (tmp_path / f"{number}.png").write_bytes(start[number % 5] + data)
     result = run_alone(f"--model={models['full']}", tmp_path)
-    assert (len(assert_told(result)), result.stdout) == (30, "")
+    assert (len(assert_reported(result)), result.stdout) == (30, "")
 
 
 def test_a_reader_of_json_sees_whole_lines_only(models, tmp_path):
@@ -356,83 +343,3 @@ def test_a_reader_of_json_sees_whole_lines_only(models, tmp_path):
     result = run_alone(f"--model={models['full']}", "--json", tmp_path)
     for line in io.StringIO(result.stdout):
         assert json.loads(line)["file"]
-
-
-CRASHING = """
-import os, sys
-sys.path.insert(0, sys.argv.pop(1))
-import run_tflite
-crashes, read = sys.argv.pop(1), run_tflite.read_picture
-def read_or_crash(source, classifier):
-    if crashes in str(source):
-        os.write(2, b"native chatter")
-        os.abort()
-    return read(source, classifier)
-run_tflite.read_picture = read_or_crash
-sys.exit(run_tflite.supervise())
-"""
-
-
-def run_crashing(name, *argv):
-    """Run the file where reading a picture of this name crashes native code."""
-    return subprocess.run(
-        [sys.executable, "-c", CRASHING, RUNNER.parent, name, *argv],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_a_crash_names_its_picture_and_the_others_are_classified(models, pictures):
-    for number in range(20):
-        shutil.copy(pictures / "b.png", pictures / f"more{number:02d}.png")
-    (pictures / "text.jpg").write_text("no picture")
-    (pictures / "none").mkdir()
-    argv = [f"--model={models['full']}", "--csv", pictures, pictures / "none"]
-    result = run_crashing("more07", *argv)
-    errors = assert_told(result)
-    assert len(errors) == 3 and len([e for e in errors if "more07.png" in e]) == 1
-    assert sum("native code crashed (SIGABRT)" in line for line in errors) == 1
-    rows = list(csv.DictReader(io.StringIO(result.stdout)))
-    best = [row["file"] for row in rows if row["rank"] == "1"]
-    expected = sorted(set(map(str, pictures.glob("*.png"))))
-    assert list(dict.fromkeys(best)) == [p for p in expected if "more07" not in p]
-    assert len(best) - len(set(best)) <= 1  # what the crash met while it was printed
-
-
-def test_a_crash_in_an_evaluation_names_its_picture(models, pictures):
-    for name, number in (("r", 0), ("g", 1), ("b", 2)):
-        (pictures / str(number)).mkdir()
-        shutil.move(pictures / f"{name}.png", pictures / str(number))
-    argv = [f"--model={models['full']}", f"--evaluate={pictures}", "--json"]
-    result = run_crashing("g.png", *argv)
-    assert len(assert_told(result)) == 1 and result.stdout == ""
-    assert "g.png: reading it: native code crashed (SIGABRT)" in result.stderr
-
-
-def test_a_child_that_is_killed_for_memory_is_told(models, pictures):
-    script = CRASHING.replace("os.abort()", "os.kill(os.getpid(), 9)")
-    result = subprocess.run(
-        [sys.executable, "-c", script, RUNNER.parent, "r.png"]
-        + [f"--model={models['full']}", pictures / "r.png"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert len(assert_told(result)) == 1 and "out of memory?" in result.stderr
-
-
-def test_no_child_outlives_its_parent(models, pictures):
-    process = subprocess.Popen(
-        [sys.executable, RUNNER, f"--model={models['full']}", f"--watch={pictures}"],
-        stdout=subprocess.PIPE,
-    )
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    deadline = time.monotonic() + 20
-    while not children.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert children.read_text()
-    time.sleep(1)
-    process.kill()
-    # The pipe ends when nobody holds it any more.
-    assert process.communicate(timeout=20)[0] == b""

@@ -8,15 +8,16 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from run_tflite import Classifier
-from run_tflite_fixtures import (
+
+from keras_resnet.runner import Classifier
+from tests.helpers.runner import (
     ENVIRONMENTS,
+    classify,
     noise,
     python_environment,
     run_alone,
 )
 
-pytest_plugins = ["run_tflite_fixtures"]
 pytestmark = pytest.mark.slow
 
 
@@ -37,12 +38,6 @@ def folder(pictures):
     return pictures / "classes"
 
 
-def scores_of(classifier, path):
-    from run_tflite import classify
-
-    return classify(path, classifier).scores
-
-
 @pytest.mark.parametrize("name", ["full", "plain", "int8", "float32", "float16"])
 def test_every_python_answers_the_same(python, models, folder, name):
     model = f"--model={models[name]}"
@@ -59,7 +54,7 @@ def test_every_python_answers_the_same(python, models, folder, name):
     for record in records:
         scores = {top["index"]: top["score"] for top in record["top"]}
         actual = [scores[index] for index in range(3)]
-        expected = scores_of(classifier, record["file"])
+        expected = classify(record["file"], classifier).scores
         np.testing.assert_allclose(actual, expected, atol=1.001 / 256)
         assert np.argmax(actual) == np.argmax(expected)
 

@@ -6,9 +6,17 @@ import subprocess
 import sys
 
 import pytest
-from tests.run_tflite_fixtures import python_environment
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.helpers.commands import ROOT
+from tests.helpers.runner import (
+    PEERS,
+    PHOTOS,
+    RUNNER,
+    SHIPPED,
+    python_environment,
+    run_beside_the_file,
+)
+
 SYSTEMS = ROOT / "build" / "arm"
 SETUP = pathlib.Path(__file__).parent / "setup.sh"
 # The processors of the Raspberry Pi 4 and 2. With all that qemu 7.2 can do (its `max`),
@@ -17,8 +25,7 @@ MACHINES = {
     "aarch64": ("qemu-aarch64-static -cpu cortex-a72", "aarch64-linux-gnu"),
     "armv7l": ("qemu-arm-static -cpu cortex-a7", "arm-linux-gnueabihf"),
 }
-MODELS = ["mobilenet_v1_0.25_128_quant.tflite", "mlperf_tiny_resnet8_int8.tflite"]
-STEP = 1 / 256  # of the scores of both
+STEP = 1 / 256  # of the scores of all models
 
 pytestmark = pytest.mark.slow
 
@@ -50,12 +57,7 @@ def arm_command(systems, machine, runtime):
 
 def classify(command, model, pictures):
     """Run the file; returns {picture: {class: score}}, best class first."""
-    argv = [
-        ROOT / "edge" / "run_tflite.py",
-        f"--model={model}",
-        "--json",
-        "--top_k=9999",
-    ]
+    argv = [RUNNER, f"--model={model}", "--json", "--top_k=9999"]
     done = subprocess.run(
         [*map(str, command + argv), *map(str, pictures)],
         capture_output=True,
@@ -71,29 +73,32 @@ def classify(command, model, pictures):
     }
 
 
-# tflite-runtime's own kernels, without XNNPACK, round otherwise on ARM than on x86. On
-# these photographs, which are none of CIFAR's classes, the ResNet-8 is so undecided
-# that other classes come first: it is left to XNNPACK.
+# The kernels of tflite-runtime, without XNNPACK, round differently on ARM and on x86.
+# On photographs, which show none of CIFAR's classes, the ResNets are so undecided that
+# other classes come first: they are left to XNNPACK.
 @pytest.mark.parametrize(
     "machine, runtime, model",
     [
-        ("aarch64", "tflite_runtime", MODELS[0]),
-        ("aarch64", "ai_edge_litert", MODELS[0]),
-        ("aarch64", "ai_edge_litert", MODELS[1]),
-        ("armv7l", "tflite_runtime", MODELS[0]),
+        ("aarch64", "ai_edge_litert", SHIPPED),
+        ("aarch64", "ai_edge_litert", PEERS / "mlperf_tiny_resnet8_int8.tflite"),
+        ("aarch64", "ai_edge_litert", PEERS / "mobilenet_v1_0.25_128_quant.tflite"),
+        ("aarch64", "tflite_runtime", PEERS / "mobilenet_v1_0.25_128_quant.tflite"),
+        ("armv7l", "tflite_runtime", PEERS / "mobilenet_v1_0.25_128_quant.tflite"),
     ],
 )
 def test_arm_answers_as_this_machine_does(
-    systems, shared_data, machine, runtime, model
+    systems, photographs, machine, runtime, model
 ):
-    path = shared_data / "peers" / model
-    photographs = sorted((shared_data / "imagenet_sample" / "val").glob("*/*"))[::12]
-    pictures = [shared_data / "peers" / "cat.bmp", *photographs]
+    pictures = photographs[::4]
+    if model != SHIPPED:
+        if not PEERS.exists():
+            pytest.skip("development data absent")
+        pictures = [PEERS / "cat.bmp", *sorted(PHOTOS.glob("*/*"))[::12]]
     here = sys.executable
     if runtime == "tflite_runtime":  # its kernels round otherwise: compare like to like
         here = python_environment("3.11")
-    expected = classify([here], path, pictures)
-    actual = classify(arm_command(systems, machine, runtime), path, pictures)
+    expected = classify([here], model, pictures)
+    actual = classify(arm_command(systems, machine, runtime), model, pictures)
     allowed = STEP * 1.001
     assert len(pictures) > 8
     for picture, scores in expected.items():
@@ -105,42 +110,37 @@ def test_arm_answers_as_this_machine_does(
 
 
 PIXELS = """
-import hashlib, sys
-sys.path.insert(0, sys.argv[1])
-import run_tflite
-classifier = run_tflite.Classifier(sys.argv[2])
-for path in sys.argv[3:]:
+import hashlib, sys, run_tflite
+classifier = run_tflite.Classifier(sys.argv[1])
+for path in sys.argv[2:]:
     pixels = run_tflite.load_pixels(path, classifier)[0]
     print(hashlib.sha256(pixels.tobytes()).hexdigest())
 """
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_arm_feeds_the_same_pixels(systems, shared_data, machine):
-    model = shared_data / "peers" / MODELS[0]
-    photographs = sorted((shared_data / "imagenet_sample" / "val").glob("*/*"))[::8]
-    argv = ["-c", PIXELS, ROOT / "edge", model, *photographs]
+@pytest.mark.parametrize("source", ["scikit-learn", "imagenet_sample"])
+def test_arm_feeds_the_same_pixels(systems, photographs, machine, source):
+    if source == "imagenet_sample":
+        photographs = sorted(PHOTOS.glob("*/*"))[::8]
+        if not photographs:
+            pytest.skip("development data absent")
     hashes = []
     for command in ([sys.executable], arm_command(systems, machine, "tflite_runtime")):
-        done = subprocess.run(
-            [*map(str, command + argv)], capture_output=True, text=True, timeout=300
-        )
+        argv = [SHIPPED, *photographs]
+        done = run_beside_the_file(PIXELS, *argv, python=command, timeout=300)
         assert done.returncode == 0, done.stderr
         hashes.append(done.stdout.split())
     assert len(set(hashes[0])) == len(photographs) > 10
     same = sum(here == there for here, there in zip(*hashes, strict=True))
-    # Debian's Pillow is older, and decodes one of these JPEGs otherwise.
-    assert same >= len(photographs) - 1
+    # Debian's Pillow is older and decodes one of ImageNet's JPEGs differently.
+    assert same >= len(photographs) - (source == "imagenet_sample")
 
 
 def test_arm_says_what_is_wrong_in_one_line(systems, tmp_path):
     (tmp_path / "model.tflite").write_text("no model")
     command = arm_command(systems, "armv7l", "tflite_runtime")
-    argv = [
-        ROOT / "edge" / "run_tflite.py",
-        f"--model={tmp_path}/model.tflite",
-        "a.jpg",
-    ]
+    argv = [RUNNER, f"--model={tmp_path}/model.tflite", "a.jpg"]
     done = subprocess.run(
         [*map(str, command + argv)], capture_output=True, text=True, timeout=120
     )

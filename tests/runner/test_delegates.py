@@ -1,126 +1,21 @@
-"""edge/run_tflite.py with real external delegates, built against TFLite's C ABI."""
+"""Real external delegates, built against the C interface of TFLite."""
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-import run_tflite
-from run_tflite import Classifier, UserError
-from run_tflite_fixtures import PEERS, assert_one_error, run_alone, run_main
 
-pytest_plugins = ["run_tflite_fixtures"]
-COMPILED = PEERS / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"
-CAT = PEERS / "cat.bmp"
-needs_peers = pytest.mark.skipif(not PEERS.exists(), reason="development data absent")
-
-# The structures are those of tensorflow/lite/core/c/common.h, which no wheel brings;
-# fields that are not needed are pointers without a type.
-SOURCE = r"""
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-typedef struct { int size; int data[]; } Ints;
-typedef struct Context Context;
-typedef struct Delegate Delegate;
-typedef struct {
-  void *init, *free;
-  int (*prepare)(Context*, void*);
-  int (*invoke)(Context*, void*);
-  void* profiling_string;
-  int32_t builtin_code;
-  const char* custom_name;
-  int version;
-  void *external, *async_kernel;
-  uint64_t inplace_operator;
-} Registration;
-struct Context {
-  size_t tensors_size;
-  int (*plan)(Context*, Ints**);
-  void *tensors, *impl, *resize;
-  void (*report)(Context*, const char*, ...);
-  void *add_tensors, *get_node;
-  int (*replace)(Context*, Registration, const Ints*, Delegate*);
-};
-struct Delegate {
-  void* data;
-  int (*prepare)(Context*, Delegate*);
-  void *copy_from, *copy_to, *free_handle;
-  int64_t flags;
-  void* opaque_builder;
-  char mode[32];
-};
-
-static int succeed(Context* context, void* node) { return 0; }
-static int fail(Context* context, void* node) {
-  context->report(context, "the chip is\ntoo hot");
-  return 1;
-}
-static int crash(Context* context, void* node) { abort(); }
-
-static int prepare(Context* context, Delegate* delegate) {
-  Ints* plan;
-  if (!strcmp(delegate->mode, "idle")) return 0;
-  if (context->plan(context, &plan)) return 1;
-  Registration kernel = {0};
-  kernel.prepare = succeed;
-  kernel.invoke = !strcmp(delegate->mode, "fail") ? fail
-                  : !strcmp(delegate->mode, "crash") ? crash : succeed;
-  kernel.builtin_code = 51; /* BuiltinOperator_DELEGATE */
-  kernel.custom_name = "TestDelegate";
-  kernel.version = 1;
-  size_t size = sizeof(int) * (plan->size + 1);
-  Ints* nodes = memcpy(malloc(size), plan, size);
-  int status = context->replace(context, kernel, nodes, delegate);
-  free(nodes);
-  return status;
-}
-
-Delegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
-                                        void (*report)(const char*)) {
-  Delegate* delegate = calloc(1, sizeof *delegate);
-  delegate->prepare = prepare;
-  delegate->flags = 1; /* or the runtime prepares the operators before */
-  for (size_t i = 0; i < count; i++) {
-    if (!strcmp(keys[i], "mode") || !strcmp(keys[i], "device"))
-      strncpy(delegate->mode, values[i], 31);
-  }
-  if (!strcmp(delegate->mode, "refuse")) {
-    report("no chip\nof ours is here");
-    free(delegate);
-    return 0;
-  }
-  if (!strcmp(delegate->mode, "segfault")) *(volatile int*)0 = 1;
-  return delegate;
-}
-void tflite_plugin_destroy_delegate(Delegate* delegate) { free(delegate); }
-const char* edgetpu_version(void) { return "BuildLabel(TEST), RuntimeVersion(14)"; }
-"""
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """A delegate whose option `mode` tells what it does wrong; by default it takes
-    the whole model and computes nothing."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if not compiler:
-        pytest.skip("needs a C compiler")
-    folder = tmp_path_factory.mktemp("delegate")
-    (folder / "delegate.c").write_text(SOURCE)
-    path = folder / "libdelegate.so"
-    command = [compiler, "-w", "-shared", "-fPIC", "-o", path, folder / "delegate.c"]
-    subprocess.run(command, check=True)
-    return path
+from keras_resnet.runner import Classifier, UserError, delegates, supervisor
+from tests.helpers.runner import assert_one_error, run_alone, run_main
 
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     """An empty /sys and /dev."""
-    monkeypatch.setattr(run_tflite, "SYSTEM", str(tmp_path / "system"))
+    monkeypatch.setattr(delegates, "SYSTEM", str(tmp_path / "system"))
     return tmp_path / "system"
 
 
@@ -208,62 +103,7 @@ def test_a_crash_on_every_picture_ends_after_a_few(models, library, pictures):
     argv += ["--delegate_options=mode=crash", *[pictures / "g.png"] * 9]
     result = run_alone(*argv)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.count("\n") == run_tflite.MAX_CRASHES
-
-
-class Fixed:
-    """A classifier that answers the same to every picture."""
-
-    def __init__(self, scores):
-        self._scores = np.array(scores, np.float32)
-
-    def scores(self, pixels):
-        return self._scores
-
-
-def test_compare_measures_the_difference(models, pictures):
-    cpu = Classifier(models["full"])
-    path = str(pictures / "g.png")
-    scores = run_tflite.classify(path, cpu).scores
-    other = scores + np.float32([0, -0.25, 0.125])
-    report = run_tflite.compare(path, cpu, Fixed(other), 3)
-    assert (report["file"], report["same_top"]) == (path, True)
-    assert report["max_difference"] == 0.25
-    for name, expected in (("cpu", scores), ("delegate", other)):
-        top = report[name]["top"]
-        assert [one["index"] for one in top] == (-expected).argsort(
-            kind="stable"
-        ).tolist()
-        assert [one["score"] for one in top] == sorted(expected.tolist(), reverse=True)
-        assert report[name]["invoke"] > 0
-    assert not run_tflite.compare(path, cpu, Fixed([1, 0, 0]), 3)["same_top"]
-
-
-def test_compare_prints_each_picture(models, library, capfd, pictures):
-    argv = ["--model", models["full"], f"--delegate={library}", "--compare", pictures]
-    (pictures / "text.jpg").write_text("no picture")
-    code, out, errors = run_main(capfd, *argv, "--json")
-    assert (code, len(errors)) == (2, 1) and "text.jpg" in errors[0]
-    records = [json.loads(line) for line in out.splitlines()]
-    assert [r["file"] for r in records] == [str(pictures / f"{n}.png") for n in "bgr"]
-    assert [r["cpu"]["top"][0]["index"] for r in records] == [2, 1, 0]
-    text = run_main(capfd, *argv)[1]
-    assert "scores differ by at most" in text and "  delegate (" in text
-
-
-def test_compare_of_an_idle_delegate_finds_no_difference(
-    models, library, capfd, pictures
-):
-    argv = ["--model", models["full"], f"--delegate={library}", "--compare", "--json"]
-    argv.append("--delegate_options=mode=idle")
-    out = run_main(capfd, *argv, pictures / "b.png")[1]
-    record = json.loads(out)
-    assert (record["same_top"], record["max_difference"]) == (True, 0.0)
-
-
-def test_compare_needs_a_delegate(models, capfd, pictures):
-    argv = ["--model", models["full"], "--compare", pictures / "b.png"]
-    assert_one_error(capfd, argv, "--compare needs --delegate")
+    assert result.stderr.count("\n") == supervisor.MAX_CRASHES
 
 
 # --- The Edge TPU ---------------------------------------------------------------------
@@ -281,15 +121,15 @@ def test_compare_needs_a_delegate(models, capfd, pictures):
     ],
 )
 def test_devices_are_named_as_pycoral_names_them(text, device):
-    delegate = run_tflite.choose_delegate(text, {"a": "b"}, compiled=True)
+    delegate = delegates.choose_delegate(text, {"a": "b"}, compiled=True)
     expected = {"a": "b", "device": device} if device else {"a": "b"}
     assert delegate.options == expected
-    assert delegate.library == run_tflite.EDGETPU_LIBRARIES[sys.platform]
+    assert delegate.library == delegates.EDGETPU_LIBRARIES[sys.platform]
 
 
 def test_auto_is_the_cpu_for_other_models():
-    assert run_tflite.choose_delegate("auto", {}, compiled=False) is None
-    assert run_tflite.choose_delegate("none", {}, compiled=False) is None
+    assert delegates.choose_delegate("auto", {}, compiled=False) is None
+    assert delegates.choose_delegate("none", {}, compiled=False) is None
 
 
 def test_a_compiled_model_without_edge_tpu_is_one_line(models, capfd, system, pictures):
@@ -319,7 +159,7 @@ def make_usb(system, product, readable=True):
 
 def test_the_checklist_finds_what_is_there_and_what_is_missing(system, monkeypatch):
     def devices():
-        return run_tflite.check_edgetpu("tflite-runtime 2.11.0")[1:]
+        return delegates.check_edgetpu("tflite-runtime 2.11.0")[1:]
 
     assert [good for good, _ in devices()] == [False]
     node = make_usb(system, "18d1:9302")
@@ -328,7 +168,7 @@ def test_the_checklist_finds_what_is_there_and_what_is_missing(system, monkeypat
     ((good, text),) = devices()
     assert not good and "plugdev" in text and "udev" in text
     monkeypatch.undo()
-    monkeypatch.setattr(run_tflite, "SYSTEM", str(system))
+    monkeypatch.setattr(delegates, "SYSTEM", str(system))
     shutil.rmtree(system / "sys/bus/usb")
     pci = system / "sys/bus/pci/devices/0000:01:00.0"
     pci.mkdir(parents=True)
@@ -343,12 +183,12 @@ def test_the_checklist_finds_what_is_there_and_what_is_missing(system, monkeypat
 def test_other_devices_are_no_edge_tpu(system):
     make_usb(system, "046d:c31c")
     assert [
-        good for good, _ in run_tflite.check_edgetpu("tflite-runtime 2.11.0")[1:]
+        good for good, _ in delegates.check_edgetpu("tflite-runtime 2.11.0")[1:]
     ] == [False]
 
 
 def test_the_librarys_version_is_shown(library, monkeypatch, capfd, system):
-    monkeypatch.setitem(run_tflite.EDGETPU_LIBRARIES, sys.platform, str(library))
+    monkeypatch.setitem(delegates.EDGETPU_LIBRARIES, sys.platform, str(library))
     make_usb(system, "1a6e:089a")
     code, out, errors = run_main(capfd, "--version")
     assert (code, errors) == (0, [])
@@ -357,40 +197,30 @@ def test_the_librarys_version_is_shown(library, monkeypatch, capfd, system):
     assert "RuntimeVersion(14)" in lines[0] and "USB accelerator" in lines[1]
     assert "needs a community build" in lines[0]  # ai-edge-litert
     for runtime, newer in (("tflite-runtime 2.11.0", False), ("tensorflow 2.12", True)):
-        ((good, text), _) = run_tflite.check_edgetpu(runtime)
+        ((good, text), _) = delegates.check_edgetpu(runtime)
         assert good and f"beside {runtime}" in text
         assert ("community build" in text) == newer
 
 
-@needs_peers
-def test_a_compiled_model_goes_to_the_edge_tpus_library(library, tmp_path):
+def test_a_compiled_model_goes_to_the_edge_tpus_library(library, compiled, tmp_path):
     # Stands in for libedgetpu: it takes the custom operator, as the real one does.
     shutil.copy(library, tmp_path / "libedgetpu.so.1")
     found = {"LD_LIBRARY_PATH": str(tmp_path)}
-    report = run_alone(f"--model={COMPILED}", CAT, "--benchmark", "--json", **found)
+    model, image, _ = compiled
+    report = run_alone(f"--model={model}", image, "--benchmark", "--json", **found)
     assert (report.returncode, report.stderr) == (0, "")
     assert json.loads(report.stdout)["delegate"] == "edgetpu"
-    refused = run_alone(f"--model={COMPILED}", CAT, "--delegate=edgetpu:refuse")
+    refused = run_alone(f"--model={model}", image, "--delegate=edgetpu:refuse")
     assert refused.returncode == 2
-    argv = [f"--model={COMPILED}", CAT, "--delegate_options=mode=refuse"]
+    argv = [f"--model={model}", image, "--delegate_options=mode=refuse"]
     refused = run_alone(*argv, **found)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "ok: library libedgetpu.so.1 BuildLabel(TEST)" in refused.stderr
-    assert "none answers (Failed to load delegate" in refused.stderr
+    assert "no Edge TPU answers (Failed to load delegate" in refused.stderr
     argv[-1] = "--delegate_options=mode=segfault"
     crashed = run_alone(*argv, **found)
     assert crashed.returncode == 2 and crashed.stderr.count("\n") == 1
     assert "SIGSEGV" in crashed.stderr
-
-
-@needs_peers
-def test_compare_runs_the_uncompiled_file_on_the_cpu(library, tmp_path):
-    shutil.copy(library, tmp_path / "libedgetpu.so.1")
-    argv = [f"--model={COMPILED}", CAT, "--compare", "--json"]
-    result = run_alone(*argv, LD_LIBRARY_PATH=str(tmp_path))
-    assert (result.returncode, result.stderr) == (0, "")
-    record = json.loads(result.stdout)
-    assert record["cpu"]["top"][0]["index"] == 283
 
 
 def test_a_failed_delegate_leaves_nothing_behind_in_the_api(models, library):

@@ -1,0 +1,281 @@
+"""The classifier: a model, its runtime, its labels and what it is fed."""
+
+import collections
+import math
+import os
+import time
+
+from keras_resnet.runner.delegates import choose_delegate, load_delegate
+from keras_resnet.runner.errors import UserError, user_errors
+from keras_resnet.runner.files import open_file, read_at_most
+from keras_resnet.runner.images import prepare, read_image
+from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_model
+from keras_resnet.runner.preprocessing import parse_preprocessing
+from keras_resnet.runner.runtime import (
+    build_interpreter,
+    default_threads,
+    load_runtime,
+    silenced_stderr,
+)
+
+Prediction = collections.namedtuple("Prediction", "index label score")
+
+
+def milliseconds_since(start):
+    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
+    return round(1000 * (time.perf_counter() - start), 3)
+
+
+class Classifier:
+    """A TFLite image classifier, ready to run.
+
+    Attributes:
+        path: str, of the model.
+        labels: list of str, one per class, or None.
+        classes: int, the number of classes.
+        input_shape: (1, height, width, 3).
+        preprocessing: `Preprocessing`, or None where the model carries none.
+        runtime: str, name and version of the TFLite runtime.
+        delegate: str, the delegate that runs the model, or "none" for the CPU.
+        idle_delegate: bool, whether the delegate left all of the model to the CPU.
+        threads: int, CPU threads.
+        load_milliseconds: float, the time to read, check and build the model, without
+            the imports of Python.
+    """
+
+    def __init__(
+        self,
+        model_path,
+        labels_path=None,
+        threads=None,
+        delegate="auto",
+        delegate_options=None,
+        normalization=None,
+        bgr=False,
+    ):
+        """Loads a model.
+
+        Args:
+            model_path: a `.tflite` file.
+            labels_path: a label file, one per line or Coral's `0  name` form; None
+                takes the labels inside the model.
+            threads: int, CPU threads; None is one per physical core, at most 4.
+            delegate: "auto" (the Edge TPU for a model that is compiled for it, the
+                CPU for any other), "none", "edgetpu", "edgetpu:DEVICE" as pycoral
+                names devices, or the path of an external delegate.
+            delegate_options: dict of str, passed on to the delegate.
+            normalization: (mean, std) on the scale of pixels, tuples of one or three
+                numbers; None takes the normalization of the model's metadata.
+            bgr: bool, whether the model expects blue first.
+
+        Raises:
+            UserError: a file, the runtime or the delegate is missing or does not fit.
+        """
+        interpreter_class, self.runtime = load_runtime()
+        self.threads = threads or default_threads()
+        self.path = os.fspath(model_path)
+        self._bgr = bgr
+        start = time.perf_counter()
+        model = read_model(self.path)
+        self._build(interpreter_class, model, delegate, delegate_options or {})
+        with user_errors(self.path, ValueError):
+            self._check_tensors()
+        self.preprocessing = None
+        if model.preprocessing is not None:
+            try:
+                self.preprocessing = parse_preprocessing(
+                    model.preprocessing, self.input_shape[1:3]
+                )
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{self.path}: preprocessing.json inside: {error}; export the "
+                    "model again"
+                ) from error
+        where = self.path
+        # A quantized input needs no metadata: its scale and zero point say the same.
+        is_float = "float" in self._input["dtype"].__name__
+        if normalization is None and model.mean and is_float:
+            where = f"{self.path}: its metadata is damaged"
+            normalization = (model.mean, model.std)
+        with user_errors(where, ValueError):
+            self._lookup = normalization and self._input_values(*normalization)
+        self.labels = self._read_labels(model.labels, labels_path)
+        self.load_milliseconds = milliseconds_since(start)
+
+    def _build(self, interpreter_class, model, delegate, options):
+        """Builds the interpreter, with a delegate if there is one."""
+        compiled = "edgetpu-custom-op" in model.custom_operators
+        with user_errors(self.path, ValueError):
+            chosen = choose_delegate(delegate, options, compiled)
+            loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
+        self.delegate = chosen.name if chosen else "none"
+        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
+        self._runner = f"{self.path}: {runner}"
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter = build_interpreter(
+                interpreter_class, self.path, self.threads, loaded
+            )
+            # Each part that a delegate takes becomes one more operator. XNNPACK, the
+            # runtime's own delegate, comes only when the tensors get their memory.
+            list_operators = getattr(self._interpreter, "_get_ops_details", None)
+            self.idle_delegate = bool(
+                chosen and list_operators and len(list_operators()) == model.operators
+            )
+            with silenced_stderr():
+                self._interpreter.allocate_tensors()
+
+    def _check_tensors(self):
+        """Raises ValueError for a model that is not a classifier of RGB images."""
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise ValueError(
+                f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of "
+                "each"
+            )
+        self._input, self._output = inputs[0], outputs[0]
+        self.input_shape = tuple(self._input["shape"].tolist())
+        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
+        shape = self._input.get("shape_signature", self._input["shape"]).tolist()
+        dtype = self._input["dtype"].__name__
+        if (
+            (self.input_shape[:1], self.input_shape[3:]) != ((1,), (3,))
+            or -1 in shape[1:]
+            or dtype not in ("uint8", "int8", "float32", "float16")
+        ):
+            raise ValueError(
+                "expected an input [1, height, width, 3] of uint8, int8, float32 or "
+                f"float16, received {shape} of {dtype}"
+            )
+        output_shape = self._output["shape"].tolist()
+        if len(output_shape) != 2 or output_shape[0] != 1:
+            raise ValueError(f"expected output [1, classes], received {output_shape}")
+        self.classes = output_shape[1]
+
+    def _read_labels(self, data, path):
+        """Parses the labels of the model, or of the file at `path` if one is given."""
+        where = path or f"{self.path}: labels inside"
+        with user_errors(where, ValueError, OSError):
+            if path:
+                with open_file(path) as file:
+                    data = read_at_most(file, MAX_LABEL_BYTES)
+            if data is None:
+                return None
+            labels = parse_labels(data, numbered=bool(path))
+            if len(labels) != self.classes:
+                raise ValueError(
+                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
+                    "the label file of this model with --labels"
+                )
+        return labels
+
+    def _input_values(self, mean, std):
+        """Returns an array (256, 3): the input value of each pixel value and channel.
+
+        real = (pixel - mean) / std, and a quantized input holds real as
+        scale * (value - zero_point).
+        """
+        import numpy as np
+
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{name}: expected 1 or 3 finite numbers, received {values}"
+                )
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, received {std}")
+        dtype = self._input["dtype"]
+        with np.errstate(all="ignore"):
+            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
+            fits = np.isfinite(table.astype(np.float32)).all()
+        if not fits:
+            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
+        if not np.issubdtype(dtype, np.floating):
+            scale, zero_point = self._input["quantization"]
+            if not scale:
+                raise ValueError("its input has no scale, which --mean and --std need")
+            limits = np.iinfo(dtype)
+            table = np.rint(table / scale) + zero_point
+            table = table.clip(limits.min, limits.max)
+        return table.astype(dtype)
+
+    def _to_input(self, pixels):
+        """Turns pixels into the values of the input tensor."""
+        import numpy as np
+
+        if self._bgr:
+            pixels = pixels[..., ::-1]
+        if self._lookup is not None:
+            return self._lookup[pixels, np.arange(3)]
+        if self._input["dtype"] == np.int8:
+            return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
+        return pixels.astype(self._input["dtype"])
+
+    def classify(self, image, top_k=5):
+        """Classifies one image.
+
+        Args:
+            image: path of an image file, PIL image, or uint8 array (height, width, 3)
+                of RGB pixels, of any size.
+            top_k: int, how many classes to return.
+
+        Returns:
+            list of `Prediction(index, label, score)`, the best first. `label` is None
+            for a model without labels.
+
+        Raises:
+            UserError: the image cannot be read, or the model cannot run on it.
+        """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k: expected a whole number above 0, received {top_k}")
+        decoded = read_image(image, self)
+        with user_errors("image", ValueError, MemoryError):
+            pixels = prepare(decoded.image, self, decoded.box)
+        return self.top_k(self.scores(pixels), top_k)
+
+    def scores(self, pixels):
+        """Runs the model on one prepared image.
+
+        Args:
+            pixels: uint8 array (height, width, 3) of the input size, RGB.
+
+        Returns:
+            float32 array (classes,), dequantized. It is a copy.
+
+        Raises:
+            UserError: the array has another shape or dtype, the runtime failed, or a
+                score is not a finite number.
+        """
+        import numpy as np
+
+        if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
+            raise UserError(
+                f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
+                f"{pixels.shape}"
+            )
+        values = self._to_input(pixels)
+        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter.invoke()
+        scores = self._interpreter.get_tensor(self._output["index"])[0]
+        scores = scores.astype(np.float32)
+        scale, zero_point = self._output["quantization"]
+        if scale:  # 0 where the output is not quantized
+            scores = (scores - np.float32(zero_point)) * np.float32(scale)
+        if not np.isfinite(scores).all():
+            raise UserError(f"{self.path}: gave scores that are not finite numbers")
+        return scores
+
+    def top_k(self, scores, k):
+        """Ranks classes by score; of equal scores, the lowest index comes first.
+
+        Args:
+            scores: float array (classes,). uint8 scores are often equal.
+            k: int >= 1, the number of classes to return; at most all.
+
+        Returns:
+            list of `Prediction`.
+        """
+        order = (-scores).argsort(kind="stable")[:k].tolist()
+        labels = self.labels or [None] * len(scores)
+        return [Prediction(i, labels[i], float(scores[i])) for i in order]

@@ -1,0 +1,287 @@
+"""Classify images with a TensorFlow Lite model: one file, for the device.
+
+    python3 run_tflite.py --model=resnet20.tflite photo.jpg
+    python3 run_tflite.py --model=resnet20.tflite --top_k=1 --json photos/ a.png
+    python3 run_tflite.py --model=mobilenet.tflite --labels=labels.txt photo.jpg
+    python3 run_tflite.py --model=mobilenet_edgetpu.tflite photo.jpg
+    python3 run_tflite.py --model=float.tflite --mean=127.5 --std=127.5 photo.jpg
+    python3 run_tflite.py --model=resnet20.tflite --evaluate=photos/
+    python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
+    python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
+
+It needs Python >= 3.7, numpy, Pillow and one of ai-edge-litert, tflite-runtime or
+tensorflow, and no other file than the model.
+
+Pixels
+    The model receives raw RGB pixels: 0 to 255 for a uint8 or float input, pixel - 128
+    for an int8 input. Normalization is part of the model; for a float model, its TFLite
+    metadata may ask for (pixel - mean) / std. For a model without metadata, pass --mean
+    and --std on the scale of pixels, one number or three. For a quantized input, the
+    normalized pixels are quantized with the model's own scale and zero point. Scores
+    are dequantized in the same way.
+Resizing
+    A model that was written by our export contains `preprocessing.json`, which says how
+    to resize: the shorter side of the image becomes `resize_size`, then the centre is
+    cropped, as torchvision and timm evaluate. For any other model, the image is
+    stretched to the input size, as in pycoral's classify_image.py.
+    EXIF orientation is applied, alpha is dropped, 16-bit grey keeps its high byte, and
+    an animation is represented by its first frame. A JPEG much larger than needed is
+    decoded at a half, quarter or eighth of its size, except with --annotate.
+Labels
+    Labels come from --labels or, without it, from the model. If neither has any, the
+    output shows class numbers alone.
+Delegates
+    --delegate=auto, the default, uses the Edge TPU for a model that is compiled for it
+    and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
+    and `edgetpu:usb`, `edgetpu:pci` or `edgetpu:usb:0` a particular one. Anything else
+    is the path of an external delegate.
+Evaluation
+    --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
+    or by class number. If there are as many as classes, any names will do: their sorted
+    order is the order of the classes, as in training.
+JSON
+    --json prints one object per line and image, in the given order. Times are in
+    milliseconds:
+    {"file": str, "top": [{"index": int, "label": str or null, "score": float}, ...],
+     "milliseconds": {"decode": float, "resize": float, "invoke": float}}
+    For an image that cannot be read, there is a line on stderr instead.
+    With --compare:
+    {"file": str, "same_top": bool, "max_difference": float,
+     "cpu" | "delegate": {"top": [...], "invoke": float}}
+    With --evaluate, one object in all, shares from 0 to 1, the worst class first:
+    {"model": str, "images": int, "failed": int, "top1": float, "top5": float or null,
+     "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
+       "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
+     "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
+     "failures": [{"file": str, "error": str}, ...]}
+    With --benchmark, one object in all. Without images, the model is timed on random
+    pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
+    process:
+    {"model": str, "runtime": str, "delegate": str, "threads": int, "images": int,
+     "invokes": int, "peak_memory_mib": float or null, "model_load": float,
+     "first_inference": float,
+     "decode" | "resize" | "invoke" | "total":
+       {"median": float, "p90": float, "p99": float}}
+Exit codes
+    0: done. 1: a bug of ours. 2: an error that you can fix, described by one line
+    `error: ...` on stderr; a bad image does not stop the others. 130: Ctrl-C.
+    The work is done in a child process, so that even a crash of native code is reported
+    as an error.
+"""
+
+import argparse
+import contextlib
+import gc
+import importlib
+import os
+import re
+import sys
+import warnings
+
+from keras_resnet.runner.errors import UserError, user_errors
+from keras_resnet.runner.modes import (
+    build_classifier,
+    print_versions,
+    run_benchmark,
+    run_comparison,
+    run_evaluation,
+    run_images,
+)
+from keras_resnet.runner.output import Messages
+from keras_resnet.runner.supervisor import SharedState, supervise
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, as all others here."""
+
+    def error(self, message):
+        """Raises instead of printing the usage."""
+        raise UserError(f"{message}; see --help")
+
+
+def whole_number(lowest, highest):
+    """Makes an argument type: an int within bounds."""
+
+    def parse(text):
+        if not re.match("[0-9]{1,9}$", text) or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {lowest} to {highest}, received {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+def one_or_three(text):
+    """Argument type: one number, or three separated by commas."""
+    with contextlib.suppress(ValueError):
+        return tuple(map(float, text.split(",")))
+    raise argparse.ArgumentTypeError(
+        f"expected a number, or three as 1,2,3; received {text!r}"
+    )
+
+
+def key_and_value(text):
+    """Argument type: KEY=VALUE, as a pair."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, received {text!r}")
+    return key, value
+
+
+def parse_arguments(argv, program):
+    """Parses the command line; for an unknown flag, UserError names the nearest."""
+    parser = Parser(
+        prog=program,
+        # argparse would show all flags in one line, and build it at every start.
+        usage="%(prog)s --model=PATH [flags] IMAGE_OR_DIR...",
+        description=__doc__.replace("python3 run_tflite.py", program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    number = {"metavar": "N", "type": whole_number(1, 10**6)}
+    image = "image file, folder, pattern, or - for the standard input"
+    add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
+    add("--model", metavar="PATH", help="the .tflite file")
+    add("--top_k", default=5, help="how many classes to show (default: 5)", **number)
+    add("--threshold", default=0.0, type=float, help="lowest score to show (0)")
+    number["type"] = whole_number(1, 256)
+    add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
+    add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
+    add(
+        "--mean",
+        type=one_or_three,
+        help="subtracted from pixels: one number, or three (0)",
+    )
+    add("--std", type=one_or_three, help="divides the rest: one number, or three (1)")
+    add("--bgr", action="store_true", help="the model expects blue first")
+    add("--delegate", default="auto", help="auto, none, edgetpu[:DEVICE] or a library")
+    option = {"action": "append", "default": [], "type": key_and_value}
+    option["help"] = "option of the delegate; repeat it for more"
+    add("--delegate_options", metavar="KEY=VALUE", **option)
+    add("--annotate", metavar="OUT_DIR", help="write images with their labels there")
+    add("--version", action="store_true", help="print all versions and exit")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--json", action="store_true", help="print JSON, one object per line")
+    add("--csv", action="store_true", help="print CSV, one row per class")
+    add = parser.add_mutually_exclusive_group().add_argument
+    number["type"] = whole_number(0, 99)
+    add("--camera", help="classify the frames of camera N (needs OpenCV)", **number)
+    add("--watch", metavar="DIR", help="classify each image that appears in DIR")
+    add("--evaluate", metavar="DIR", help="measure accuracy on folders named by class")
+    add("--benchmark", action="store_true", help="measure the time of each stage")
+    add("--compare", action="store_true", help="compare the delegate with the CPU")
+    # argparse forgets what `--` meant when images and flags alternate.
+    end = argv.index("--") if "--" in argv else len(argv)
+    options, unknown = parser.parse_known_intermixed_args(argv[:end])
+    options.images += argv[end + 1 :]
+    if unknown:
+        import difflib
+
+        known = ["--help"] + [f"--{name}" for name in vars(options) if name != "images"]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {' '.join(known)}"
+        raise UserError(f"unknown flag {unknown[0]}; {hint}")
+    return options
+
+
+def check_options(options):
+    """Raises UserError for flags that do not go together."""
+    if not options.model:
+        raise UserError("no model given; add --model=PATH.tflite")
+    flags = vars(options)
+    given = {n for n, v in flags.items() if v is not None and v is not False}
+    for name in ("labels", "annotate"):  # mostly an unset variable of a shell
+        if flags[name] == "":
+            raise UserError(f"--{name} is empty; give a path or leave it out")
+    for mode in ("camera", "watch", "evaluate"):
+        if mode in given and options.images:
+            raise UserError(f"--{mode} takes no images; leave out {options.images[0]}")
+    if not (options.images or {"camera", "watch", "evaluate", "benchmark"} & given):
+        raise UserError("no image given; add image files or folders of them")
+    for mode in ("evaluate", "benchmark", "compare"):
+        for output in ("csv", "annotate"):
+            if mode in given and output in given:
+                raise UserError(f"--{mode} and --{output} do not go together; give one")
+    if options.watch is not None and options.annotate:
+        if os.path.realpath(options.watch) == os.path.realpath(options.annotate):
+            raise UserError("--annotate and --watch need two folders, not one")
+
+
+def run(options, messages, state):
+    """Does what the flags ask for; UserError if nothing can be done at all."""
+    gc.disable()  # at the start, it takes 3 ms of 60
+    try:
+        with user_errors("numpy and Pillow are needed (pip install)", ImportError):
+            importlib.import_module("numpy")
+            importlib.import_module("PIL.Image")
+        if options.version:
+            state.begin("--version: asking libedgetpu")
+            print_versions()
+            return
+        check_options(options)
+        state.begin(f"{options.model}: loading it (--delegate={options.delegate})")
+        classifier = build_classifier(options)
+    finally:
+        gc.enable()
+    if classifier.idle_delegate:
+        messages.warning(
+            f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
+            "of it runs on the CPU"
+        )
+    if options.benchmark:
+        run_benchmark(classifier, options, messages, state)
+    elif options.evaluate is not None:
+        run_evaluation(classifier, options, messages, state)
+    elif options.compare:
+        run_comparison(classifier, options, messages, state)
+    else:
+        run_images(classifier, options, messages, state)
+
+
+def run_command_line(argv, program, state):
+    """Runs the command line in this process; returns the exit code."""
+    messages = Messages()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # labels may exceed the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    # Pillow and the runtimes warn on stderr, which is kept for our error lines.
+    warnings.simplefilter("ignore")
+    try:
+        try:
+            if sys.stdout is None:  # the next file that is opened would take its place
+                raise UserError("the standard output is closed: no result can be shown")
+            run(parse_arguments(argv, program), messages, state)
+        finally:
+            print(end="", flush=True)
+    except UserError as error:
+        messages.error(error)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        # Python flushes once more at its end: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # a reader such as `head` just left
+            messages.error(f"the results cannot be written: {error}")
+    return 2 if messages.errors else 0
+
+
+def main(argv=None, program=None):
+    """Runs the command line under the supervisor.
+
+    Args:
+        argv: list of str, the arguments; None takes those of the process.
+        program: str, what the user types to start it, for the help; None is the
+            script that was started.
+
+    Returns:
+        the exit code.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    program = program or f"python3 {sys.argv[0]}"
+
+    def work(state):
+        return run_command_line(argv, program, state)
+
+    return supervise(work) if hasattr(os, "fork") else work(SharedState())

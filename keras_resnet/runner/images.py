@@ -1,0 +1,244 @@
+"""Images: from a file to the pixels of the model's input."""
+
+import collections
+import io
+import math
+import os
+import re
+import sys
+
+from keras_resnet.runner.errors import UserError, user_errors
+from keras_resnet.runner.files import open_file
+
+# Pillow knows more formats; for EPS, for one, it would run a program.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+MAX_PIXELS = 89478485  # Pillow warns of larger images: 256 MiB of RGB
+# Each scan of a JPEG costs as much as an image; progressive files have about ten.
+MAX_SCANS = 100
+MAX_IMAGE_BYTES = 256 << 20
+# A JPEG is decoded at a fraction of its size if that is still so many times as large
+# as needed: then 100 photographs kept their labels (at 6 times, some lost it).
+REDUCED = 8
+# EXIF orientation -> what turns the image upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+DecodedImage = collections.namedtuple("DecodedImage", "image box")
+
+
+def read_image(source, classifier=None):
+    """Decodes an image, whole or not at all.
+
+    Args:
+        source: path, "-" for the standard input, binary file that can seek, PIL image
+            or uint8 array (height, width, 3) of RGB pixels.
+        classifier: `Classifier` whose input needs the image: a large JPEG is decoded
+            at a half, quarter or eighth of its size. None decodes all pixels.
+
+    Returns:
+        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
+        right, bottom) of it that is filled: not all of it where an odd number of
+        pixels was halved.
+
+    Raises:
+        UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with read_stdin() if source == "-" else open_file(source) as file:
+            return read_image(file, classifier)
+    # Pillow raises exceptions of many types on a damaged file.
+    with user_errors(getattr(source, "name", "image"), Exception):
+        if hasattr(source, "read"):
+            image, size = decode(source, classifier)
+        else:
+            image = as_pil_image(source)
+            size = image.size
+        return upright_rgb(image, size)
+
+
+def as_pil_image(image):
+    """Returns the PIL image of an array of RGB pixels, or a PIL image as it is."""
+    import numpy as np
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                "expected a path, a PIL image or a uint8 array (height, width, 3), "
+                f"received {type(image).__name__} {pixels.shape} of {pixels.dtype}"
+            )
+        image = Image.fromarray(pixels)
+    if 0 in image.size:
+        raise ValueError(f"expected pixels, received {image.width} x {image.height}")
+    return image
+
+
+def read_stdin():
+    """Reads an image from the standard input into memory, since it cannot seek."""
+    if sys.stdin is None:
+        raise UserError("standard input: it is closed")
+    file = io.BytesIO(sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1))
+    file.name = "standard input"
+    if len(file.getbuffer()) > MAX_IMAGE_BYTES:
+        raise UserError(f"{file.name}: more than {MAX_IMAGE_BYTES} bytes")
+    return file
+
+
+def decode(file, classifier):
+    """Decodes the pixels of a file.
+
+    Returns:
+        (PIL image as it was stored, (width, height) of the part that is filled).
+    """
+    from PIL import Image
+
+    start = file.read(16)
+    file.seek(0)
+    if not start:
+        raise ValueError("empty, expected an image")
+    is_jpeg = start[:3] == b"\xff\xd8\xff"
+    try:
+        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
+    except OSError as error:
+        raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
+    if image.format not in FORMATS:
+        raise ValueError(f"expected one of {', '.join(FORMATS)}, got {image.format}")
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
+        )
+    if is_jpeg:
+        # The header of a scan has 8 to 14 bytes. Others that look alike may follow
+        # the image: the film of a phone's moving picture.
+        file.seek(0)
+        data = file.read(MAX_IMAGE_BYTES)
+        scans = len(re.findall(b"\xff\xda\0[\x08\x0a\x0c\x0e]", data))
+        if scans > MAX_SCANS:
+            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
+    scale, (width, height) = 1, image.size
+    if classifier and image.format == "JPEG":
+        least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
+        image.draft(image.mode, least)
+        while scale < 8 and image.width < width // scale:
+            scale *= 2
+    image.load()
+    return image, (width / scale, height / scale)
+
+
+def open_jpeg(file):
+    """Opens a JPEG, or returns None; `Image.open` imports other formats, for 3 ms."""
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(file, "")
+    except Exception:  # `Image.open` comes next and says what is wrong
+        file.seek(0)
+        return None
+
+
+def needed_size(size, classifier):
+    """Returns the (width, height) to which an image of this size is resized."""
+    how, (height, width) = classifier.preprocessing, classifier.input_shape[1:3]
+    if how is None:
+        return max(width, height), max(width, height)  # EXIF may still turn it
+    if how.interpolation == "nearest":  # it picks pixels: they must be the real ones
+        return size
+    return [math.ceil(how.resize_size * pixels / min(size)) for pixels in size]
+
+
+def upright_rgb(image, size):
+    """Turns an image upright as EXIF says and converts it to RGB.
+
+    Args:
+        image: PIL image of any mode, filled from its upper left corner.
+        size: (width, height) of the part that is filled.
+
+    Returns:
+        `DecodedImage`.
+    """
+    from PIL import Image
+
+    # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
+    read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
+    try:
+        orientation = (read_exif() or {}).get(0x0112)
+    except Exception:  # damaged EXIF: the pixels are whole all the same
+        orientation = None
+    file_format = image.format
+    if orientation in UPRIGHT:
+        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
+    else:
+        orientation = 1
+    width, height = size[::-1] if orientation > 4 else size
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    box = (left, top, left + width, top + height)
+    return DecodedImage(to_rgb(image, file_format), box)
+
+
+def to_rgb(image, file_format):
+    """Converts an image of any mode to RGB, as training's tf.io.decode_image does.
+
+    Alpha is dropped, and 16-bit grey keeps its high byte (Pillow alone would clip it).
+    """
+    import numpy as np
+    from PIL import Image
+
+    # Older versions of Pillow give 16-bit grey PNG the mode of 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def prepare(image, classifier, box=None):
+    """Resizes an RGB image, or the box of a `DecodedImage`, to the model's input.
+
+    Returns:
+        uint8 array (height, width, 3).
+
+    Raises:
+        ValueError: the image is too elongated to be resized within MAX_PIXELS.
+    """
+    import numpy as np
+    from PIL import Image
+
+    box = box or (0, 0) + image.size
+    height, width = classifier.input_shape[1:3]
+    how = classifier.preprocessing
+    if how is None:
+        return np.array(image.resize((width, height), Image.LANCZOS, box))
+    size = (box[2] - box[0], box[3] - box[1])
+    shorter, longer = sorted(size)
+    new_longer = int(how.resize_size * longer / shorter)
+    if new_longer * how.resize_size > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels: too elongated to be resized"
+        )
+    new_size = (how.resize_size, new_longer)
+    if size[0] > size[1]:
+        new_size = new_size[::-1]
+    left = int(round((new_size[0] - width) / 2))
+    top = int(round((new_size[1] - height) / 2))
+    crop = (left, top, left + width, top + height)
+    if how.interpolation == "nearest":
+        return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
+    # Resize and crop at once: pixels outside the crop are never computed.
+    across, down = size[0] / new_size[0], size[1] / new_size[1]
+    part = (
+        box[0] + crop[0] * across,
+        box[1] + crop[1] * down,
+        box[0] + crop[2] * across,
+        box[1] + crop[3] * down,
+    )
+    method = getattr(Image, how.interpolation.upper())
+    return np.array(image.resize((width, height), method, part))

@@ -1,0 +1,76 @@
+"""The pipeline: images are decoded by threads while the model runs on others."""
+
+import collections
+import sys
+import time
+
+from keras_resnet.runner.classifier import milliseconds_since
+from keras_resnet.runner.errors import UserError, result_or_error, user_errors
+from keras_resnet.runner.images import prepare, read_image
+from keras_resnet.runner.runtime import default_threads
+
+Result = collections.namedtuple("Result", "scores times image")
+
+
+def load_pixels(path, classifier, keep=False):
+    """Reads and prepares one image.
+
+    Returns:
+        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
+        image with all its pixels if `keep` is set, else None).
+    """
+    start = time.perf_counter()
+    decoded = read_image(path, None if keep else classifier)
+    times = {"decode": milliseconds_since(start)}
+    start = time.perf_counter()
+    with user_errors(path, ValueError, MemoryError):
+        pixels = prepare(decoded.image, classifier, decoded.box)
+    times["resize"] = milliseconds_since(start)
+    return pixels, times, decoded.image if keep else None
+
+
+def invoke(classifier, pixels, times, image=None):
+    """Returns the `Result` of a classifier, with its time added to `times`."""
+    start = time.perf_counter()
+    scores = classifier.scores(pixels)
+    return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
+
+
+def classify_all(paths, classifier, state, keep=False):
+    """Yields (path, `Result` or UserError) of images in their order."""
+
+    def load(path):
+        return result_or_error(load_pixels, path, classifier, keep)
+
+    for path, loaded in map_ahead(load, list(paths), state):
+        state.begin(f"{path}: running {classifier.path} on it")
+        if not isinstance(loaded, UserError):
+            loaded = result_or_error(invoke, classifier, *loaded)
+        yield path, loaded
+        state.done += 1
+
+
+def map_ahead(function, paths, state):
+    """Yields (path, function(path)) in order; threads compute a few paths ahead."""
+    if len(paths) < 2 or state.one_by_one:
+        for path in paths:
+            state.begin(f"{path}: reading it")
+            yield path, function(path)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    state.overlapping = True
+    # How long the thread that runs the model waits for one that runs Python.
+    sys.setswitchinterval(0.0005)
+    workers = default_threads()
+    pool, waiting = ThreadPoolExecutor(workers), collections.deque()
+    try:
+        for path in paths:
+            waiting.append((path, pool.submit(function, path)))
+            if len(waiting) > 2 * workers:
+                path, future = waiting.popleft()
+                yield path, future.result()
+        for path, future in waiting:
+            yield path, future.result()
+    finally:
+        pool.shutdown(wait=False)  # Ctrl-C: one may wait for the standard input

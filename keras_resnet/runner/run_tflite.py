@@ -1,1 +1,0 @@
-../../edge/run_tflite.py
