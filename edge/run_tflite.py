@@ -81,6 +81,7 @@ import csv
 import ctypes
 import dataclasses
 import gc
+import glob
 import importlib
 import io
 import itertools
@@ -94,6 +95,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 import warnings
 import zipfile
 
@@ -711,8 +713,6 @@ def load_delegate(delegate, interpreter_class, runtime):
     Raises:
         ValueError: it cannot be loaded, with what is missing.
     """
-    import ctypes
-
     try:
         # Asked first: where it fails, the runtime prints a second exception.
         library = ctypes.CDLL(delegate.library)
@@ -755,8 +755,6 @@ def check_edgetpu(runtime):
 
 def check_edgetpu_library(runtime):
     """Checks that libedgetpu loads, and compares its version with the runtime's."""
-    import ctypes
-
     name = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu")
     try:
         library = ctypes.CDLL(name)
@@ -922,7 +920,9 @@ def decode(file, classifier):
     except OSError as error:
         raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
     if image.format not in FORMATS:
-        raise ValueError(f"expected one of {', '.join(FORMATS)}, got {image.format}")
+        raise ValueError(
+            f"expected one of {', '.join(FORMATS)}, received {image.format}"
+        )
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
@@ -1039,8 +1039,8 @@ def prepare(image, classifier, box=None):
     new_size = (how.resize_size, new_longer)
     if size[0] > size[1]:
         new_size = new_size[::-1]
-    left = int(round((new_size[0] - width) / 2))
-    top = int(round((new_size[1] - height) / 2))
+    left = round((new_size[0] - width) / 2)
+    top = round((new_size[1] - height) / 2)
     crop = (left, top, left + width, top + height)
     if how.interpolation == "nearest":
         return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
@@ -1340,8 +1340,6 @@ def find_images(arguments, messages):
     found = []
     for argument in arguments:
         if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
-            import glob
-
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
                 messages.error(f"{argument}: no file matches")
@@ -1358,15 +1356,11 @@ def find_images_below(root, messages):
     found, visited, before = [], set(), messages.errors
     walk = os.walk(root, onerror=messages.error, followlinks=True)
     for folder, subfolders, names in walk:
-        try:
-            status = os.stat(folder)
-        except OSError as error:  # deleted in the meantime
-            messages.error(error)
-            continue
-        if (status.st_dev, status.st_ino) in visited:
+        real_folder = os.path.realpath(folder)
+        if real_folder in visited:
             del subfolders[:]
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(real_folder)
         found += [os.path.join(folder, name) for name in names if is_image(name)]
     if not found and messages.errors == before:
         suffixes = " ".join(SUFFIXES)
@@ -1473,11 +1467,6 @@ class Messages:
             print(start + line, file=sys.stderr, flush=True)
 
 
-def as_records(top):
-    """Turns predictions into the dicts of the JSON output."""
-    return [prediction._asdict() for prediction in top]
-
-
 def write_lines(text):
     """Prints whole lines at once: native code may end us between two writes."""
     sys.stdout.write(text + "\n")
@@ -1486,8 +1475,8 @@ def write_lines(text):
 
 def print_json(path, top, times):
     """Prints the result for one image as a line of JSON."""
-    record = {"file": path, "top": as_records(top), "milliseconds": times}
-    write_lines(json.dumps(record))
+    record = {"file": path, "top": [one._asdict() for one in top]}
+    write_lines(json.dumps(dict(record, milliseconds=times)))
 
 
 def print_rows(rows):
@@ -1627,8 +1616,6 @@ def run_and_exit(work, state):
     except SystemExit as leaving:  # --help
         code = leaving.code or 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = 1
     with contextlib.suppress(Exception):
@@ -1741,7 +1728,7 @@ def map_ahead(function, paths, state):
             state.begin(f"{path}: reading it")
             yield path, function(path)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor  # one image needs no 4 ms for it
 
     state.overlapping = True
     # How long the thread that runs the model waits for one that runs Python.
@@ -1899,8 +1886,8 @@ def evaluate(classifier, folder, messages, state):
         for name, index in classes
         for path in find_images([os.path.join(folder, name)], messages)
     }
-    labels = dict(enumerate(classifier.labels)) if classifier.labels else {}
-    names = labels or {index: name for name, index in classes}
+    folder_names = {index: name for name, index in classes}
+    names = dict(enumerate(classifier.labels or ())) or folder_names
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()
@@ -1996,7 +1983,7 @@ def compare(path, cpu, delegate, k):
         "max_difference": float(np.abs(one - other).max()),
     }
     for name, result in zip(("cpu", "delegate"), results):
-        top = as_records(cpu.top_k(result.scores, k))
+        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
         report[name] = {"top": top, "invoke": result.times["invoke"]}
     return report
 

@@ -2,7 +2,7 @@
 
 from keras_resnet.runner.classifier import Prediction
 from keras_resnet.runner.errors import printable
-from keras_resnet.runner.output import as_records, table_lines
+from keras_resnet.runner.output import table_lines
 from keras_resnet.runner.pipeline import invoke, load_pixels
 
 
@@ -19,7 +19,7 @@ def compare(path, cpu, delegate, k):
         "max_difference": float(np.abs(one - other).max()),
     }
     for name, result in zip(("cpu", "delegate"), results):
-        top = as_records(cpu.top_k(result.scores, k))
+        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
         report[name] = {"top": top, "invoke": result.times["invoke"]}
     return report
 

@@ -1,6 +1,7 @@
 """Delegates: libraries that run a model on another chip, such as the Edge TPU."""
 
 import collections
+import ctypes
 import importlib
 import os
 import re
@@ -62,8 +63,6 @@ def load_delegate(delegate, interpreter_class, runtime):
     Raises:
         ValueError: it cannot be loaded, with what is missing.
     """
-    import ctypes
-
     try:
         # Asked first: where it fails, the runtime prints a second exception.
         library = ctypes.CDLL(delegate.library)
@@ -106,8 +105,6 @@ def check_edgetpu(runtime):
 
 def check_edgetpu_library(runtime):
     """Checks that libedgetpu loads, and compares its version with the runtime's."""
-    import ctypes
-
     name = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu")
     try:
         library = ctypes.CDLL(name)

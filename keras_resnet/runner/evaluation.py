@@ -67,8 +67,8 @@ def evaluate(classifier, folder, messages, state):
         for name, index in classes
         for path in find_images([os.path.join(folder, name)], messages)
     }
-    labels = dict(enumerate(classifier.labels)) if classifier.labels else {}
-    names = labels or {index: name for name, index in classes}
+    folder_names = {index: name for name, index in classes}
+    names = dict(enumerate(classifier.labels or ())) or folder_names
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()

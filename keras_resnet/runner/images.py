@@ -110,7 +110,9 @@ def decode(file, classifier):
     except OSError as error:
         raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
     if image.format not in FORMATS:
-        raise ValueError(f"expected one of {', '.join(FORMATS)}, got {image.format}")
+        raise ValueError(
+            f"expected one of {', '.join(FORMATS)}, received {image.format}"
+        )
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
@@ -227,8 +229,8 @@ def prepare(image, classifier, box=None):
     new_size = (how.resize_size, new_longer)
     if size[0] > size[1]:
         new_size = new_size[::-1]
-    left = int(round((new_size[0] - width) / 2))
-    top = int(round((new_size[1] - height) / 2))
+    left = round((new_size[0] - width) / 2)
+    top = round((new_size[1] - height) / 2)
     crop = (left, top, left + width, top + height)
     if how.interpolation == "nearest":
         return np.array(image.resize(new_size, Image.NEAREST).crop(crop))

@@ -53,11 +53,6 @@ class Messages:
             print(start + line, file=sys.stderr, flush=True)
 
 
-def as_records(top):
-    """Turns predictions into the dicts of the JSON output."""
-    return [prediction._asdict() for prediction in top]
-
-
 def write_lines(text):
     """Prints whole lines at once: native code may end us between two writes."""
     sys.stdout.write(text + "\n")
@@ -66,8 +61,8 @@ def write_lines(text):
 
 def print_json(path, top, times):
     """Prints the result for one image as a line of JSON."""
-    record = {"file": path, "top": as_records(top), "milliseconds": times}
-    write_lines(json.dumps(record))
+    record = {"file": path, "top": [one._asdict() for one in top]}
+    write_lines(json.dumps(dict(record, milliseconds=times)))
 
 
 def print_rows(rows):

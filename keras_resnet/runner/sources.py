@@ -1,6 +1,7 @@
 """Sources of images: files, folders, patterns, a watched folder, a camera."""
 
 import contextlib
+import glob
 import importlib
 import itertools
 import os
@@ -28,8 +29,6 @@ def find_images(arguments, messages):
     found = []
     for argument in arguments:
         if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
-            import glob
-
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
                 messages.error(f"{argument}: no file matches")
@@ -46,15 +45,11 @@ def find_images_below(root, messages):
     found, visited, before = [], set(), messages.errors
     walk = os.walk(root, onerror=messages.error, followlinks=True)
     for folder, subfolders, names in walk:
-        try:
-            status = os.stat(folder)
-        except OSError as error:  # deleted in the meantime
-            messages.error(error)
-            continue
-        if (status.st_dev, status.st_ino) in visited:
+        real_folder = os.path.realpath(folder)
+        if real_folder in visited:
             del subfolders[:]
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(real_folder)
         found += [os.path.join(folder, name) for name in names if is_image(name)]
     if not found and messages.errors == before:
         suffixes = " ".join(SUFFIXES)

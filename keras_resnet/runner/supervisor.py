@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import sys
+import traceback
 
 from keras_resnet.runner.output import Messages
 
@@ -61,8 +62,6 @@ def run_and_exit(work, state):
     except SystemExit as leaving:  # --help
         code = leaving.code or 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = 1
     with contextlib.suppress(Exception):

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from keras_resnet.runner import command_line
-from tests.helpers.commands import run_python
+from tests.helpers.commands import one_error, run_python
 from tests.helpers.runner import (
     PEERS,
     RUNNER,
+    SHIPPED,
     assert_one_error,
     encoded,
     noise,
@@ -160,6 +161,17 @@ finally: assert not {"numpy", "PIL", "ai_edge_litert"} & set(sys.modules)
     result = run_alone("--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert f"    python3 {RUNNER} --model=resnet20.tflite photo.jpg" in result.stdout
+
+
+def test_the_installed_command_answers_as_the_file_does(pictures):
+    argv = [f"--model={SHIPPED}", pictures / "g.png", "--json"]
+    done = run_python("-m", "keras_resnet", "run", *argv)
+    file = run_alone(*argv)
+    assert (done.returncode, done.stderr) == (file.returncode, file.stderr) == (0, "")
+    tops = [json.loads(each.stdout)["top"] for each in (done, file)]
+    assert tops[0] == tops[1] and len(tops[0]) == 5
+    refused = run_python("-m", "keras_resnet", "run", "--frobnicate")
+    assert one_error(refused).startswith("error: unknown flag --frobnicate; known: ")
 
 
 def test_a_closed_or_full_output_is_no_traceback(models, pictures):

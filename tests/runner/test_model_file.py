@@ -5,12 +5,16 @@ import struct
 import textwrap
 
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
+from keras_resnet.edge.convert import metadata as desktop
 from keras_resnet.runner import Classifier, Preprocessing, UserError, model_file
 from tests.helpers.runner import (
     HEIGHT,
     LABELS,
+    PEERS,
     PREPROCESSING,
+    SHIPPED,
     WIDTH,
     assert_one_error,
     metadata,
@@ -176,6 +180,40 @@ def test_damaged_models_never_crash_the_process(models, tmp_path):
     result = run_beside_the_file(textwrap.dedent(script), *argv)
     assert (result.returncode, result.stderr) == (0, "")
     assert 10 < int(result.stdout) < 150
+
+
+def peers():
+    """Models of other people, if the development data are here."""
+    return sorted(map(str, PEERS.glob("*.tflite")))
+
+
+def test_both_readers_of_model_files_find_the_same(models, tmp_path):
+    """The reader for untrusted files, and the generated classes of the desktop."""
+    described = tmp_path / "described.tflite"
+    content = metadata([1, 20, 30], [2, 50, 60], [("mine.txt", 2, "")])
+    described.write_bytes(with_metadata(models["full"], content, mine__txt="a\nb\nc"))
+    paths = [*models.values(), str(SHIPPED), str(described), *peers()]
+    labelled = normalized = 0
+    for path in paths:
+        data = pathlib.Path(path).read_bytes()
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+        found = model_file.read_model(path)
+        assert found.operators == len(model.subgraphs[0].operators), path
+        custom = {code.customCode for code in model.operatorCodes} - {None}
+        assert found.custom_operators - {None} == {name.decode() for name in custom}
+        about = desktop.read(data)
+        names = [name for name in about.files if name.endswith(".txt")]
+        expected = about.files[names[0]] if names else None
+        assert found.labels == expected, path
+        assert found.preprocessing == about.files.get("preprocessing.json"), path
+        graph = (about.table.get("subgraph_metadata") or [{}])[0]
+        image = (graph.get("input_tensor_metadata") or [{}])[0]
+        steps = [unit["options"] for unit in image.get("process_units", ())]
+        assert [found.mean, found.std] == (
+            [tuple(steps[0]["mean"]), tuple(steps[0]["std"])] if steps else [None] * 2
+        ), path
+        labelled, normalized = labelled + bool(names), normalized + bool(steps)
+    assert labelled >= 3 and normalized >= 2
 
 
 def test_labels_are_the_file_that_the_metadata_names(models, tmp_path, capfd, pictures):
