@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classify images with a TensorFlow Lite model: one file, for the device.
+"""Classifies images with a TensorFlow Lite model: one file, for the device.
 
     python3 run_tflite.py --model=resnet20.tflite photo.jpg
     python3 run_tflite.py --model=resnet20.tflite --top_k=1 --json photos/ a.png
@@ -10,16 +10,15 @@
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
 
-It needs Python >= 3.7, numpy, Pillow and one of ai-edge-litert, tflite-runtime or
-tensorflow, and no other file than the model.
+The device needs this file, the model, Python 3.7 or newer, numpy, Pillow, and one of
+ai-edge-litert, tflite-runtime and tensorflow.
 
 Pixels
     The model receives raw RGB pixels: 0 to 255 for a uint8 or float input, pixel - 128
-    for an int8 input. Normalization is part of the model; for a float model, its TFLite
-    metadata may ask for (pixel - mean) / std. For a model without metadata, pass --mean
-    and --std on the scale of pixels, one number or three. For a quantized input, the
-    normalized pixels are quantized with the model's own scale and zero point. Scores
-    are dequantized in the same way.
+    for an int8 input. Normalization is part of the model, or its TFLite metadata ask
+    for it, if the input is float. For any other model, pass --mean and --std on the
+    scale of pixels; the input is then (pixel - mean) / std, quantized with the model's
+    own scale and zero point if it is not float. Scores are dequantized likewise.
 Resizing
     A model that was written by our export contains `preprocessing.json`, which says how
     to resize: the shorter side of the image becomes `resize_size`, then the centre is
@@ -2178,24 +2177,22 @@ def parse_arguments(argv, program):
     image = "image file, folder, pattern, or - for the standard input"
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
     add("--model", metavar="PATH", help="the .tflite file")
-    add("--top_k", default=5, help="how many classes to show (default: 5)", **number)
-    add("--threshold", default=0.0, type=float, help="lowest score to show (0)")
+    add("--top_k", default=5, help="show the N best classes (default: 5)", **number)
+    lowest = {"metavar": "SCORE", "type": float, "default": 0.0}
+    add("--threshold", help="hide classes with a lower score (default: 0)", **lowest)
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
-    add(
-        "--mean",
-        type=one_or_three,
-        help="subtracted from pixels: one number, or three (0)",
-    )
-    add("--std", type=one_or_three, help="divides the rest: one number, or three (1)")
+    values = {"metavar": "X or X,Y,Z", "type": one_or_three}
+    add("--mean", help="subtract X, or one per channel (default: 0)", **values)
+    add("--std", help="then divide by X, or one per channel (default: 1)", **values)
     add("--bgr", action="store_true", help="the model expects blue first")
     add("--delegate", default="auto", help="auto, none, edgetpu[:DEVICE] or a library")
     option = {"action": "append", "default": [], "type": key_and_value}
-    option["help"] = "option of the delegate; repeat it for more"
+    option["help"] = "pass an option to the delegate; may be repeated"
     add("--delegate_options", metavar="KEY=VALUE", **option)
-    add("--annotate", metavar="OUT_DIR", help="write images with their labels there")
-    add("--version", action="store_true", help="print all versions and exit")
+    add("--annotate", metavar="OUT_DIR", help="write the images with labels on them")
+    add("--version", action="store_true", help="print the versions in use and exit")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--json", action="store_true", help="print JSON, one object per line")
     add("--csv", action="store_true", help="print CSV, one row per class")
