@@ -1,101 +1,117 @@
-"""Mixing, erasing and the policies against what their definitions say."""
+"""Mixing and erasing against what their papers say."""
 
 import dataclasses
 
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import loop, recipes
-from keras_resnet.training.data import augmentation, policies, sources
+from keras_resnet.training.data import augmentation, sources
 from keras_resnet.training.distribute import strategies
+from tests.helpers.distributions import draw, same_distribution, share_is
 
-RECIPE = recipes.RECIPES["cifar"]
-WHITE, BLACK = np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)
+RECIPE = dataclasses.replace(recipes.RECIPES["cifar"], augmentation="pad_crop")
 
 
-def seeds(number):
-    return [tf.constant([7, n], tf.int64) for n in range(number)]
+def pairs(size=32, **changes):
+    """Mixes white, the first class, and black, the second one, many times."""
+    recipe = dataclasses.replace(RECIPE, **changes)
+    shape = (2, size, size, 1)
+    images = tf.constant(np.broadcast_to([[[[255]]], [[[0]]]], shape), tf.uint8)
+    return draw(lambda seed: augmentation.mix(recipe, images, tf.eye(2), seed))
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_targets_are_mixed_as_the_pixels_are(kind):
     """The white share of an image is the share of the white class in its target."""
-    recipe = dataclasses.replace(RECIPE, **{kind: 1.0})
-    shares = []
-    for seed in seeds(40):
-        pixels, targets = augmentation.mix(
-            recipe, tf.stack([WHITE, BLACK]), tf.eye(2), seed
-        )
-        white = pixels.numpy().mean((1, 2, 3)) / 255
-        np.testing.assert_allclose(white, targets[:, 0], atol=1 / 510 + 1e-6)
-        np.testing.assert_allclose(np.sum(targets, 1), 1, atol=1e-6)
-        if kind == "cutmix":
-            assert set(np.unique(pixels)) <= {0, 255}
-        shares.append(white[0])
-    # The beta distribution of (1, 1) is uniform; boxes are clipped at the border.
-    assert np.std(shares) > 0.2 and 0.35 < np.mean(shares) < 0.8
+    pixels, targets = pairs(**{kind: 1.0})
+    white = pixels.mean((2, 3, 4)) / 255
+    np.testing.assert_allclose(white, targets[..., 0], atol=1 / 510 + 1e-6)
+    np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(targets[:, 0], targets[:, 1, ::-1])  # of both alike
+    if kind == "cutmix":
+        assert set(np.unique(pixels)) == {0, 255}
 
 
-def test_mixup_and_cutmix_take_turns():
-    recipe = dataclasses.replace(RECIPE, mixup=1.0, cutmix=1.0)
-    pairs = [
-        augmentation.mix(recipe, tf.stack([WHITE, BLACK]), tf.eye(2), seed)[0]
-        for seed in seeds(40)
-    ]
-    boxes = sum(set(np.unique(pair)) <= {0, 255} for pair in pairs)
-    assert 10 < boxes < 30
+def beta(alpha):
+    """Both papers draw lambda, the share of an image, from Beta(alpha, alpha)."""
+    return np.random.default_rng(0).beta(alpha, alpha, 100_000).astype(np.float32)
 
 
-def test_erasing_blanks_a_box_of_the_mean_colour():
-    recipe = dataclasses.replace(RECIPE, random_erasing=0.5, augmentation="pad_crop")
-    preprocessing = Preprocessing((32, 32), (200.0, 100.0, 50.0))
-    image = tf.fill((32, 32, 3), tf.constant(7, tf.uint8))
-    shares = []
-    for seed in seeds(60):
-        erased = augmentation.augment(recipe, preprocessing, image, seed).numpy()
-        inside = (erased == (200, 100, 50)).all(-1)
-        rows, columns = inside.any(1), inside.any(0)
-        assert inside.sum() == rows.sum() * columns.sum()  # one box
-        shares.append(inside.mean())
-    assert 15 < np.count_nonzero(shares) < 45
-    assert 0.01 < min(filter(None, shares)) and max(shares) < 0.36
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 1.0])
+def test_mixup_shares_are_beta_distributed(alpha):
+    _, targets = pairs(mixup=alpha)
+    assert same_distribution(targets[:, 0, 0], beta(alpha))
 
 
-@pytest.mark.parametrize("name", policies.POLICIES)
-def test_a_policy_is_a_pure_function_of_its_seed(name):
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype(np.uint8)
-    image = tf.constant(pixels)
-    eager = [policies.apply(name, image, seed).numpy() for seed in seeds(20)]
-    in_graph = tf.data.Dataset.from_tensor_slices(seeds(20)).map(
-        lambda seed: policies.apply(name, image, seed)
-    )
-    np.testing.assert_array_equal(eager, list(in_graph.as_numpy_iterator()))
-    changed = [not np.array_equal(one, pixels) for one in eager]
-    assert 10 <= sum(changed) < 20  # some draw nothing to do
-    assert eager[0].shape == (48, 48, 3) and eager[0].dtype == np.uint8
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_boxes_have_the_published_sizes(alpha):
+    """Yun et al.: sides of sqrt(1 - lambda), the centre anywhere, clipped."""
+    rng = np.random.default_rng(1)
+    side, area = np.sqrt(1 - beta(alpha)), 1
+    for _ in ("height", "width"):
+        centre = rng.uniform(0, 1, len(side))
+        area *= np.minimum(centre + side / 2, 1) - np.maximum(centre - side / 2, 0)
+    _, targets = pairs(size=200, cutmix=alpha)
+    assert same_distribution(targets[:, 0, 0], 1 - area)
 
 
-def test_every_operation_of_the_policies_works_at_every_level():
-    ramp = np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
-    image = PIL.Image.fromarray(ramp)
-    for amounts in (policies._RAND_AUGMENT, policies._TRIVIAL_AUGMENT):
-        for name, amount in amounts.items():
-            for level in (0, 0.5, 1):
-                result = policies._OPERATIONS[name](image, amount(level, 64))
-                assert result.size == (64, 64) and result.mode == "RGB"
-                if level == 0 and name in policies._SIGNED:
-                    np.testing.assert_array_equal(result, ramp)
+def test_cutmix_boxes_are_anywhere():
+    """Boxes of sides s, 1/2 in the mean of s * s: a corner is in those within s / 2."""
+    pixels, _ = pairs(size=64, cutmix=1.0)
+    box = pixels[:, 0, :, :, 0] == 0
+    assert (box.sum((1, 2)) == box.any(1).sum(1) * box.any(2).sum(1)).all()
+    covered = box.mean(0)[[[0], [32], [63]], [0, 32, 63]]
+    expected = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 8
+    np.testing.assert_allclose(covered, expected, atol=0.05)
 
 
-def test_solarize_add_brightens_the_dark_half():
-    image = PIL.Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
-    added = policies._OPERATIONS["solarize_add"](image.convert("RGB"), 100)
-    expected = [v + 100 if v < 128 else v for v in range(256)]
-    np.testing.assert_array_equal(np.asarray(added)[..., 0].ravel(), expected)
+def test_mixup_and_cutmix_are_equally_likely():
+    pixels, _ = pairs(mixup=1.0, cutmix=1.0)
+    assert share_is(((pixels == 0) | (pixels == 255)).all((1, 2, 3, 4)), 0.5)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_boxes_are_erased_as_often_as_the_recipe_says(probability):
+    erased = erase(probability)
+    assert share_is(erased.any((1, 2)), probability)
+
+
+def erase(probability, size=64):
+    """Returns for many seeds which pixels have the mean colour."""
+    recipe = dataclasses.replace(RECIPE, random_erasing=probability)
+    preprocessing = Preprocessing((size, size), (200.0, 100.0, 50.0))
+    # Padding is black, and no pixel of the image is.
+    image = tf.fill((size, size, 3), tf.constant(7, tf.uint8))
+    images = draw(lambda seed: augmentation.augment(recipe, preprocessing, image, seed))
+    erased = (images == (200, 100, 50)).all(-1)
+    assert np.isin(images[~erased], (0, 7)).all()
+    return erased
+
+
+def test_erased_boxes_have_the_published_areas_and_shapes():
+    """Zhong et al., as in torchvision: area 2% to 33%, aspect ratio 0.3 to 3.3."""
+    erased = erase(1.0)
+    heights, widths = erased.any(2).sum(1), erased.any(1).sum(1)
+    assert (erased.sum((1, 2)) == heights * widths).all()  # one box
+    areas = heights * widths / 64**2
+    assert same_distribution(areas, stats.uniform(0.02, 0.33 - 0.02).cdf)
+    assert 0.015 < areas.min() < 0.03 and 0.30 < areas.max() < 0.34
+    # In a large box the ratio is limited by the image, in a small one by whole pixels.
+    middle = (areas > 0.05) & (areas < 0.28)
+    ratios = np.log(heights / widths)[middle]
+    limit = np.log(3.3)
+    assert same_distribution(ratios, stats.uniform(-limit, 2 * limit).cdf)
+    for axis, extents in ((2, heights), (1, widths)):
+        start = erased.any(axis).argmax(1)
+        room = 64 - extents
+        assert (start <= room).all()
+        place = (start + 0.5) / (room + 1)
+        assert same_distribution(place[room > 20], stats.uniform.cdf)
 
 
 def test_mixing_wants_pairs_for_every_replica():

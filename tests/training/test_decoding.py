@@ -1,0 +1,177 @@
+"""Photographs in training and on the device: the same pixels, the same answers."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_resnet.edge.convert import metadata
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner import Classifier
+from keras_resnet.runner.images import read_image
+from keras_resnet.runner.pipeline import classify, load_pixels
+from keras_resnet.training.data import decoding
+from tests.helpers.commands import ROOT
+from tests.helpers.datasets import SMALL, as_file, photographs
+
+
+@pytest.fixture(scope="module", params=["made", "imagenet"])
+def files(request):
+    """JPEGs: ours, and where they are at hand a hundred of ImageNet's."""
+    if request.param == "made":
+        return photographs()
+    folder = request.getfixturevalue("shared_data") / "imagenet_sample" / "val"
+    files = [path.read_bytes() for path in sorted(folder.glob("*/*.JPEG"))]
+    assert len(files) == 100
+    return files
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_photographs_are_turned_upright_as_on_the_device(file_format):
+    scene = np.zeros((6 * 8, 9 * 8, 3), np.uint8)
+    scene[:24, :24] = 255
+    scene[:8, 40:] = 90
+    files = []
+    for orientation in range(10):  # 0 and 9 mean nothing
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        Image.fromarray(scene).save(file, file_format, exif=exif, quality=95)
+        files.append(file.getvalue())
+    turned = set()
+    for file, image in zip(
+        files,
+        tf.data.Dataset.from_tensor_slices(files).map(decoding.decode),
+        strict=True,
+    ):
+        device = np.asarray(read_image(io.BytesIO(file)).image, np.int32)
+        assert image.shape == device.shape
+        assert np.abs(np.int32(image) - device).max() <= (
+            2 if file_format == "JPEG" else 0
+        )
+        turned.add(image.numpy().tobytes())
+    assert len(turned) == 8
+
+
+def as_pil_does(image, preprocessing):
+    """The definition in `Preprocessing`, written with PIL."""
+    width, height = image.size
+    size, shorter = preprocessing.resize_size, min(width, height)
+    method = getattr(Image.Resampling, preprocessing.interpolation.upper())
+    image = image.resize((width * size // shorter, height * size // shorter), method)
+    crop_height, crop_width = preprocessing.input_size
+    left = int(round((image.width - crop_width) / 2))
+    top = int(round((image.height - crop_height) / 2))
+    return np.asarray(image.crop((left, top, left + crop_width, top + crop_height)))
+
+
+def in_training(files, preprocessing):
+    """Returns what training and evaluation make of files, uint8 arrays."""
+    pixels = tf.data.Dataset.from_tensor_slices(files).map(
+        lambda file: decoding.resize_and_crop(decoding.decode(file), preprocessing)
+    )
+    return pixels.as_numpy_iterator()
+
+
+def test_photographs_are_decoded_and_resized_as_on_the_device(files):
+    """To a mean difference below a hundredth of a level of 255, on each of them."""
+    preprocessing = Preprocessing((224, 224), crop_fraction=0.875)
+    for file, image in zip(files, in_training(files, preprocessing), strict=True):
+        device = as_pil_does(read_image(io.BytesIO(file)).image, preprocessing)
+        assert np.abs(np.int32(image) - device).mean() < 0.01
+
+
+def on_the_device(files, classifier, folder):
+    """Returns the pixels that the device's runner feeds to a model."""
+    path = folder / "photograph.jpg"
+    for file in files:
+        path.write_bytes(file)
+        pixels, *_ = load_pixels(str(path), classifier)
+        yield pixels
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet14", "resnet20"])
+def test_photographs_have_the_same_top1_in_training_and_on_the_device(
+    name, files, tmp_path
+):
+    """Large JPEGs are decoded at a fraction of their size on the device."""
+    classifier = Classifier(str(ROOT / "models" / f"{name}.cifar10.int8.tflite"))
+    same, decided, differences = [], [], []
+    for pixels, image in zip(
+        on_the_device(files, classifier, tmp_path),
+        in_training(files, SMALL),
+        strict=True,
+    ):
+        differences.append(np.abs(pixels.astype(int) - image).mean())
+        device, training = classifier.scores(pixels), classifier.scores(image)
+        same.append(device.argmax() == training.argmax())
+        second, first = np.sort(training)[-2:]
+        decided.append(first - second > 0.3)
+    assert np.mean(differences) < 0.05 and np.max(differences) < 0.5
+    # Ours are cut out of two scenes, with many near ties.
+    assert np.mean(np.array(same)[decided] if len(files) < 100 else same) >= 0.99
+    assert sum(decided) >= 5
+
+
+def test_a_trained_network_sees_the_same_in_training_and_on_the_device(
+    shared_data, tmp_path
+):
+    """MobileNet v1 0.25, an int8 file: one in ten of its answers is nearly a tie."""
+    preprocessing = Preprocessing((128, 128), crop_fraction=0.875)
+    peer = shared_data / "peers" / "mobilenet_v1_0.25_128_quant.tflite"
+    about = metadata.About("MobileNet")
+    content = metadata.with_metadata(peer.read_bytes(), None, preprocessing, about)
+    file = tmp_path / "mobilenet.tflite"
+    file.write_bytes(content)
+    classifier = Classifier(str(file))
+    assert classifier.preprocessing.resize_size == preprocessing.resize_size
+    paths = sorted((shared_data / "imagenet_sample" / "val").glob("*/*.JPEG"))
+    files = tf.data.Dataset.from_tensor_slices([path.read_bytes() for path in paths])
+    in_training = files.map(
+        lambda file: decoding.resize_and_crop(decoding.decode(file), preprocessing)
+    )
+    decided = 0
+    for path, image in zip(paths, in_training.as_numpy_iterator(), strict=True):
+        expected = classifier.scores(image)
+        actual = classify(str(path), classifier).scores
+        second, first = np.sort(expected)[-2:]
+        if first - second > 0.03:
+            decided += 1
+            assert actual.argmax() == expected.argmax(), path
+        assert expected[actual.argmax()] >= first - 0.03, path
+    assert decided > 70
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_leaves_the_image_as_it_is():
+    scene = np.full((6, 9, 3), 70, np.uint8)
+    for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0junk" * 9):
+        file = io.BytesIO()
+        Image.fromarray(scene).save(file, "JPEG", exif=exif)
+        assert decoding.decode(file.getvalue()).shape == (6, 9, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_evaluation_resizes_and_crops_as_pil_does(files, interpolation):
+    preprocessing = Preprocessing(
+        (224, 224), crop_fraction=0.875, interpolation=interpolation
+    )
+    for file in files[:8]:
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        ours = decoding.resize_and_crop(np.asarray(image), preprocessing)
+        theirs = as_pil_does(image, preprocessing)
+        difference = np.abs(ours.numpy().astype(int) - theirs)
+        assert difference.mean() < 0.25
+        # PIL rounds and clips after each of its two passes. Where the kernel is
+        # never negative that moves a pixel by one level at most.
+        assert interpolation != "bilinear" or difference.max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_exif_is_seen_where_there_is_any(file_format, orientation):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    file = as_file(pixels, file_format, orientation=orientation)
+    assert bool(decoding.has_exif(file)) == bool(orientation)
