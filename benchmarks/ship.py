@@ -1,4 +1,4 @@
-r"""Puts a trained CIFAR network into the package: weights, card, registry, README.
+r"""Puts a trained CIFAR network into the package: weights, card, registry, docs.
 
     python -m benchmarks.ship --model_dir=runs/resnet8-cifar10 \
         --hardware="two cores of an AMD EPYC (Zen 5)"
@@ -7,11 +7,11 @@ The folder is an ended run of training/train.py, with an int8 export of
 edge/export.py inside (after training/qat.py or without). Writes
 
     keras_resnet/weights/pretrained/MODEL.cifar10.weights.h5   kernels in float16
-    keras_resnet/weights/pretrained/MODEL.cifar10.json         how it came about: its card
-    models/MODEL.cifar10.int8.tflite                   for the device; not in the wheel
+    keras_resnet/weights/pretrained/MODEL.cifar10.json         its card: how it was made
+    models/MODEL.cifar10.int8.tflite           for the device; not in the wheel
 
-and the row of the file in keras_resnet/weights/weights.tsv and in the README. The accuracies
-are measured here, on the test split, with the files that are written.
+and the row of the file in keras_resnet/weights/weights.tsv and in docs/weights.md. The
+accuracies are measured here, on the test split, with the files that are written.
 """
 
 import csv
@@ -21,11 +21,18 @@ import pathlib
 import sys
 import tempfile
 
+import h5py
+import numpy as np
 from absl import flags
 
-from keras_resnet import console
+import keras_resnet
+from keras_resnet import console, files
 from keras_resnet.commands import app
+from keras_resnet.commands.models import table
+from keras_resnet.edge.convert import metadata
+from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.weights import formats, registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -84,10 +91,7 @@ def ship(run, tflite, data_dir, hardware):
         UserError: the run has not ended, is of another kind of network, or the
             export is of other weights. Nothing is written.
     """
-    import keras_resnet.__main__ as zoo
-    from keras_resnet import files
     from keras_resnet.training.data import sources
-    from keras_resnet.weights import registry
 
     config, metrics, history = _read_run(run)
     model, preprocessing = _model_of(run, config)
@@ -103,8 +107,9 @@ def ship(run, tflite, data_dir, hardware):
     examples = trained_on // batch_size * batch_size  # in an epoch
 
     package = registry.PACKAGE
+    root = package.parents[1]
     weights = package / registry.SHIPPED / f"{name}.weights.h5"
-    device = package.parent / "models" / f"{name}.int8.tflite"
+    device = root / "models" / f"{name}.int8.tflite"
     with tempfile.TemporaryDirectory() as folder:
         exported = pathlib.Path(folder) / device.name
         exported.write_bytes(licensed(content, config["labels"], preprocessing))
@@ -115,13 +120,13 @@ def ship(run, tflite, data_dir, hardware):
             "licence": LICENCE,
             "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
             "float": {
-                **_described(stored, weights.relative_to(package.parent)),
+                **_described(stored, weights.relative_to(root)),
                 "accuracy": accuracy(
                     _float_scores(model, stored, preprocessing, images), labels
                 ),
             },
             "int8": {
-                **_described(exported, device.relative_to(package.parent)),
+                **_described(exported, device.relative_to(root)),
                 "accuracy": accuracy(int8_scores(exported, images), labels),
             },
             "training": _training(
@@ -132,9 +137,10 @@ def ship(run, tflite, data_dir, hardware):
             with files.replacing(path) as temporary:
                 pathlib.Path(temporary).write_bytes(new.read_bytes())
     files.write_json(weights.parent / f"{name}.json", card)
-    _register(package / "weights.tsv", model.name, card)
+    source = weights.relative_to(package).as_posix()
+    _register(package / "weights.tsv", model.name, source, card)
     registry.weight_files.cache_clear()
-    _show_in_readme(package.parent / "README.md", zoo.table())
+    _show_in_docs(root / "docs" / "weights.md", table())
     return card
 
 
@@ -159,7 +165,6 @@ def _model_of(run, config):
 
     from keras_resnet import models
     from keras_resnet.preprocessing import Preprocessing, classes
-    from keras_resnet.training import loop
     from keras_resnet.training.runs import folder as run_folder
 
     trained, preprocessing = run_folder.load_model(run, config)
@@ -175,7 +180,7 @@ def _model_of(run, config):
     if missing:
         raise UserError(f"{run} cannot be shipped: it must be {', '.join(missing)}")
     keras.config.set_dtype_policy("float32")
-    model = loop.build_model(name, weights=None)
+    model = models.create_model(name, weights=None)
     model.set_weights(trained.get_weights())
     return model, preprocessing
 
@@ -189,9 +194,6 @@ def _export_in(run):
 
 def _export_of(run, tflite, config):
     """Returns the bytes of an export of this run, and the report beside it."""
-    from keras_resnet import files
-    from keras_resnet.edge.convert import metadata
-
     content = tflite.read_bytes()
     try:
         found = metadata.read(content)
@@ -215,8 +217,6 @@ def _export_of(run, tflite, config):
 
 def arrays(split, preprocessing):
     """Returns the images of a split, as raw pixels, and their labels."""
-    import numpy as np
-
     from keras_resnet.training.data import batching
 
     pairs = batching.images(split, preprocessing).as_numpy_iterator()
@@ -237,7 +237,6 @@ def write_weights(model, path):
         model: a `keras.Model` in float32.
         path: the file, which ends in .weights.h5.
     """
-    import h5py
 
     def copy(name, item):
         if isinstance(item, h5py.Group):
@@ -259,18 +258,12 @@ def write_weights(model, path):
 
 def _float_scores(model, path, preprocessing, images):
     """Returns the scores of the weights in the file, not of those in training."""
-    from keras_resnet import convert
-
-    convert.load(model, path)
+    formats.load(model, path)
     return model.predict(preprocessing.normalize(images), batch_size=100, verbose=0)
 
 
 def int8_scores(path, images):
     """Returns what the device's runner makes of raw images, one row for each."""
-    import numpy as np
-
-    from keras_resnet.runner import Classifier
-
     classifier = Classifier(path)
     return np.stack([classifier.scores(image) for image in images])
 
@@ -301,8 +294,6 @@ def standard_error(share, count):
 
 
 def _described(path, destination):
-    from keras_resnet import files
-
     return {
         "file": destination.as_posix(),
         "bytes": path.stat().st_size,
@@ -318,8 +309,6 @@ def licensed(content, labels, preprocessing):
         labels: names of its classes.
         preprocessing: what its model expects.
     """
-    from keras_resnet.edge.convert import metadata
-
     about = dataclasses.replace(metadata.read(content).about, license=LICENCE)
     return metadata.with_metadata(content, labels, preprocessing, about)
 
@@ -377,11 +366,8 @@ def _portable(value, runs):
     return f"runs/{path.relative_to(runs).as_posix()}" if inside else path.name
 
 
-def _register(table, model, card):
+def _register(registered, model, source, card):
     """Writes the row of a file into the registry, in the place of an older one."""
-    import keras_resnet
-    from keras_resnet import files
-
     found = card["float"]["accuracy"]
     percent = [f"{100 * found[key]:.2f}" for key in ("top1", "top5")]
     row = {
@@ -394,23 +380,19 @@ def _register(table, model, card):
         "interpolation": "bilinear",
         "evaluations": ":".join(["32", "1.0", *percent]),
         "digest": card["float"]["sha256"],
-        "source": card["float"]["file"].partition("/")[2],
+        "source": source,
     }
-    header, *lines = table.read_text(encoding="utf-8").splitlines()
+    header, *lines = registered.read_text(encoding="utf-8").splitlines()
     lines = [line for line in lines if line.split("\t")[:2] != [model, TAG]]
     lines.append("\t".join(row[column] for column in header.split("\t")))
     order = keras_resnet.list_models()
     lines.sort(key=lambda line: order.index(line.partition("\t")[0]))
-    files.write_text(table, "\n".join([header, *lines]) + "\n")
+    files.write_text(registered, "\n".join([header, *lines]) + "\n")
 
 
-def _show_in_readme(readme, table):
-    from keras_resnet import files
-
-    text = readme.read_text(encoding="utf-8")
-    before, start, rest = text.partition("<!-- zoo: python -m keras_resnet -->\n")
-    _, end, after = rest.partition("<!-- /zoo -->")
-    files.write_text(readme, f"{before}{start}{table}\n{end}{after}")
+def _show_in_docs(page, rows):
+    before = page.read_text(encoding="utf-8").partition("| Model |")[0]
+    files.write_text(page, f"{before}{rows}\n")
 
 
 if __name__ == "__main__":

@@ -115,9 +115,10 @@ def _zoo(task):
     import keras_resnet
 
     keras.config.set_dtype_policy(task.precision)
-    build = getattr(keras_resnet, task.model.replace("resnet", "ResNet"))
     shape = (task.size, task.size, 3)
-    return build(weights=None, input_shape=shape, classes=task.classes)
+    return keras_resnet.create_model(
+        task.model, weights=None, input_shape=shape, classes=task.classes
+    )
 
 
 def _parameters(model):

@@ -411,7 +411,7 @@ def feature_maps(model):
             "`model` must be one of this zoo, not a model around one. "
             f"Received: {model.name!r}"
         )
-    return keras.Model(model.inputs, ends, name=f"{model.name}_feature_maps")
+    return keras.Model(model.input, ends, name=f"{model.name}_feature_maps")
 
 
 def create_model(name, **arguments):

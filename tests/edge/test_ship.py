@@ -19,8 +19,8 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, sources
 from keras_resnet.weights import registry
 from tests.conftest import SMALL
-from tests.helpers.commands import ROOT, one_error, run_command
-from tests.zoo.test_pretrained import copy_project, in_the_place_of_ours
+from tests.helpers.commands import one_error, run_command
+from tests.helpers.project_copy import copy_project, in_the_place_of_ours
 
 NAME = "resnet8.cifar10"
 LABELS = tuple(name for _, name in classes("cifar10"))
@@ -29,6 +29,11 @@ LABELS = tuple(name for _, name in classes("cifar10"))
 def shipped():
     files = [e for tags in registry.weight_files().values() for e in tags.values()]
     return [entry for entry in files if entry.shipped]
+
+
+def root():
+    """The project whose registry is in use: this one or a copy."""
+    return registry.PACKAGE.parents[1]
 
 
 def card_of(entry):
@@ -49,14 +54,14 @@ def check_files(entry):
     assert card["name"] == entry.name
     assert card["licence"] == entry.licence
     for kind in ("float", "int8"):
-        content = (registry.PACKAGE.parent / card[kind]["file"]).read_bytes()
+        content = (root() / card[kind]["file"]).read_bytes()
         assert card[kind]["sha256"] == hashlib.sha256(content).hexdigest()
         assert card[kind]["bytes"] == len(content)
         found = card[kind]["accuracy"]
         error = math.sqrt(found["top1"] * (1 - found["top1"]) / found["images"])
         assert found["standard_error"] == pytest.approx(error)
     assert entry.digest == card["float"]["sha256"]
-    assert f"keras_resnet/{entry.source}" == card["float"]["file"]
+    assert f"keras_resnet/weights/{entry.source}" == card["float"]["file"]
     for key in ("top1", "top5"):
         expected = round(100 * card["float"]["accuracy"][key], 2)
         assert getattr(entry.evaluations[0], key) == expected
@@ -64,7 +69,7 @@ def check_files(entry):
     assert training["settings"]["model"] == entry.model
     assert len(training["history"]) == 1 + training["recipe"]["epochs"]
     assert training["seconds"] > 0 and training["hardware"]
-    device = (registry.PACKAGE.parent / card["int8"]["file"]).read_bytes()
+    device = (root() / card["int8"]["file"]).read_bytes()
     assert metadata.read(device).about.license == card["licence"]
     for text in strings_in(card):
         assert not text.startswith("/") and "=/" not in text, text
@@ -76,12 +81,12 @@ def check_accuracy(entry, split):
     pairs = batching.images(split, entry.preprocessing).take(ship.FIRST)
     pairs = list(pairs.as_numpy_iterator())
     images, labels = (np.stack(column) for column in zip(*pairs, strict=True))
-    build = getattr(keras_resnet, entry.model.replace("resnet", "ResNet"))
+    model = keras_resnet.create_model(entry.model)
     x = entry.preprocessing.normalize(images)
-    classifier = Classifier(str(registry.PACKAGE.parent / card["int8"]["file"]))
+    classifier = Classifier(str(root() / card["int8"]["file"]))
     assert classifier.labels == list(LABELS)
     for kind, scores in (
-        ("float", build().predict(x, verbose=0)),
+        ("float", model.predict(x, verbose=0)),
         ("int8", np.stack([classifier.scores(image) for image in images])),
     ):
         found = card[kind]["accuracy"]
@@ -111,9 +116,9 @@ def test_the_shipped_weights_are_small():
 
 def test_nothing_lies_there_unregistered():
     names = {entry.name for entry in shipped()}
-    found = {path.name for path in (ROOT / "keras_resnet" / "pretrained").glob("*")}
+    found = {path.name for path in (registry.PACKAGE / "pretrained").glob("*")}
     assert found == {f"{n}.{kind}" for n in names for kind in ("json", "weights.h5")}
-    found = {path.name for path in (ROOT / "models").glob("*")}
+    found = {path.name for path in (root() / "models").glob("*")}
     assert found == {f"{name}.int8.tflite" for name in names}
 
 
@@ -175,11 +180,11 @@ def test_what_is_shipped_passes_these_tests(stand_in, digits, package):
         "--cpu_replicas=2 --epochs=1 --learning_rate=0.001",
         "python edge/export.py --model_dir=runs/resnet8-cifar10 --quantize=qat",
     ]
-    readme = (package.parent / "README.md").read_text()
+    page = (root() / "docs" / "weights.md").read_text()
     accuracy = f"{100 * card['float']['accuracy']['top1']:.2f}".rstrip("0").rstrip(".")
-    assert f"| cifar10 (default) | - | {accuracy} (32 px) | apache-2.0 |" in readme
-    assert readme.count("| resnet8 |") == 1
-    for path in (*package.glob("pretrained/*"), *package.parent.glob("models/*")):
+    assert f"| cifar10 (default) | - | {accuracy} (32 px) | apache-2.0 |" in page
+    assert page.count("| resnet8 |") == 1
+    for path in (*package.glob("pretrained/*"), *root().glob("models/*")):
         assert str(stand_in.parent).encode() not in path.read_bytes(), path
     # These tests would notice other weights, and other figures.
     path = package / "pretrained" / f"{NAME}.json"
@@ -193,7 +198,7 @@ def test_what_is_shipped_passes_these_tests(stand_in, digits, package):
 
 def test_shipping_again_changes_nothing(stand_in, digits, package):
     def everything():
-        paths = [path for path in package.parent.rglob("*") if path.is_file()]
+        paths = [path for path in root().rglob("*") if path.is_file()]
         return {path: path.read_bytes() for path in paths}
 
     before = everything()
@@ -227,10 +232,10 @@ def test_only_kernels_lose_digits_and_keras_reads_the_file(tmp_path):
 
 
 def refuses(run, message, package, **arguments):
-    before = sorted(package.parent.rglob("*"))
+    before = sorted(root().rglob("*"))
     with pytest.raises(UserError, match=message):
         ship.ship(run, arguments.get("tflite"), None, "two cores")
-    assert sorted(package.parent.rglob("*")) == before
+    assert sorted(root().rglob("*")) == before
 
 
 def test_what_must_not_ship_is_refused(stand_in, digits_run, digits, package, tmp_path):

@@ -11,7 +11,7 @@ from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.images import read_image
-from keras_resnet.runner.pipeline import classify, load_pixels
+from keras_resnet.runner.pipeline import load_pixels
 from keras_resnet.training.data import decoding
 from tests.helpers.commands import ROOT
 from tests.helpers.datasets import SMALL, as_file, photographs
@@ -135,7 +135,7 @@ def test_a_trained_network_sees_the_same_in_training_and_on_the_device(
     decided = 0
     for path, image in zip(paths, in_training.as_numpy_iterator(), strict=True):
         expected = classifier.scores(image)
-        actual = classify(str(path), classifier).scores
+        actual = classifier.scores(load_pixels(str(path), classifier)[0])
         second, first = np.sort(expected)[-2:]
         if first - second > 0.03:
             decided += 1

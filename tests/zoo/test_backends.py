@@ -1,29 +1,14 @@
 """The same weights give the same logits on every backend of Keras."""
 
-import importlib.util
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import keras_resnet
 from tests.helpers import oracles
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-BACKENDS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"needs {name}"
-        ),
-    )
-    for name in ("tensorflow", "jax", "torch")
-]
+from tests.helpers.backends import BACKENDS, run
+from tests.helpers.commands import ROOT, run_python
 
 PREDICT = """
 import sys
@@ -32,7 +17,7 @@ import numpy as np
 
 data_format, model, weights, images, output = sys.argv[1:]
 keras.config.set_image_data_format(data_format)
-model = getattr(keras_resnet, model)(weights=weights, classifier_activation=None)
+model = keras_resnet.create_model(model, weights=weights, classifier_activation=None)
 images = np.load(images)
 if data_format == "channels_first":
     images = images.transpose(0, 3, 1, 2)
@@ -41,32 +26,16 @@ print("tensorflow" in sys.modules)
 """
 
 
-def run(script, backend, *arguments, python_path=ROOT):
-    environment = os.environ | {
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(python_path),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split()
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Weights and images on disk, and the logits of this process's backend."""
     directory = tmp_path_factory.mktemp("backends")
     np.save(directory / "images.npy", oracles.images())
     expected = {}
-    for name in ("ResNet18", "ResNet50"):
+    for name in ("resnet18", "resnet50"):
         path = directory / f"{name}.safetensors"
-        model = getattr(keras_resnet, name)(
-            weights=None, classifier_activation=None, stride_on="3x3"
+        model = keras_resnet.create_model(
+            name, weights=None, classifier_activation=None, stride_on="3x3"
         )
         oracles.randomize(model, seed=1)
         oracles.write_safetensors(oracles.torch_state(model), path)
@@ -75,7 +44,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_logits_are_the_same_on_every_backend(files, backend, name):
     directory, expected = files
@@ -141,15 +110,10 @@ def test_training_steps_run_where_there_is_no_tensorflow(contender, tmp_path):
     pytest.importorskip(needed)
     for name in ("tensorflow", "tf_keras"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')")
-    done = subprocess.run(
-        [
-            *(sys.executable, ROOT / "benchmarks" / "train_step.py"),
-            f"--contenders={contender}",
-            *("--model=resnet8", "--batch_size=8", "--rounds=1", "--steps=2"),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    done = run_python(
+        *("-m", "benchmarks.train_step", f"--contenders={contender}"),
+        *("--model=resnet8", "--batch_size=8", "--rounds=1", "--steps=2"),
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
     )
     assert done.returncode == 0, done.stderr
     found = re.findall(rf"{contender} +([\d,]+) parameters", done.stdout)

@@ -22,8 +22,8 @@ DEPTHS = [18, 50] + [
 ]
 
 
-def builder(depth):
-    return getattr(keras_resnet, f"ResNet{depth}")
+def build(depth, **arguments):
+    return keras_resnet.create_model(f"resnet{depth}", **arguments)
 
 
 def predict(model, pixels):
@@ -84,7 +84,9 @@ def test_deeper_keras_applications_files_give_the_same_logits(tmp_path, depth):
     )
     randomize(theirs, seed=depth)
     oracles.write_keras2_h5(theirs, tmp_path / "weights.h5")
-    ours = builder(depth)(weights=tmp_path / "weights.h5", classifier_activation=None)
+    ours = keras_resnet.create_model(
+        f"resnet{depth}", weights=tmp_path / "weights.h5", classifier_activation=None
+    )
     difference = relative_difference(predict(ours, images()), predict(theirs, images()))
     assert difference <= 1e-5
 
@@ -129,13 +131,16 @@ def test_torch_file_gives_the_same_logits(tmp_path, depth):
     net = torch_resnet.random_resnet(depth)
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     expected = torch_resnet.logits(net, images())
-    ours = builder(depth)(
-        weights=tmp_path / "model.safetensors", classifier_activation=None
+    ours = keras_resnet.create_model(
+        f"resnet{depth}",
+        weights=tmp_path / "model.safetensors",
+        classifier_activation=None,
     )
     tolerance = 1e-5 if keras.backend.backend() == "tensorflow" else 1e-4
     assert relative_difference(predict(ours, images()), expected) <= tolerance
     if depth >= 50:
-        other = builder(depth)(
+        other = keras_resnet.create_model(
+            f"resnet{depth}",
             weights=tmp_path / "model.safetensors",
             classifier_activation=None,
             stride_on="1x1",
@@ -170,7 +175,7 @@ def test_every_format_comes_back_exactly(tmp_path, small, file):
 def test_torch_names_are_those_of_the_published_files():
     """The number of tensors and some names, from timm's and torchvision's files."""
     for depth, tensors in ((18, 122), (50, 320)):
-        state = oracles.torch_state(builder(depth)(weights=None))
+        state = oracles.torch_state(build(depth, weights=None))
         assert len(state) == tensors
     assert state["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
     assert state["layer4.2.bn3.running_var"].shape == (2048,)

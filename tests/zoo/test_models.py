@@ -1,9 +1,7 @@
 """The zoo against the paper and against keras.applications."""
 
 import inspect
-import pathlib
 import re
-import runpy
 
 import keras
 import numpy as np
@@ -15,6 +13,7 @@ from keras_resnet.commands.models import SIZES
 from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET, VARIANTS
 from keras_resnet.runner.errors import UserError
 from tests.helpers import oracles
+from tests.helpers.commands import ROOT, run_python
 
 ENTRY_POINTS = {
     name: getattr(keras_resnet, name.replace("resnet", "ResNet"))
@@ -294,13 +293,12 @@ def test_input_tensor_and_open_sizes_work():
 # --- the table of the zoo ---------------------------------------------------
 
 
-def test_readme_has_the_table_that_the_package_prints(capsys):
-    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-    shown = readme.split("<!-- zoo: python -m keras_resnet -->\n")[1]
-    runpy.run_module("keras_resnet", run_name="__main__")
-    printed = capsys.readouterr().out
-    assert printed == shown.split("<!-- /zoo -->")[0]
-    assert len(printed.splitlines()) == 2 + 50 + 7
+def test_the_page_of_the_weights_has_the_table_that_the_command_prints():
+    done = run_python("-m", "keras_resnet", "models")
+    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert page.endswith("\n\n" + done.stdout)
+    assert len(done.stdout.splitlines()) == 2 + 50 + 7
 
 
 # --- feature maps -----------------------------------------------------------

@@ -1,13 +1,7 @@
 """The weights in the package: found by default, checked, right on every backend."""
 
-import contextlib
 import hashlib
-import pathlib
-import shutil
-import subprocess
-import sys
 import warnings
-import zipfile
 
 import keras
 import numpy as np
@@ -18,7 +12,9 @@ from keras_resnet.commands.models import table
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import registry
 from tests.helpers import oracles
-from tests.zoo.test_backends import BACKENDS, ROOT, run
+from tests.helpers.backends import BACKENDS, run
+from tests.helpers.commands import ROOT
+from tests.helpers.project_copy import copy_project, in_the_place_of_ours
 
 NAME = "resnet8.cifar10"
 
@@ -34,50 +30,17 @@ def random_resnet8(**arguments):
     return oracles.randomize(keras_resnet.ResNet8(weights=None, **arguments), seed=6)
 
 
-def copy_project(root):
-    """Copies what makes a wheel, without the weights that ship; returns the package."""
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, root)
-    package = root / "keras_resnet"
-    ignored = shutil.ignore_patterns("__pycache__", "pretrained")
-    shutil.copytree(ROOT / "keras_resnet", package, ignore=ignored)
-    table = package / "weights.tsv"
-    rows = table.read_text().splitlines(keepends=True)
-    table.write_text("".join(row for row in rows if "\tcifar10\t" not in row))
-    return package
-
-
-@contextlib.contextmanager
-def in_the_place_of_ours(package):
-    """Lets the registry read the tables and files of a copy."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "PACKAGE", package)
-        registry.weight_files.cache_clear()
-        yield package
-    registry.weight_files.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A copy of the project that ships a stand-in, random weights for ResNet-8."""
-    root = tmp_path_factory.mktemp("root")
-    package = copy_project(root)
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the registry that ships a stand-in, random weights for ResNet-8."""
+    package = copy_project(tmp_path)
     (package / "pretrained").mkdir()
     weights = package / "pretrained" / f"{NAME}.weights.h5"
     random_resnet8().save_weights(weights)
-    (package / "pretrained" / f"{NAME}.json").write_text("{}")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     row = "resnet8 cifar10 cifar10 apache-2.0 1x1 zoo bilinear 32:1.0:88.1:99.5".split()
     with open(package / "weights.tsv", "a") as file:
         print(*row, digest, f"pretrained/{NAME}.weights.h5", sep="\t", file=file)
-    return root
-
-
-@pytest.fixture
-def package(root, tmp_path):
-    """The package of that copy, in the place of this one's."""
-    package = tmp_path / "keras_resnet"
-    shutil.copytree(root / "keras_resnet", package)
     with in_the_place_of_ours(package):
         yield package
 
@@ -104,7 +67,9 @@ def test_a_network_whom_the_shipped_weights_fit_has_them(package, arguments):
         model = keras_resnet.ResNet8(**arguments)
     top = arguments.get("include_top", True)
     assert same_weights(model, random_resnet8(include_top=top))
-    assert model.preprocessing == Preprocessing((32, 32))
+    assert model.preprocessing == Preprocessing(
+        arguments.get("input_shape", (32, 32))[:2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +128,7 @@ def test_the_other_functions_know_them(package):
         np.testing.assert_array_equal(x, expected)
         decoded = keras_resnet.decode_predictions(scores, 1, known)
         assert decoded == [[("cat", "cat", 1.0)], [("truck", "truck", 1.0)]]
-    with pytest.raises(ValueError, match="10. of scores for cifar10.*Received"):
+    with pytest.raises(ValueError, match="10. of scores for airplane, .*Received"):
         keras_resnet.decode_predictions(np.zeros((1, 1000)), model_or_weights=model)
     row = "resnet8 | 0.078 | 0.013 | cifar10 (default) | - | 88.1 (32 px) | apache-2.0"
     assert f"| {row} |" in table().splitlines()
@@ -189,60 +154,36 @@ def test_a_damaged_or_missing_file_is_refused(package):
     assert str(error.value).endswith(advice)
 
 
-# --- the wheel --------------------------------------------------------------
+# --- the weights that ship --------------------------------------------------
 
 PREDICT = """
 import sys
 import keras_resnet
 import numpy as np
 
-pixels, output = sys.argv[1:]
-model = keras_resnet.ResNet8()
+name, pixels, output = sys.argv[1:]
+model = keras_resnet.create_model(name)
 x = keras_resnet.preprocess_input(np.load(pixels), model)
 np.save(output, model.predict(x, verbose=0))
-print(keras_resnet.__file__)
 """
 
 
-@pytest.fixture(scope="module")
-def installed(root, tmp_path_factory):
-    """The wheel of that copy, unpacked: what pip puts into site-packages."""
-    folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "--wheel-dir", folder, root], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
-
-
-def test_the_wheel_holds_weights_and_cards_and_no_other_models(installed):
-    pretrained = installed / "keras_resnet" / "pretrained"
-    assert sorted(path.name for path in pretrained.iterdir()) == [
-        f"{NAME}.json",
-        f"{NAME}.weights.h5",
-    ]
-    assert not list(installed.rglob("*.tflite"))
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_installed_wheel_predicts_offline(installed, tmp_path, monkeypatch, backend):
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_shipped_weights_predict_the_same_on_every_backend_without_a_network(
+    tmp_path, monkeypatch, backend, name
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
-    output = tmp_path / "scores.npy"
-    printed = run(
-        PREDICT, backend, tmp_path / "pixels.npy", output, python_path=installed
-    )
-    assert pathlib.Path(printed[-1]).is_relative_to(installed)
-    expected = random_resnet8().predict(Preprocessing((32, 32)).normalize(pixels))
-    assert oracles.relative_difference(np.load(output), expected) < 1e-4
+    run(PREDICT, backend, name, tmp_path / "pixels.npy", tmp_path / "scores.npy")
+    model = keras_resnet.create_model(name)
+    x = (pixels - np.float32(128)) / 64
+    expected = model.predict(x, verbose=0)
+    assert model.preprocessing is not None and expected.std() > 0.1
+    actual = np.load(tmp_path / "scores.npy")
+    assert oracles.relative_difference(actual, expected) < 1e-4
     assert not (tmp_path / "keras" / "models").exists()
 
 
