@@ -17,6 +17,14 @@ ENVIRONMENTS = {
     "mediapipe": (("3.11", "3.12", "3.10", "3.13"), ["mediapipe==1.2.2"]),
     # Built for numpy 1.
     "tflite-runtime": (("3.11", "3.10", "3.9"), ["tflite-runtime==2.14.0", "numpy<2"]),
+    # The lower bounds of the package; TensorFlow 2.21 wants a newer Keras.
+    "lowest-versions": (
+        ("3.10", "3.11", "3.12"),
+        [
+            *("absl-py==1.4", "keras==3.10", "huggingface_hub==1.0", "Pillow==10"),
+            *("safetensors==0.5", "numpy", "h5py", "jax[cpu]", "pytest"),
+        ],
+    ),
     # The oldest on PyPI.
     "oldest-runtime": (("3.7",), ["tflite-runtime==2.7.0", "numpy<2"]),
 }
