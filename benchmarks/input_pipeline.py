@@ -26,8 +26,6 @@ from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.training import recipes
 from keras_resnet.training.data import batching, datasets
 
-ROOT = pathlib.Path(__file__).parents[1]
-
 SIZE, BATCH, CLASSES = 224, 64, 1000
 PREPROCESSING = Preprocessing((SIZE, SIZE), **NORMALIZATIONS["torch"])
 RECIPE = dataclasses.replace(recipes.RECIPES["imagenet"], epochs=1000, batch_size=BATCH)

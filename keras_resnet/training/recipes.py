@@ -93,7 +93,8 @@ class Recipe:
         )
 
 
-_PHOTOGRAPHS = dict(image_size=224, crop_fraction=0.875)
+_PHOTOGRAPHS = dict(batch_size=256, image_size=224, crop_fraction=0.875)
+_PAPER = dict(learning_rate=0.1, weight_decay=1e-4, decay_all=True)
 # What the procedures of Wightman et al., "ResNet strikes back", arXiv 2110.00476, have
 # in common: table 2, and the clipping that is the default of timm's LAMB. They are
 # evaluated as timm publishes their weights.
@@ -141,19 +142,16 @@ RECIPES = {
     "paper_cifar": Recipe(
         epochs=164,
         batch_size=128,
-        learning_rate=0.1,
         decay_epochs=(82, 123),
-        weight_decay=1e-4,
-        decay_all=True,
         augmentation="pad_crop_flip",
         image_size=32,
         shortcut="A",
+        **_PAPER,
     ),
     # The 90-epoch practice for ImageNet (Goyal et al., arXiv 1706.02677, section 5.1),
     # with a cosine schedule.
     "imagenet": Recipe(
         epochs=90,
-        batch_size=256,
         learning_rate=0.1,
         warmup_epochs=5,
         nesterov=True,
@@ -166,25 +164,19 @@ RECIPES = {
     # every 30 epochs. Its colour augmentation is left out.
     "paper_imagenet": Recipe(
         epochs=120,
-        batch_size=256,
-        learning_rate=0.1,
         decay_epochs=(30, 60, 90),
-        weight_decay=1e-4,
-        decay_all=True,
         augmentation="random_scale_crop_flip",
         **_PHOTOGRAPHS,
+        **_PAPER,
     ),
     # The defaults of torchvision's references/classification/train.py, which made the
     # weights IMAGENET1K_V1.
     "torchvision_v1": Recipe(
         epochs=90,
-        batch_size=256,
-        learning_rate=0.1,
         decay_epochs=(30, 60),
-        weight_decay=1e-4,
-        decay_all=True,
         augmentation="random_resized_crop_flip",
         **_PHOTOGRAPHS,
+        **_PAPER,
     ),
     # The recipe of torchvision's weights IMAGENET1K_V2: its references/classification,
     # and the blog post "How to train state-of-the-art models", 2021. torchvision

@@ -53,17 +53,9 @@ class Share:
             .map(lambda _, element: element)
         )
 
-    def examples(self, total, batch_size):
-        """Returns how many of `total` elements `of_batches` returns."""
-        part = batch_size // self.workers
-        whole, rest = divmod(total, batch_size)
-        return whole * part + min(part, max(0, rest - self.index * part))
-
     def span(self, total):
         """Returns this worker's (start, stop) of `total` examples, shared evenly."""
-        return tuple(
-            index * total // self.workers for index in (self.index, self.index + 1)
-        )
+        return tuple(i * total // self.workers for i in (self.index, self.index + 1))
 
 
 WHOLE = Share(0, 1, 1)
@@ -95,25 +87,17 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
     examples, repeats = dataset.train.examples, recipe.repeats
     used = examples // batch_size * batch_size
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
-    keeps = takes_resized and examples * height * width * 3 <= CACHE_BYTES
+    fits = takes_resized and examples * height * width * 3 <= CACHE_BYTES
 
     # A worker reads only its part of a large dataset. It reads all of a small one, so
     # that batches do not depend on the number of workers.
-    alone = share.workers > 1 and not keeps and dataset.train.part is not None
-    if alone:
-        start, stop = share.span(examples)
-        source = dataset.train.part(start, stop).enumerate(start)
-    else:
-        source = dataset.train.read().enumerate()
+    own_part = share.workers > 1 and not fits and dataset.train.part is not None
+    start, stop = share.span(examples) if own_part else (0, examples)
+    source = dataset.train.part(start, stop) if own_part else dataset.train.read()
     if takes_resized:
-        source = _parallel_map(
-            source,
-            lambda index, x: (
-                index,
-                (decoding.resize_and_crop(decoding.decode(x[0]), preprocessing), x[1]),
-            ),
-        )
-    if keeps:
+        source = _pixels(source, preprocessing)
+    source = source.enumerate(start)
+    if fits:
         source = source.cache()
 
     def one_epoch(epoch):
@@ -133,13 +117,13 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
         # examples is no multiple of `repeats`, the first one fills the gap.
         chosen = source.filter(lambda index, _: index % repeats == epoch % repeats)
         shuffled = (chosen if repeats > 1 else source).shuffle(
-            examples if keeps else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
+            examples if fits else SHUFFLE_BUFFER, seed=seed * 1_000_003 + epoch
         )
         if repeats > 1:
             shuffled = shuffled.concatenate(source.take(1))
-            of_worker = batch_size // share.workers if alone else batch_size
+            of_worker = batch_size // share.workers if own_part else batch_size
             shuffled = _repeated(shuffled, repeats, of_worker)
-        if alone:
+        if own_part:
             ordered = shuffled.take(used // share.workers)
         else:
             ordered = share.of_batches(shuffled.take(used), batch_size)
@@ -202,21 +186,17 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
         (batch,)). If there are several replicas, each batch comes in as many
         consecutive parts.
     """
-    black = tf.zeros((*preprocessing.input_size, 3), tf.uint8)
+    black = tf.io.encode_png(tf.zeros((*preprocessing.input_size, 3), tf.uint8))
     filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
+    places = math.ceil(split.examples / batch_size) * batch_size
     if share.workers > 1 and split.part is not None:
         start, stop = share.span(split.examples)
-        mine = datasets.Split(stop - start, lambda: split.part(start, stop))
+        missing = places // share.workers - (stop - start)
+        mine = split.part(start, stop).concatenate(filling.repeat(missing))
     else:
-        mine = datasets.Split(
-            share.examples(split.examples, batch_size),
-            lambda: share.of_batches(split.read(), batch_size),
-        )
-    # Every worker needs the same number of batches, even if the last one is uneven.
-    places = math.ceil(split.examples / batch_size) * (batch_size // share.workers)
-    filling = filling.repeat(places - mine.examples)
-    batches = images(mine, preprocessing).concatenate(filling)
-    batches = batches.batch(batch_size // share.replicas)
+        whole = split.read().concatenate(filling.repeat(places - split.examples))
+        mine = share.of_batches(whole, batch_size)
+    batches = _pixels(mine, preprocessing).batch(batch_size // share.replicas)
     return _parallel_map(
         batches,
         lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
@@ -233,13 +213,7 @@ def images(split, preprocessing):
     Returns:
         `tf.data.Dataset` of (image: uint8 (height, width, 3), label: int64).
     """
-    return _parallel_map(
-        split.read(),
-        lambda encoded, label: (
-            decoding.resize_and_crop(decoding.decode(encoded), preprocessing),
-            label,
-        ),
-    )
+    return _pixels(split.read(), preprocessing)
 
 
 def calibration_images(dataset, preprocessing, examples, seed=0):
@@ -264,6 +238,17 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
     pixels = images(datasets.subset(dataset.train, wanted), preprocessing)
     with damaged_images_named(dataset):
         return np.stack([image for image, _ in pixels.as_numpy_iterator()])
+
+
+def _pixels(encoded, preprocessing):
+    """Decodes, resizes and crops a dataset of (encoded image, label)."""
+    return _parallel_map(
+        encoded,
+        lambda image, label: (
+            decoding.resize_and_crop(decoding.decode(image), preprocessing),
+            label,
+        ),
+    )
 
 
 def _parallel_map(dataset, function):

@@ -53,11 +53,10 @@ _OPERATIONS = {
     "brightness": functools.partial(_enhance, PIL.ImageEnhance.Brightness),
     "sharpness": functools.partial(_enhance, PIL.ImageEnhance.Sharpness),
 }
+_SHEARS, _TRANSLATIONS = ("shear_x", "shear_y"), ("translate_x", "translate_y")
+_ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
 # The amounts of these are negative half of the time.
-_SIGNED = (
-    *("rotate", "shear_x", "shear_y", "translate_x", "translate_y"),
-    *("color", "contrast", "brightness", "sharpness"),
-)
+_SIGNED = ("rotate", *_SHEARS, *_TRANSLATIONS, *_ENHANCEMENTS)
 
 
 def _none(level, size):
@@ -75,14 +74,9 @@ _RAND_AUGMENT = {
     "solarize": lambda level, size: 256 - int(256 * level),
     "solarize_add": lambda level, size: int(110 * level),
     "rotate": lambda level, size: 30 * level,
-    **dict.fromkeys(
-        ("color", "contrast", "brightness", "sharpness"),
-        lambda level, size: 0.9 * level,
-    ),
-    **dict.fromkeys(("shear_x", "shear_y"), lambda level, size: 0.3 * level),
-    **dict.fromkeys(
-        ("translate_x", "translate_y"), lambda level, size: 0.45 * level * size
-    ),
+    **dict.fromkeys(_ENHANCEMENTS, lambda level, size: 0.9 * level),
+    **dict.fromkeys(_SHEARS, lambda level, size: 0.3 * level),
+    **dict.fromkeys(_TRANSLATIONS, lambda level, size: 0.45 * level * size),
 }
 # torchvision's TrivialAugmentWide: Müller and Hutter, arXiv 2103.10158.
 _TRIVIAL_AUGMENT = {
@@ -92,11 +86,8 @@ _TRIVIAL_AUGMENT = {
     "posterize": lambda level, size: 8 - round(6 * level),
     "solarize": lambda level, size: 255 * (1 - level),
     "rotate": lambda level, size: 135 * level,
-    **dict.fromkeys(
-        ("shear_x", "shear_y", "color", "contrast", "brightness", "sharpness"),
-        lambda level, size: 0.99 * level,
-    ),
-    **dict.fromkeys(("translate_x", "translate_y"), lambda level, size: 32 * level),
+    **dict.fromkeys((*_SHEARS, *_ENHANCEMENTS), lambda level, size: 0.99 * level),
+    **dict.fromkeys(_TRANSLATIONS, lambda level, size: 32 * level),
 }
 
 

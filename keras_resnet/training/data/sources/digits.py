@@ -12,30 +12,25 @@ from keras_resnet.training.data.datasets import HELD_OUT_EVERY, Dataset, Split
 
 def load():
     """Returns the `Dataset`, with a fifth of each class held out."""
-    images, labels = load_digits(return_X_y=True)
+    images, digits = load_digits(return_X_y=True)
     images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     train, held_out = train_test_split(
-        np.arange(len(labels)),
+        np.arange(len(digits)),
         test_size=1 / HELD_OUT_EVERY,
-        stratify=labels,
+        stratify=digits,
         random_state=0,
     )
 
     def split(indices):
         def read():
-            arrays = images[indices], labels[indices].astype(np.int64)
+            arrays = images[indices], digits[indices].astype(np.int64)
             dataset = tf.data.Dataset.from_tensor_slices(arrays)
             return dataset.map(lambda image, label: (tf.io.encode_png(image), label))
 
         return Split(len(indices), read)
 
     # Another version of scikit-learn could split them differently.
-    order = np.concatenate([train, held_out])
-    content = images[order].tobytes() + labels[order].astype(np.uint8).tobytes()
-    return Dataset(
-        "digits",
-        tuple(str(digit) for digit in range(10)),
-        split(train),
-        split(held_out),
-        {"sha256": hashlib.sha256(content).hexdigest()},
-    )
+    content = images[[*train, *held_out]].tobytes()
+    fingerprint = {"sha256": hashlib.sha256(content).hexdigest()}
+    labels = tuple("0123456789")
+    return Dataset("digits", labels, split(train), split(held_out), fingerprint)

@@ -12,19 +12,15 @@ import tensorflow as tf
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data.datasets import HELD_OUT_EVERY, Dataset, Split
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-HELD_OUT_FOLDERS = ("val", "validation", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def load(data_dir):
     """Opens DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE.
 
     Args:
-        data_dir: the folder DIR. In place of "val" it may hold "validation" or
-            "test"; where it has no folder "train", a fifth of each class is held out.
-
-    Returns:
-        A `Dataset`.
+        data_dir: the folder DIR. "val" may also be called "validation" or "test". If
+            there is no folder "train", a fifth of each class is held out.
 
     Raises:
         UserError: the folder is missing, or a class or the held-out part has no images.
@@ -37,22 +33,24 @@ def load(data_dir):
     if not root.is_dir():
         raise UserError(f"--data_dir is no folder. Received: {data_dir!r}")
 
-    trained_on = root
     if (root / "train").is_dir():
-        trained_on = root / "train"
-        name = next((s for s in HELD_OUT_FOLDERS if (root / s).is_dir()), None)
-        if name is None:
+        names = [s for s in ("val", "validation", "test") if (root / s).is_dir()]
+        if not names:
             raise UserError(
                 f"{root} has a folder 'train' but none named 'val', 'validation' or "
                 "'test' to evaluate on (a class cannot be named 'train')"
             )
+        trained_on, name = root / "train", names[0]
         train, held_out = _images_by_class(trained_on), _images_by_class(root / name)
     else:
-        name = "held_out"
-        train, held_out = _hold_out_of_each_class(_images_by_class(root))
+        trained_on, name = root, "held_out"
+        train = _images_by_class(root)
+        held_out = {label: paths[1::HELD_OUT_EVERY] for label, paths in train.items()}
+        for paths in train.values():
+            del paths[1::HELD_OUT_EVERY]  # from the second on: a single one stays
 
     labels = tuple(sorted({*train, *held_out}))
-    suffixes = ", ".join(IMAGE_SUFFIXES)
+    suffixes = ", ".join(SUFFIXES)
     if len(labels) < 2:
         raise UserError(
             f"{root} must have at least two folders with images ({suffixes}), one for "
@@ -67,13 +65,8 @@ def load(data_dir):
             )
     if not any(held_out.values()):
         raise UserError(f"{root} has no held-out images: add images to a class")
-    return Dataset(
-        "folder",
-        labels,
-        _split("train", train, labels),
-        _split(name, held_out, labels),
-        _fingerprint(root, train, held_out),
-    )
+    splits = _split("train", train, labels), _split(name, held_out, labels)
+    return Dataset("folder", labels, *splits, _fingerprint(root, *splits))
 
 
 def _images_by_class(folder):
@@ -82,21 +75,11 @@ def _images_by_class(folder):
         entry.name: sorted(
             image.path
             for image in os.scandir(entry.path)
-            if image.name.lower().endswith(IMAGE_SUFFIXES)
+            if image.name.lower().endswith(SUFFIXES)
         )
         for entry in os.scandir(folder)
         if entry.is_dir()
     }
-
-
-def _hold_out_of_each_class(images):
-    """Returns a fifth of the images of each class apart: (the rest, the fifth)."""
-    train, held_out = {}, {}
-    for label, paths in images.items():
-        # The second of every five: of a class of one image, it is trained on.
-        held_out[label] = paths[1::HELD_OUT_EVERY]
-        train[label] = sorted({*paths} - {*held_out[label]})
-    return train, held_out
 
 
 def _split(name, images, labels):
@@ -121,15 +104,11 @@ def _split(name, images, labels):
 
 
 def _fingerprint(root, *splits):
-    """Returns a hash over the files' names and sizes; no file is read.
-
-    No times and no absolute paths: they change with a copy.
-    """
+    """Returns a hash over the files' names and sizes: a copy has the same."""
     files = sorted(
         (os.path.relpath(path, root), os.path.getsize(path))
-        for images in splits
-        for paths in images.values()
-        for path in paths
+        for split in splits
+        for path in split.names
     )
     listing = json.dumps(files).encode()
     return {"images": len(files), "sha256": hashlib.sha256(listing).hexdigest()}

@@ -17,15 +17,13 @@ from keras_resnet.training.data import datasets
 
 
 def load(name, data_dir):
-    """Opens a dataset that is prepared in `data_dir`, or downloads and prepares it.
+    """Opens a dataset, after downloading and preparing it if it is not on disk.
+
+    The split "validation" is held out, or else "test", or else a fifth of "train".
 
     Args:
-        name: NAME, or NAME/CONFIG:VERSION.
+        name: NAME or NAME/CONFIG:VERSION.
         data_dir: a folder of prepared datasets; None means ~/tensorflow_datasets.
-
-    Returns:
-        A `Dataset`. The split "validation" is held out if there is one, else "test",
-        else a fifth of "train".
 
     Raises:
         UserError: there is no such dataset, it is not for image classification, or it
@@ -50,12 +48,11 @@ def load(name, data_dir):
         except Exception as error:  # unknown version or config, missing package
             raise UserError(f"--dataset={name}: {error}") from error
 
-    features, keys = builder.info.features, builder.info.supervised_keys
-    if (
-        not keys
-        or len(keys) != 2
-        or not isinstance(features[keys[0]], tfds.features.Image)
-        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    features, keys = builder.info.features, builder.info.supervised_keys or ()
+    if not (
+        len(keys) == 2
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
     ):
         raise UserError(
             "--dataset must be an image-classification dataset (an image and a class "
@@ -63,7 +60,6 @@ def load(name, data_dir):
         )
     if not prepared:
         _download(builder, data_dir)
-    labels = tuple(features[keys[1]].names)
     train = _split(builder, "train")
     published = [s for s in ("validation", "test") if s in builder.info.splits]
     if published:
@@ -71,11 +67,9 @@ def load(name, data_dir):
     else:
         fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
         train, held_out = datasets.hold_out(train, fifth)
-    fingerprint = {
-        "name": builder.info.full_name,  # NAME/CONFIG/VERSION
-        "train_images": train.examples,
-        "held_out_images": held_out.examples,
-    }
+    count = train.examples + held_out.examples
+    fingerprint = {"name": builder.info.full_name, "images": count}
+    labels = tuple(features[keys[1]].names)
     return datasets.Dataset(name, labels, train, held_out, fingerprint)
 
 
@@ -88,12 +82,11 @@ def _download(builder, data_dir):
             "--dataset=digits needs nothing"
         )
 
-    # tfds would try for minutes, and leave folders behind.
+    # Without a network, tfds would try for minutes and leave folders behind.
     hosts = {urllib.parse.urlsplit(url)[:2]: url for url in builder.url_infos}
     for url in hosts.values():
         request = urllib.request.Request(url, method="HEAD")
-        try:
-            # `urlopen` would keep the proxies that it saw first.
+        try:  # a new opener, because `urlopen` keeps the first proxies that it saw
             urllib.request.build_opener().open(request, timeout=10).close()
         except urllib.error.HTTPError:
             pass  # it answers
@@ -111,23 +104,21 @@ def _download(builder, data_dir):
 
 def _split(builder, name):
     image, label = builder.info.supervised_keys
-    read_config = tfds.ReadConfig(try_autocache=False, add_tfds_id=False)
     classes = builder.info.features[label].num_classes
 
     def checked(example):
         # Some published splits have no labels: all are -1.
         found = example[label]
         known = (found >= 0) & (found < classes)
-        with tf.control_dependencies(
-            [tf.debugging.Assert(known, [datasets.UNKNOWN_LABEL, found])]
-        ):
+        assertion = tf.debugging.Assert(known, [datasets.UNKNOWN_LABEL, found])
+        with tf.control_dependencies([assertion]):
             return tf.identity(example[image]), tf.identity(found)
 
     def read(span=""):
         return builder.as_dataset(
             split=name + span,
             shuffle_files=False,
-            read_config=read_config,
+            read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=False),
             decoders={image: tfds.decode.SkipDecoding()},
         ).map(checked)
 
