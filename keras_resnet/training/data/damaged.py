@@ -24,11 +24,8 @@ def without_damaged(dataset):
 
     def of(split):
         whole = np.ones(split.examples, bool)
-        for index, error in _damaged(split):
-            if unknown_label := _unknown_label(dataset, error):
-                raise unknown_label from error
+        for index, name, _ in _damaged(dataset, split):
             whole[index] = False
-            name = _example_name(split, index)
             print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
         if not whole.any():
             raise UserError(f"no image of dataset {dataset.name} can be decoded")
@@ -36,39 +33,6 @@ def without_damaged(dataset):
 
     return dataclasses.replace(
         dataset, train=of(dataset.train), held_out=of(dataset.held_out)
-    )
-
-
-def _damaged(split):
-    """Yields (index, TensorFlow's error) of the images that cannot be decoded."""
-    for index in _missing(split):
-        try:
-            (encoded, _), *_ = split.read().skip(index).take(1)
-            decoding.decode(encoded)
-        except tf.errors.InvalidArgumentError as error:
-            yield index, error
-
-
-def _missing(split):
-    """Yields the indices of the images that are missing when all are decoded."""
-    sizes = split.read().enumerate()
-    sizes = sizes.map(
-        lambda index, x: (index, tf.size(decoding.decode(x[0]))),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    expected = 0
-    for index, _ in sizes.ignore_errors().as_numpy_iterator():
-        yield from range(expected, index)
-        expected = index + 1
-    yield from range(expected, split.examples)
-
-
-def _unknown_label(dataset, error):
-    """Returns a `UserError` if TensorFlow's error is about a label, else None."""
-    label = re.search(rf"{datasets.UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
-    return label and UserError(
-        f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
-        f"{len(dataset.labels) - 1} only: prepare it again, with labels"
     )
 
 
@@ -85,17 +49,50 @@ def damaged_images_named(dataset):
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        if unknown_label := _unknown_label(dataset, error):
-            raise unknown_label from error
+        _refuse_unknown_label(dataset, error)
         for split in (dataset.train, dataset.held_out):
-            for index, damage in _damaged(split):
+            for _, name, damage in _damaged(dataset, split):
                 reason = damage.message.partition(" [Op:")[0]
                 raise UserError(
-                    f"{_example_name(split, index)} cannot be decoded: {reason}. "
+                    f"{name} cannot be decoded: {reason}. "
                     "Remove or repair it, or train with --damaged_images=skip"
                 ) from damage
         raise  # something else
 
 
-def _example_name(split, index):
-    return split.names[index] if split.names else f"image {index} of the dataset"
+def _damaged(dataset, split):
+    """Yields (index, name, TensorFlow's error) of images that cannot be decoded."""
+    for index in _missing(split):
+        try:
+            (encoded, _), *_ = split.read().skip(index).take(1)
+            decoding.decode(encoded)
+        except tf.errors.InvalidArgumentError as error:
+            _refuse_unknown_label(dataset, error)
+            name = (
+                split.names[index] if split.names else f"image {index} of the dataset"
+            )
+            yield index, name, error
+
+
+def _missing(split):
+    """Yields the indices of the images that are missing when all are decoded."""
+    sizes = split.read().enumerate()
+    sizes = sizes.map(
+        lambda index, x: (index, tf.size(decoding.decode(x[0]))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    expected = 0
+    for index, _ in sizes.ignore_errors().as_numpy_iterator():
+        yield from range(expected, index)
+        expected = index + 1
+    yield from range(expected, split.examples)
+
+
+def _refuse_unknown_label(dataset, error):
+    """Raises a `UserError` if TensorFlow's error is about a label."""
+    label = re.search(rf"{datasets.UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
+    if label:
+        raise UserError(
+            f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
+            f"{len(dataset.labels) - 1} only: prepare it again, with labels"
+        ) from error
