@@ -1,12 +1,9 @@
-"""ResNet v1: one table of variants, the blocks, the entry points.
+"""ResNet v1: one table of variants, and the entry points that build them.
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition",
 arXiv 1512.03385. Table 1 gives the ImageNet networks, section 4.2 the CIFAR
 ones. Every model is a flat functional Keras graph of standard layers, so that
 each of them can be trained, quantized and converted layer by layer.
-
-Layer names follow `keras.applications.resnet` and are part of the weight-file
-format: once released they never change.
 """
 
 import dataclasses
@@ -14,24 +11,15 @@ import inspect
 import re
 
 import keras
-from keras import layers
 
+from keras_resnet import blocks
+from keras_resnet.blocks import BASIC, BOTTLENECK
 from keras_resnet.errors import unknown
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry, sources
 
-# A block is the kernel sizes of its convolutions (paper, figure 5).
-BASIC = (3, 3)
-BOTTLENECK = (1, 3, 1)
-# A bottleneck's last convolution is this much wider than its first two.
-EXPANSION = 4
-
 # What every registered weight file was trained with.
 REGISTERED = {"shortcut": "B", "residual": True, "width": 1}
-
-# torch and Caffe use these; the defaults of Keras are 1e-3 and 0.99.
-BN_EPSILON = 1e-5
-BN_MOMENTUM = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +66,9 @@ VARIANTS = {
 
 
 def list_models():
-    """Returns the names of the models of the zoo, the ImageNet ones first.
+    """Returns the names of the models: for ImageNet, for CIFAR, plain networks.
 
-    The last are the paper's plain networks, to compare with.
+    The plain networks have no shortcuts; the paper compares its ResNets with them.
     """
     return list(VARIANTS)
 
@@ -112,64 +100,71 @@ def ResNet(
         block: `BASIC` or `BOTTLENECK`.
         counts: number of blocks in each stage.
         include_top: whether to end with the classifier.
-        weights: `None` (random initialization); "imagenet", "cifar10", a name
-            of `list_weights()`, or "hf://owner/repo" of a hub repository in
-            timm's layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
-            (keras.applications) or `.safetensors` (timm, torchvision) file. A
-            classifier of the file for other classes is skipped, with a
-            warning, where `classes` is not the family's default. "auto" takes
-            the weights that ship with the package where all of them fit the
-            network that is asked for, and else `None`.
+        weights: `None` for a random initialization; "imagenet", "cifar10" or any
+            name of `list_weights()`; "hf://owner/repo", a hub repository in timm's
+            layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
+            (keras.applications) or `.safetensors` (timm, torchvision) file. If
+            `classes` is not the default and the file's classifier has another
+            number of classes, the classifier starts at random, with a warning.
+            "auto" loads the weights that ship with the package if they fit this
+            network, and nothing otherwise.
         input_tensor: Keras tensor to use as the image input.
-        input_shape: shape without the batch: (height, width, channels), or
-            channels first where `keras.image_data_format()` says so. At least
-            32 pixels; `None` is allowed for height and width without top.
-        pooling: `None`, "avg" or "max": what follows the last feature map
-            when there is no top.
+        input_shape: (height, width, channels) without the batch, or channels first
+            if `keras.config.image_data_format()` says so. Height and width are at
+            least 32 pixels; without top they may be `None`.
+        pooling: what follows the last feature map without top: `None`, "avg" or
+            "max".
         classes: number of classes.
-        classifier_activation: activation of the classifier; `None` returns
-            logits.
+        classifier_activation: activation of the classifier; `None` returns logits.
         name: name of the model.
-        shortcut: what a block does where the shapes change (paper, section
-            3.3): "A" subsamples and pads channels with zeros, "B" projects,
-            "C" projects in every block.
-        stride_on: which convolution of a bottleneck has the stride: "1x1" (v1,
-            as published) or "3x3" (v1.5, as torchvision and timm). `None` is
-            what `weights` need, "1x1" without any. Basic blocks have it on
-            their first convolution.
-        residual: `False` leaves every shortcut out: the paper's plain network.
-        width: factor on the width of the blocks (Wide ResNet, arXiv
-            1605.07146; a bottleneck's output keeps its width).
-        dropout: rate before the classifier.
-        output_stride: how many times smaller than the image the last map may
-            become: 8, 16 or 32; stages that would make it smaller are dilated
-            instead, with the same weights. `None` dilates none.
+        shortcut: the shortcuts of blocks that change the shape (paper, section
+            3.3): "A" subsamples and pads channels with zeros, "B" projects. "C"
+            projects in every block.
+        stride_on: the convolution of a bottleneck that has the stride: "1x1" (v1,
+            as published) or "3x3" (v1.5, as torchvision and timm have it). `None`
+            takes what `weights` were trained with, and "1x1" without weights.
+            Basic blocks always have it on their first convolution.
+        residual: `False` leaves all shortcuts out: the paper's plain network.
+        width: factor on the channels inside the blocks (Wide ResNet, arXiv
+            1605.07146). The output of a bottleneck keeps its channels.
+        dropout: rate before the classifier, from 0 to below 1.
+        output_stride: 8, 16 or 32: how many times smaller than the image the last
+            feature map may become. Later stages are dilated instead of strided,
+            with the same weights. `None` dilates none.
 
     Returns:
-        A `keras.Model` from images, float (batch, height, width, channels)
-        already preprocessed, to class scores (batch, classes), or to features
-        without top.
+        A `keras.Model`. It takes preprocessed images, float (batch, height, width,
+        channels), and returns class scores (batch, classes), or without top the
+        features. A model with named weights has the attributes `preprocessing`,
+        `labels` and `licence`: see `keras_resnet.load`.
 
     Raises:
-        UserError: an argument is out of its range, or `weights` cannot be
-            loaded; the message ends with what was received.
+        UserError: an argument is out of its range, or the weights cannot be loaded.
+            The message ends with what was received.
     """
     _check_one_of("shortcut", shortcut, ("A", "B", "C"))
     _check_one_of("stride_on", stride_on, (None, "1x1", "3x3"))
     _check_one_of("pooling", pooling, (None, "avg", "max"))
     _check_one_of("output_stride", output_stride, (None, 8, 16, 32))
-    if not isinstance(width, int) or width < 1:
-        raise UserError(
-            f"`width` must be a whole number from 1. Received: width={width!r}"
-        )
     classes = family.classes if classes is None else classes
+    for argument, value in (("width", width), ("classes", classes)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"`{argument}` must be a whole number from 1. "
+                f"Received: {argument}={value!r}"
+            )
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise UserError(
+            "`dropout` must be a number from 0 to below 1. "
+            f"Received: dropout={dropout!r}"
+        )
     inputs = _image_input(family, include_top, input_tensor, input_shape)
     variant = _variant(family, block, tuple(counts))
     architecture = {"shortcut": shortcut, "residual": residual, "width": width}
     if weights == "auto":
         fit = (
             architecture == REGISTERED
-            and inputs.shape[_channel_axis()] == 3
+            and inputs.shape[blocks.channel_axis()] == 3
             and (classes == family.classes or not include_top)
         )
         weights = registry.shipped(variant) if fit else None
@@ -177,7 +172,7 @@ def ResNet(
         weights = sources.resolve(variant, weights)
         stride_on = _stride_for(weights, block, stride_on, architecture)
 
-    x = _stem(inputs, family)
+    x = blocks.stem(inputs, family.filters, family.pooled_stem)
     reached = 4 if family.pooled_stem else 1
     dilation = 1
     for stage, count in enumerate(counts):
@@ -188,7 +183,7 @@ def ResNet(
             stride, dilation = 1, 2 * dilation
         reached *= stride
         for index in range(count):
-            x = _block(
+            x = blocks.residual_block(
                 x,
                 kernels=block,
                 filters=family.filters * 2**stage,
@@ -199,7 +194,7 @@ def ResNet(
                 width=width,
                 name=f"conv{stage + 2}_block{index + 1}",
             )
-    x = _head(x, include_top, pooling, classes, classifier_activation, dropout)
+    x = blocks.head(x, include_top, pooling, classes, classifier_activation, dropout)
 
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
@@ -246,10 +241,6 @@ def _check_one_of(argument, value, choices):
         )
 
 
-def _channel_axis():
-    return -1 if keras.config.image_data_format() == "channels_last" else 1
-
-
 def _image_input(family, include_top, input_tensor, input_shape):
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
@@ -258,7 +249,7 @@ def _image_input(family, include_top, input_tensor, input_shape):
                 f"Received: {type(input_tensor).__name__}"
             )
         return input_tensor
-    channels_last = _channel_axis() == -1
+    channels_last = blocks.channel_axis() == -1
     if input_shape is None:
         size = family.image_size if include_top else None
         input_shape = (size, size, 3) if channels_last else (3, size, size)
@@ -281,125 +272,22 @@ def _is_image_shape(shape, channels_last, open_sides):
     )
 
 
-def _conv_bn(x, filters, kernel, stride, name, dilation=1):
-    """Convolution and batch normalization, `name`_conv and `name`_bn."""
-    padding = "same"
-    if stride > 1 and kernel > 1:
-        # "same" would pad (0, 1) on even sizes: one pixel off the published
-        # weights, which pad symmetrically.
-        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    x = layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        padding=padding,
-        dilation_rate=dilation,
-        use_bias=False,
-        kernel_initializer="he_uniform",
-        name=f"{name}_conv",
-    )(x)
-    return layers.BatchNormalization(
-        axis=_channel_axis(),
-        momentum=BN_MOMENTUM,
-        epsilon=BN_EPSILON,
-        name=f"{name}_bn",
-    )(x)
-
-
-def _stem(x, family):
-    if not family.pooled_stem:
-        x = _conv_bn(x, family.filters, kernel=3, stride=1, name="conv1")
-        return layers.Activation("relu", name="conv1_relu")(x)
-    x = _conv_bn(x, family.filters, kernel=7, stride=2, name="conv1")
-    x = layers.Activation("relu", name="conv1_relu")(x)
-    # Zeros pad like minus infinity here: nothing after a ReLU is below them.
-    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
-    return layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
-
-
-def _block(x, kernels, filters, stride, dilations, shortcut, stride_on, width, name):
-    """One block; `dilations` are those up to its stride and after it."""
-    widths = [filters * width] * len(kernels)
-    strided = 0
-    if kernels == BOTTLENECK:
-        widths[-1] = filters * EXPANSION
-        strided = 0 if stride_on == "1x1" else 1
-
-    branch = x
-    if shortcut is not None:
-        branch = _shortcut(x, widths[-1], stride, shortcut, name)
-    last = len(kernels)
-    for i, (kernel, channels) in enumerate(zip(kernels, widths, strict=True), 1):
-        x = _conv_bn(
-            x,
-            channels,
-            kernel,
-            stride=stride if i - 1 == strided else 1,
-            dilation=1 if kernel == 1 else dilations[i - 1 > strided],
-            name=f"{name}_{i}",
-        )
-        if i < last:
-            x = layers.Activation("relu", name=f"{name}_{i}_relu")(x)
-    if shortcut is not None:
-        x = layers.Add(name=f"{name}_add")([branch, x])
-    return layers.Activation("relu", name=f"{name}_out")(x)
-
-
-def _shortcut(x, filters, stride, shortcut, name):
-    missing = filters - x.shape[_channel_axis()]
-    if shortcut == "C" or (shortcut == "B" and (stride > 1 or missing)):
-        return _conv_bn(x, filters, kernel=1, stride=stride, name=f"{name}_0")
-    if stride > 1:
-        x = layers.MaxPooling2D(1, strides=stride, name=f"{name}_0_pool")(x)
-    if missing:
-        # Pads the channels, with the one padding layer that tf_keras and TFLite
-        # carry too: given the other data format, it takes them for a side.
-        channels = (missing // 2, missing - missing // 2)
-        channels_last = _channel_axis() == -1
-        x = layers.ZeroPadding2D(
-            ((0, 0), channels) if channels_last else (channels, (0, 0)),
-            data_format="channels_first" if channels_last else "channels_last",
-            name=f"{name}_0_pad",
-        )(x)
-    return x
-
-
-def _head(x, include_top, pooling, classes, classifier_activation, dropout):
-    if include_top:
-        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        if dropout:
-            x = layers.Dropout(dropout, name="dropout")(x)
-        return layers.Dense(
-            classes,
-            activation=classifier_activation,
-            kernel_initializer="he_uniform",
-            # Softmax in half precision loses the loss's digits.
-            dtype=keras.config.dtype_policy().variable_dtype,
-            name="predictions",
-        )(x)
-    if pooling == "avg":
-        return layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    if pooling == "max":
-        return layers.GlobalMaxPooling2D(name="max_pool")(x)
-    return x
-
-
 def feature_maps(model):
     """Returns a model of the maps between stages, for detection or segmentation.
 
     Args:
-        model: a model of the zoo, on its own inputs: with or without top, from
-            an entry point or a `.keras` file.
+        model: a model of the zoo, with or without top, from an entry point or a
+            `.keras` file. A model around one has no such maps.
 
     Returns:
-        A `keras.Model` that shares its layers, from the same images to a
-        dictionary of maps: "C2" (4 times smaller than the image), "C3", "C4",
-        "C5" (8, 16 and 32 times); "C2" to "C4" (1, 2, 4) for CIFAR networks.
-        `output_stride` of the entry point limits the last ones.
+        A `keras.Model` that shares the layers of `model`. It takes the same images
+        and returns a dictionary of maps: "C2", "C3", "C4" and "C5" are 4, 8, 16 and
+        32 times smaller than the image. Networks for CIFAR have "C2", "C3" and "C4",
+        1, 2 and 4 times smaller. `output_stride` of the entry point limits these
+        factors.
 
     Raises:
-        UserError: the model has no stages of this zoo.
+        UserError: the model is none of the zoo.
     """
     ends = {}
     for layer in model.layers:

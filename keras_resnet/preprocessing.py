@@ -17,8 +17,8 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
     def uniform(self):
         """Whether one 8-bit scale and zero point express the normalization.
 
-        Then the quantized input of a model is the raw pixel itself, and zero
-        padding after the normalization stays exact.
+        If so, the quantized input of a model is the raw pixel itself, and zero
+        padding after the normalization is exact.
         """
         mean, std = self.mean_rgb_255, self.std_rgb_255
         return (
@@ -28,10 +28,10 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
         )
 
     def resize_and_crop(self, image):
-        """Cuts the model's input out of an image, as published evaluations do.
+        """Resizes an image and cuts out its centre, as published evaluations do.
 
-        Exactly the geometry and the arithmetic of torchvision and timm, which
-        resize with Pillow: antialiased, rounded to whole pixel values.
+        Geometry and arithmetic are those of torchvision and timm, which resize with
+        Pillow: antialiased, and rounded to whole pixel values.
 
         Args:
             image: uint8 array (height, width, 3), RGB, or a `PIL.Image`. Not
@@ -89,9 +89,8 @@ def resize(image, size, interpolation):
     return image.resize(new_size, Image.Resampling[interpolation.upper()])
 
 
-# How the usual families of weights want their pixels: the names and numbers of
-# `mode` in keras.applications' preprocess_input, raw pixels, and ours. Ours is
-# the same for all channels and its mean a whole number: see `uniform`.
+# Normalizations by name: those of `mode` in keras.applications' preprocess_input
+# ("tf", "torch", "caffe"), raw pixels, and the zoo's own, which is `uniform`.
 NORMALIZATIONS = {
     "zoo": dict(mean_rgb_255=(128.0,) * 3, std_rgb_255=(64.0,) * 3),
     "raw": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(1.0,) * 3),

@@ -1,16 +1,17 @@
 """The published weight files: one row of `weights.tsv`, one `WeightFile`.
 
-The figures are those of timm's `results-imagenet.csv` and, for the weights of
-keras.applications, of keras.io/api/applications: percent of the 50,000 ImageNet
-validation images, one centre crop. The evaluation of keras.applications does
-not state its resizing; ours is that of the original Caffe models (shorter side
-256). A wrong placement of the stride loads without an error and costs accuracy:
-that is why it is here, beside the file.
+The first row of a model is its default.
 
-The files of CIFAR-10 were trained here and lie in the package, each beside a
-card (JSON) that says how, and on how many images its figures were measured.
+The accuracies of timm's weights come from its `results-imagenet.csv`, those of
+keras.applications from keras.io/api/applications: percent of the 50,000 validation
+images of ImageNet, one centre crop. keras.io does not say how the images were resized;
+the registry has the resizing of the original Caffe models (shorter side 256).
 
-Of the rows of a model the first is its default.
+Weights with the stride on another convolution load without an error and predict worse.
+That is why each row says where its weights have it.
+
+The weights for CIFAR-10 were trained here and are in the package. A card (JSON) beside
+each file says how it was trained, and on how many images its accuracy was measured.
 """
 
 import csv
@@ -30,12 +31,12 @@ HUB_FILE = "model.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A published accuracy, and the preprocessing it holds for.
+    """A published accuracy, and the preprocessing that it was measured with.
 
     Attributes:
         preprocessing: a `Preprocessing`.
-        top1: percent, or `None` where none is published.
-        top5: likewise.
+        top1: percent; `None` if none is published.
+        top5: percent; `None` if none is published.
     """
 
     preprocessing: Preprocessing
@@ -48,14 +49,14 @@ class WeightFile:
     """A published weight file.
 
     Attributes:
-        model: name of the model it is for.
+        model: name of its model.
         tag: its name among the files for that model.
-        dataset: "imagenet" or "cifar10": whose classes it tells apart.
+        dataset: "imagenet" or "cifar10": the dataset whose classes it predicts.
         source: its address, hf://owner/repo[@revision], or its path in the package.
-        digest: hexadecimal MD5 or SHA-256, or `None`: then the hub's own is checked.
+        digest: hexadecimal MD5 or SHA-256; `None` if the hub announces one.
         licence: SPDX identifier in lower case, or "not stated".
-        stride_on: "1x1" or "3x3": the placement it was trained with.
-        evaluations: the published ones, the zoo's default input size first.
+        stride_on: the convolution of a bottleneck that has the stride, "1x1" or "3x3".
+        evaluations: the published ones; the first is at the zoo's default input size.
     """
 
     model: str

@@ -17,16 +17,16 @@ from keras_resnet.weights.tensors import CLASSIFIER
 
 @dataclasses.dataclass(frozen=True)
 class LocalFile:
-    """A weight file of the user's.
+    """A local weight file.
 
     Attributes:
-        path: of a file that `formats.load` reads.
-        stride_on: the placement of the stride that it is for, "1x1" or "3x3".
-        stride_known: whether the file says so itself; where it does not, this is
-            what the writers of the format use.
-        preprocessing: a `Preprocessing`, or `None` where the file has none.
-        labels: names of the classes, or `None` likewise.
-        licence: likewise.
+        path: path of a file that `formats.load` reads.
+        stride_on: where its bottlenecks have the stride, "1x1" or "3x3".
+        stride_known: whether the file says so. If not, `stride_on` is what the
+            writers of its format use.
+        preprocessing: a `Preprocessing`; `None` if the file has none.
+        labels: names of the classes; `None` if the file has none.
+        licence: of the weights; `None` if the file has none.
     """
 
     path: str
@@ -43,7 +43,7 @@ def resolve(model, weights):
     """Finds the file that a `weights` argument names.
 
     Args:
-        model: name of the zoo's variant, or `None` for a network of one's own.
+        model: name of the zoo's variant, or `None` for a custom network.
         weights: a registered name, "hf://owner/repo[@revision]" or a local
             path.
 
@@ -71,8 +71,8 @@ def resolve(model, weights):
         return _local_file(weights)
     if model is None:
         raise UserError(
-            "A network of one's own takes local weight files only. "
-            f"Received: {weights!r}"
+            "`weights` of a custom network must be a local file: published weights are "
+            f"for the models of the zoo. Received: {weights!r}"
         )
     return _hub_entry(model, weights) if on_hub else registry.find(model, weights)
 
@@ -98,7 +98,7 @@ def load(model, source, skip_classifier=False):
     else:
         path = download.fetch(source)
         if source.non_commercial:
-            _say_non_commercial(source.name, source.licence)
+            _warn_non_commercial(source.name, source.licence)
     unused = formats.load(model, path, skip_classifier)
     model.dataset = source.dataset
     if source.preprocessing is not None:
@@ -131,7 +131,7 @@ def _describe(model, source):
 
 
 @functools.cache  # once for each file, not for each model
-def _say_non_commercial(name, licence):
+def _warn_non_commercial(name, licence):
     warnings.warn(
         f"The weights {name} are licensed for non-commercial use only ({licence}).",
         stacklevel=2,

@@ -266,6 +266,11 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
         dict(output_stride=4),
         dict(width=0),
         dict(width=1.5),
+        dict(classes=0),
+        dict(classes="10"),
+        dict(dropout=1),
+        dict(dropout=-0.1),
+        dict(dropout=None),
         dict(input_shape=(16, 32, 3)),
         dict(input_shape=(None, None, 3)),
         dict(input_shape=(32, 32)),
@@ -278,7 +283,7 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
     ],
 )
 def test_wrong_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="Received: "):
+    with pytest.raises(UserError, match="Received: "):
         keras_resnet.ResNet8(**arguments)
 
 
