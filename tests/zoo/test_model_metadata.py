@@ -257,6 +257,14 @@ def test_damaged_metadata_is_refused(path, change, message):
     refuses(path, message)
 
 
+def test_damaged_metadata_of_a_weight_file_are_refused(tmp_path):
+    path = tmp_path / "m.keras"
+    keras_resnet.ResNet8().save(path)
+    rewrite(path, lambda found: json.dumps(found | {"preprocessing": None}))
+    with pytest.raises(UserError, match="damaged.*Received: "):
+        keras_resnet.ResNet8(weights=path)
+
+
 @pytest.mark.parametrize(
     "field, value",
     [

@@ -1,5 +1,6 @@
 """Pixels to model input, and scores to labels."""
 
+import importlib.util
 import pathlib
 
 import keras
@@ -9,8 +10,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.preprocessing import Preprocessing, classes
-
-SHARED = pathlib.Path(__file__).parents[2].parent / "shared"
+from tests.helpers.commands import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +138,21 @@ def test_crop_of_another_shape_keeps_height_and_width_apart():
 @pytest.mark.parametrize("interpolation, worst", [("bilinear", 1), ("bicubic", 8)])
 def test_photographs_are_resized_with_antialiasing(interpolation, worst):
     """Against Keras' own antialiased resizing, in grey levels."""
-    photographs = sorted((SHARED / "data/imagenet_sample/val").glob("*/*.JPEG"))[:5]
-    if not photographs:
-        pytest.skip("needs ../shared/data/imagenet_sample")
-    for path in photographs:
-        image = np.asarray(Image.open(path).convert("RGB"))
-        how = Preprocessing((224, 224), interpolation=interpolation)
-        shorter = min(image.shape[:2])
-        size = tuple(224 * side // shorter for side in image.shape[:2])
-        expected = keras.ops.convert_to_numpy(
-            keras.ops.image.resize(
-                image.astype("float32"), size, interpolation, antialias=True
+    datasets = pytest.importorskip("sklearn.datasets")
+    how = Preprocessing((224, 224), interpolation=interpolation)
+    for photograph in datasets.load_sample_images().images:
+        # A part with a larger height than width, and one with a smaller.
+        for image in (photograph, photograph[:, 100:400]):
+            size = tuple(224 * side // min(image.shape[:2]) for side in image.shape[:2])
+            expected = keras.ops.convert_to_numpy(
+                keras.ops.image.resize(
+                    image.astype("float32"), size, interpolation, antialias=True
+                )
             )
-        )
-        top, left = (round((side - 224) / 2) for side in size)
-        expected = expected[top : top + 224, left : left + 224].clip(0, 255).round()
-        difference = np.abs(how.resize_and_crop(image) - expected)
-        assert difference.max() <= worst and difference.mean() < 0.2
+            top, left = (round((side - 224) / 2) for side in size)
+            expected = expected[top : top + 224, left : left + 224].clip(0, 255).round()
+            difference = np.abs(how.resize_and_crop(image) - expected)
+            assert difference.max() <= worst and difference.mean() < 0.2
 
 
 def test_grey_images_become_rgb_and_floats_are_refused():
@@ -170,14 +168,29 @@ def test_grey_images_become_rgb_and_floats_are_refused():
 
 def test_classes_are_the_published_ones():
     names = classes("imagenet")
-    assert len(names) == len({wnid for wnid, _ in names}) == 1000
     assert names[0] == ("n01440764", "tench")
-    assert names[999][0] == "n15075141"
-    assert sorted(wnid for wnid, _ in names) == [wnid for wnid, _ in names]
-    path = SHARED / "imagenet_classes.tsv"
-    if path.exists():
-        rows = [tuple(row.split("\t")[1:]) for row in path.read_text().splitlines()]
-        assert list(names) == rows
+    assert names[999] == ("n15075141", "toilet_tissue")
+    assert [name for _, name in classes("cifar10")] == [
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ]
+
+
+def test_the_ids_of_classes_are_in_the_order_of_published_scores():
+    """Against the list of tensorflow-datasets, which orders ImageNet's labels so."""
+    spec = importlib.util.find_spec("tensorflow_datasets")
+    if spec is None:
+        pytest.skip("needs tensorflow-datasets")
+    labels = pathlib.Path(spec.origin).parent / "datasets" / "imagenet2012/labels.txt"
+    assert [wnid for wnid, _ in classes("imagenet")] == labels.read_text().split()
+
+
+def test_the_names_of_classes_are_those_of_keras_applications():
+    path = ROOT.parent / "shared" / "imagenet_classes.tsv"
+    if not path.exists():
+        pytest.skip("needs ../shared/imagenet_classes.tsv")
+    rows = [tuple(row.split("\t")[1:]) for row in path.read_text().splitlines()]
+    assert list(classes("imagenet")) == rows
 
 
 def test_decode_predictions_names_the_best_classes_first():

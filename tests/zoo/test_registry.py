@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import pathlib
 import warnings
 
 import keras
@@ -15,12 +14,11 @@ from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
 from keras_resnet.preprocessing import classes
 from keras_resnet.weights import registry, sources
 from tests.helpers import oracles
-
-SHARED = pathlib.Path(__file__).parents[2].parent / "shared"
+from tests.helpers.commands import ROOT
 
 
 def published():
-    path = SHARED / "weights.json"
+    path = ROOT.parent / "shared" / "weights.json"
     if not path.exists():
         pytest.skip("needs ../shared/weights.json")
     entries = json.loads(path.read_text())["entries"]
@@ -41,9 +39,20 @@ def downloaded_files():
 
 def test_every_published_file_is_registered_and_no_other():
     assert {(e.model, e.tag) for e in downloaded_files()} == set(published())
+
+
+def test_list_weights_has_every_file_the_default_of_a_model_first():
     assert len(downloaded_files()) == 50
     assert keras_resnet.list_weights() == [entry.name for entry in all_files()]
     assert keras_resnet.list_weights("resnet34")[0] == "resnet34.a1_in1k"
+
+
+def test_weights_of_timm_are_where_timm_publishes_them():
+    entries = [e for e in downloaded_files() if e.source.startswith("hf://")]
+    assert len(entries) == 47
+    for entry in entries:
+        assert entry.source == f"hf://timm/{entry.name}"
+        assert (entry.digest, entry.stride_on) == (None, "3x3")
 
 
 def test_registered_facts_are_the_published_ones():
