@@ -16,10 +16,10 @@ each file says how it was trained, and on how many images its accuracy was measu
 
 import csv
 import dataclasses
-import difflib
 import functools
 import pathlib
 
+from keras_resnet.errors import unknown
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing, classes
 from keras_resnet.runner.errors import UserError
 
@@ -187,10 +187,4 @@ def find(model, name):
         )
     if not entries:
         raise UserError(f"No weights are published for {model}. Received: {name!r}")
-    names = list(dict.fromkeys([*of_datasets, *entries]))
-    near = difflib.get_close_matches(tag, names, n=3, cutoff=0.4)
-    raise UserError(
-        f"Unknown weights for {model}. "
-        + (f"The nearest names: {', '.join(near)}. " if near else "")
-        + f"All of them: {', '.join(names)}. Received: {name!r}"
-    )
+    raise unknown(f"weights for {model}", tag, {*of_datasets, *entries})

@@ -83,7 +83,7 @@ def test_preprocess_input_works_inside_tf_data(pixels):
     [
         (dict(model_or_weights="resnet51"), "resnet50.*list_weights"),
         (dict(model_or_weights="imagenet"), "resnet50.*list_weights"),
-        (dict(model_or_weights="resnet50.a9_in1k"), "nearest names"),
+        (dict(model_or_weights="resnet50.a9_in1k"), "did you mean .*a3_in1k"),
         (dict(model_or_weights=50), "resnet50.*list_weights"),
         (dict(data_format="last"), "channels_last"),
     ],

@@ -1,0 +1,35 @@
+"""The names of the package: imported late, and seen by editors all the same."""
+
+import ast
+
+import keras_resnet
+from tests.helpers.commands import ROOT, run_code
+
+
+def test_every_public_name_is_there():
+    for name in keras_resnet.__all__:
+        assert name in dir(keras_resnet)
+        assert getattr(keras_resnet, name) is not None
+
+
+def test_editors_see_every_public_name():
+    text = (ROOT / "keras_resnet" / "__init__.pyi").read_text(encoding="utf-8")
+    seen = {
+        name.asname: statement.module.removeprefix("keras_resnet.")
+        for statement in ast.parse(text).body
+        if isinstance(statement, ast.ImportFrom)
+        for name in statement.names
+    }
+    assert seen == keras_resnet._PUBLIC
+
+
+def test_an_unknown_name_is_an_attribute_error_as_usual():
+    assert not hasattr(keras_resnet, "ResNet51")
+
+
+def test_the_package_itself_imports_neither_keras_nor_numpy():
+    done = run_code(
+        "import sys, keras_resnet, keras_resnet.runner\n"
+        "print({'keras', 'numpy', 'PIL'} & set(sys.modules))"
+    )
+    assert (done.stdout, done.stderr) == ("set()\n", "")
