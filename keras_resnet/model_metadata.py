@@ -82,7 +82,7 @@ def load(path):
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"`path` must be a path. Received: {path!r:.80}")
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.is_dir():
         file = path / "model.keras"
         if not file.is_file():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import formats
 from tests.helpers import oracles
 from tests.helpers.oracles import images, randomize, relative_difference
@@ -125,8 +126,10 @@ def test_biases_and_epsilon_are_folded_in_double_precision(tmp_path):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_torch_file_gives_the_same_logits(tmp_path, depth):
-    torch_resnet = pytest.importorskip("torch_resnet", exc_type=ImportError)
+    pytest.importorskip("torch")
     from safetensors.torch import save_file
+
+    from tests.helpers import torch_resnet
 
     net = torch_resnet.random_resnet(depth)
     save_file(net.state_dict(), tmp_path / "model.safetensors")
@@ -209,7 +212,7 @@ def test_half_precision_is_widened_and_integers_are_refused(tmp_path, small):
         np.testing.assert_array_equal(kernel, expected.astype(dtype), name)
     state["conv1.weight"] = state["conv1.weight"].astype("int8")
     oracles.write_safetensors(state, tmp_path / "int.safetensors")
-    with pytest.raises(ValueError, match=r"conv1.weight is I8, not one of F.*int\.s"):
+    with pytest.raises(UserError, match=r"conv1.weight is I8, not one of F.*int\.s"):
         keras_resnet.ResNet8(weights=tmp_path / "int.safetensors")
 
 
@@ -260,11 +263,11 @@ def test_a_classifier_of_another_size_is_skipped_on_demand(tmp_path, small, file
 def test_a_classifier_of_another_size_is_refused_otherwise(tmp_path):
     hundred = keras_resnet.ResNet8(classes=100)
     hundred.save_weights(tmp_path / "hundred.weights.h5")
-    with pytest.raises(ValueError, match="for 10 classes.*one for 100.*Received"):
+    with pytest.raises(UserError, match="for 10 classes.*one for 100.*Received"):
         keras_resnet.ResNet8(weights=tmp_path / "hundred.weights.h5")
     headless = keras_resnet.ResNet8(weights=None, include_top=False)
     headless.save_weights(tmp_path / "headless.weights.h5")
-    with pytest.raises(ValueError, match="has none.*include_top=False.*Received"):
+    with pytest.raises(UserError, match="has none.*include_top=False.*Received"):
         keras_resnet.ResNet8(weights=tmp_path / "headless.weights.h5")
 
 
@@ -275,7 +278,7 @@ def refuses(path, message):
     """The error, and the model as it was before."""
     model = randomize(keras_resnet.ResNet8(weights=None), seed=4)
     before = model.get_weights()
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         formats.load(model, path)
     assert str(error.value).endswith(f"Received: {str(path)!r}")
     assert "\n" not in str(error.value)
@@ -324,7 +327,7 @@ def test_another_architecture_is_refused_with_what_differs(tmp_path, small):
     (tmp_path / "shallower").mkdir()
     path = tmp_path / "shallower" / "m.weights.h5"
     small.save_weights(path)
-    with pytest.raises(ValueError, match="30 tensors missing .conv2_block2_1_conv/ker"):
+    with pytest.raises(UserError, match="30 tensors missing .conv2_block2_1_conv/ker"):
         keras_resnet.ResNet14(weights=path)
     state = oracles.torch_state(small)
     state["conv1.weight"] = state["conv1.weight"][:, :1].copy()
@@ -361,7 +364,7 @@ def test_the_command_against_pickles_works(tmp_path, small):
     torch = pytest.importorskip("torch")
     state = {k: torch.from_numpy(v) for k, v in oracles.torch_state(small).items()}
     torch.save({"state_dict": state}, tmp_path / "my m.pth")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         keras_resnet.ResNet8(weights=tmp_path / "my m.pth")
     command = str(error.value).split("trust it: ")[1].split(" Received: ")[0]
     arguments = shlex.split(command)

@@ -7,6 +7,7 @@ import pytest
 import keras_resnet
 from keras_resnet.deploy import fold_normalization
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.runner.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_a_model_that_cannot_be_folded_is_named():
     ):
         model = keras.Model(inputs, outputs, name="mine")
         preprocessing = Preprocessing((32, 32), **NORMALIZATIONS["torch"])
-        with pytest.raises(ValueError, match=f"{reason}$"):
+        with pytest.raises(UserError, match=f"{reason}$"):
             fold_normalization(model, preprocessing)
     # What else its layers are used for does not matter.
     fold_normalization(keras.Model(inputs, conv(inputs)), preprocessing)

@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import constants as hub_constants
 
 import keras_resnet
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import download, registry
 from tests.helpers import oracles
 
@@ -106,7 +107,7 @@ def entry_at(server, content, path="/weights/w.h5"):
 
 
 def fails(entry, *parts):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         download.fetch(entry)
     message = str(error.value)
     assert "\n" not in message
@@ -296,7 +297,7 @@ def test_any_repository_in_timms_layout_loads(server, monkeypatch):
         weights="hf://somebody/pets@v1", classes=3, input_shape=(96, 96, 3)
     )
     assert other.preprocessing.input_size == (96, 96)
-    with pytest.raises(ValueError, match="for resnet18, not for resnet34.*Received"):
+    with pytest.raises(UserError, match="for resnet18, not for resnet34.*Received"):
         keras_resnet.ResNet34(weights="hf://somebody/pets@v1")
-    with pytest.raises(ValueError, match="cannot read http.*config.json.*Received"):
+    with pytest.raises(UserError, match="cannot read http.*config.json.*Received"):
         keras_resnet.ResNet18(weights="hf://somebody/others")

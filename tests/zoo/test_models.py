@@ -160,7 +160,7 @@ def test_plain_networks_are_the_resnets_without_additions(name, parameters):
     kinds = {type(layer).__name__ for layer in plain.layers}
     assert "Add" in {type(layer).__name__ for layer in residual.layers} - kinds
     assert multiply_adds(plain) == multiply_adds(residual)
-    with pytest.raises(ValueError, match="Received: "):
+    with pytest.raises(UserError, match="Received: "):
         keras_resnet.create_model(name, weights="cifar10")
 
 
@@ -332,7 +332,7 @@ def test_feature_maps_refuse_a_model_around_one():
     around = keras.Model(
         inputs, keras_resnet.ResNet8(weights=None)(inputs), name="around"
     )
-    with pytest.raises(ValueError, match="Received: 'around'"):
+    with pytest.raises(UserError, match="Received: 'around'"):
         keras_resnet.feature_maps(around)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 import keras_resnet
 from keras_resnet.preprocessing import Preprocessing, classes
+from keras_resnet.runner.errors import UserError
 from tests.helpers.commands import ROOT
 
 
@@ -89,14 +90,14 @@ def test_preprocess_input_works_inside_tf_data(pixels):
     ],
 )
 def test_unknown_weights_and_formats_are_refused(pixels, arguments, message):
-    with pytest.raises(ValueError, match=f"{message}.*Received: "):
+    with pytest.raises(UserError, match=f"{message}.*Received: "):
         keras_resnet.preprocess_input(pixels, **arguments)
 
 
 def test_a_model_without_named_weights_does_not_guess(pixels):
-    with pytest.raises(ValueError, match="does not know.*keras_resnet.load.*'resnet8'"):
+    with pytest.raises(UserError, match="does not know.*keras_resnet.load.*'resnet8'"):
         keras_resnet.preprocess_input(pixels, keras_resnet.ResNet8(weights=None))
-    with pytest.raises(ValueError, match="does not know.*keras_resnet.load.*'resnet8'"):
+    with pytest.raises(UserError, match="does not know.*keras_resnet.load.*'resnet8'"):
         keras_resnet.decode_predictions(
             np.zeros((1, 10)), model_or_weights=keras_resnet.ResNet8(weights=None)
         )
@@ -159,7 +160,7 @@ def test_grey_images_become_rgb_and_floats_are_refused():
     how = Preprocessing((32, 32))
     assert how.resize_and_crop(Image.new("L", (40, 50), 7)).shape == (32, 32, 3)
     for image in (np.zeros((40, 50, 3)), np.zeros((40, 50), np.uint8)):
-        with pytest.raises(ValueError, match="uint8 array.*Received: "):
+        with pytest.raises(UserError, match="uint8 array.*Received: "):
             how.resize_and_crop(image)
 
 
@@ -202,7 +203,7 @@ def test_decode_predictions_names_the_best_classes_first():
         ("n01484850", "great_white_shark", 0.3),
     ]
     assert [len(row) for row in keras_resnet.decode_predictions(scores)] == [5, 5]
-    with pytest.raises(ValueError, match=r"Received: shape \(1000,\)"):
+    with pytest.raises(UserError, match=r"Received: shape \(1000,\)"):
         keras_resnet.decode_predictions(scores[0])
-    with pytest.raises(ValueError, match="other classes.*`model_or_weights`"):
+    with pytest.raises(UserError, match="other classes.*`model_or_weights`"):
         keras_resnet.decode_predictions(scores[:, :10])

@@ -10,6 +10,7 @@ import pytest
 import keras_resnet
 from keras_resnet.commands.models import table
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry
 from tests.helpers import oracles
 from tests.helpers.backends import BACKENDS, run
@@ -96,7 +97,7 @@ def test_another_network_does_not_fail_because_of_a_default(package, arguments):
 
 def test_a_model_of_which_none_ship_starts_at_random(package):
     assert not hasattr(keras_resnet.ResNet14(), "preprocessing")
-    with pytest.raises(ValueError, match="No weights are published for resnet14"):
+    with pytest.raises(UserError, match="No weights are published for resnet14"):
         keras_resnet.ResNet14(weights="cifar10")
 
 
@@ -108,13 +109,13 @@ def test_weights_that_are_asked_for_are_loaded_or_refused(package):
         random_resnet8().get_layer("conv1_conv").kernel,
     )
     for arguments in (dict(shortcut="A"), dict(residual=False), dict(width=2)):
-        with pytest.raises(ValueError, match=f"weights {NAME} are for.*Received: "):
+        with pytest.raises(UserError, match=f"weights {NAME} are for.*Received: "):
             keras_resnet.ResNet8(weights="cifar10", **arguments)
     with pytest.raises(
-        ValueError, match="unknown weights for resnet8: choose one of cifar10. Rec"
+        UserError, match="unknown weights for resnet8: choose one of cifar10. Rec"
     ):
         keras_resnet.ResNet8(weights="imagenet")
-    with pytest.raises(ValueError, match="another model than resnet14.*Received"):
+    with pytest.raises(UserError, match="another model than resnet14.*Received"):
         keras_resnet.ResNet14(weights=NAME)
 
 
@@ -130,7 +131,7 @@ def test_the_other_functions_know_them(package):
         np.testing.assert_array_equal(x, expected)
         decoded = keras_resnet.decode_predictions(scores, 1, known)
         assert decoded == [[("cat", "cat", 1.0)], [("truck", "truck", 1.0)]]
-    with pytest.raises(ValueError, match="10. of scores for airplane, .*Received"):
+    with pytest.raises(UserError, match="10. of scores for airplane, .*Received"):
         keras_resnet.decode_predictions(np.zeros((1, 1000)), model_or_weights=model)
     row = "resnet8 | 0.078 | 0.013 | cifar10 (default) | - | 88.1 (32 px) | apache-2.0"
     assert f"| {row} |" in table().splitlines()
@@ -145,13 +146,13 @@ def test_a_damaged_or_missing_file_is_refused(package):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     advice = f"Install keras-resnet-zoo again. Received: '{path}'"
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         keras_resnet.ResNet8()
     digest = registry.find("resnet8", "cifar10").digest
     assert f"{NAME} are damaged: the SHA256 must be {digest}" in str(error.value)
     assert str(error.value).endswith(advice)
     path.unlink()
-    with pytest.raises(ValueError, match="are missing") as error:
+    with pytest.raises(UserError, match="are missing") as error:
         keras_resnet.ResNet8()
     assert str(error.value).endswith(advice)
 

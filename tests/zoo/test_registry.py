@@ -12,6 +12,7 @@ import keras_resnet
 from keras_resnet import models
 from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET
 from keras_resnet.preprocessing import classes
+from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry, sources
 from tests.helpers import oracles
 from tests.helpers.commands import ROOT
@@ -148,14 +149,14 @@ def test_imagenet_names_a_permissive_default_for_every_depth():
     ],
 )
 def test_wrong_weights_are_refused_before_any_download(arguments, message):
-    with pytest.raises(ValueError, match=f"{message}.*Received: "):
+    with pytest.raises(UserError, match=f"{message}.*Received: "):
         keras_resnet.ResNet50(**arguments)
 
 
 def test_models_without_published_weights_say_so():
-    with pytest.raises(ValueError, match="No weights are published for resnet110"):
+    with pytest.raises(UserError, match="No weights are published for resnet110"):
         keras_resnet.ResNet110(weights="imagenet")
-    with pytest.raises(ValueError, match="must be a local file"):
+    with pytest.raises(UserError, match="must be a local file"):
         keras_resnet.ResNet(IMAGENET, BASIC, (1, 1, 1, 1), weights="imagenet")
 
 
@@ -221,7 +222,7 @@ def test_a_keras_file_keeps_its_stride_placement(tmp_path):
         build(stride_on=stride_on).save(path)
         assert stride_of(build(weights=path)) == strides
         other = {"1x1": "3x3", "3x3": "1x1"}[stride_on]
-        with pytest.raises(ValueError, match="Received: stride_on"):
+        with pytest.raises(UserError, match="Received: stride_on"):
             build(weights=path, stride_on=other)
 
 

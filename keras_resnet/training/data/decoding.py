@@ -86,7 +86,7 @@ def resize(image, size, interpolation):
     Args:
         image: uint8 tensor (height, width, 3).
         size: length of the shorter side, in pixels.
-        interpolation: one of `keras_resnet.preprocessing.INTERPOLATIONS`.
+        interpolation: one of `runner.preprocessing.INTERPOLATIONS`.
 
     Returns:
         uint8 tensor (height, width, 3).
