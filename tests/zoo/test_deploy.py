@@ -1,10 +1,14 @@
 """Preprocessing as data, and its folding into the first convolution."""
 
+import dataclasses
+import pickle
+
 import keras
 import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet import runner
 from keras_resnet.deploy import fold_normalization
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
@@ -43,6 +47,21 @@ def test_normalize_equals_keras_applications_and_keeps_its_argument(pixels):
         actual = Preprocessing((32, 32), **NORMALIZATIONS[mode]).normalize(pixels)
         np.testing.assert_allclose(actual, expected, atol=1e-5 * abs(expected).max())
     np.testing.assert_array_equal(pixels, before)
+
+
+def test_preprocessing_is_that_of_the_runner_as_a_value():
+    how = Preprocessing([24, 32], [1, 2, 3], crop_fraction=0.5)
+    assert isinstance(how, runner.Preprocessing)
+    for same in (
+        pickle.loads(pickle.dumps(how)),
+        dataclasses.replace(how),
+        Preprocessing(**dataclasses.asdict(how)),
+    ):
+        assert type(same) is Preprocessing
+        assert same == how and hash(same) == hash(how)
+    assert dataclasses.replace(how, channel_order="bgr") != how
+    with pytest.raises(UserError, match="input_size"):
+        dataclasses.replace(how, input_size=(0, 32))
 
 
 def test_resize_size_follows_the_crop_fraction():
