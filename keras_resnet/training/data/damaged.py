@@ -68,10 +68,8 @@ def _damaged(dataset, split):
             decoding.decode(encoded)
         except tf.errors.InvalidArgumentError as error:
             _refuse_unknown_label(dataset, error)
-            name = (
-                split.names[index] if split.names else f"image {index} of the dataset"
-            )
-            yield index, name, error
+            unnamed = f"image {index} of the dataset"
+            yield index, split.names[index] if split.names else unnamed, error
 
 
 def _missing(split):
@@ -93,6 +91,6 @@ def _refuse_unknown_label(dataset, error):
     label = re.search(rf"{datasets.UNKNOWN_LABEL}[^-0-9]*(-?[0-9]+)", error.message)
     if label:
         raise UserError(
-            f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 to "
-            f"{len(dataset.labels) - 1} only: prepare it again, with labels"
+            f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 "
+            f"to {len(dataset.labels) - 1} only: prepare it again, with labels"
         ) from error
