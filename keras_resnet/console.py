@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 
+from keras_resnet import errors
 from keras_resnet.runner.errors import UserError
 
 
@@ -42,16 +43,34 @@ def hidden_output(*descriptors):
 
 
 def import_tensorflow():
+    """Imports TensorFlow, and Keras on it whatever the environment says.
+
+    For commands, to whom the process belongs; see `require_tensorflow`.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    require_tensorflow("this command")
+
+
+def require_tensorflow(purpose):
     """Imports TensorFlow and Keras without their start-up messages on stderr.
 
     They print notes on oneDNN and CUDA before any log level is read. Whoever sets
     TF_CPP_MIN_LOG_LEVEL=0 wants to see them.
+
+    Args:
+        purpose: what needs them, the subject of the error's sentence.
+
+    Raises:
+        MissingExtra: TensorFlow is not installed, or Keras uses another backend.
     """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
-        return
-    with hidden_output(2):
-        import keras  # noqa: F401
-        import tensorflow as tf
+    is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0"
+    with hidden_output(2) if is_quiet else contextlib.nullcontext():
+        tf = errors.require("tensorflow", "train", purpose)
+        import keras
 
         tf.config.list_physical_devices()
+    if keras.config.backend() != "tensorflow":
+        raise errors.MissingExtra(
+            f"{purpose} needs Keras on TensorFlow: set KERAS_BACKEND=tensorflow before "
+            f"Keras is imported. Received: {keras.config.backend()}"
+        )

@@ -1,12 +1,37 @@
-"""Errors that end a command in one line, and the text about an unknown name."""
+"""Errors that end a command in one line, and what raises the common ones."""
 
 import difflib
+import importlib
 
 from keras_resnet.runner.errors import UserError
 
 
 class Terminated(Exception):
     """The process received SIGTERM and has saved its work."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional part of the package was used without what it needs."""
+
+
+def require(module, extra, purpose):
+    """Imports an optional package and returns it.
+
+    Args:
+        module: its name.
+        extra: the extra of keras-resnet-zoo that installs it.
+        purpose: what needs it, the subject of the error's sentence.
+
+    Raises:
+        MissingExtra: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(
+            f'{purpose} needs {module}: pip install "keras-resnet-zoo[{extra}]" '
+            f"({error})"
+        ) from error
 
 
 def unknown(kind, received, choices):
