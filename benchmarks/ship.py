@@ -163,11 +163,13 @@ def _model_of(run, config):
     """Returns the network of a run, as the zoo builds it, and its preprocessing."""
     import keras
 
+    import keras_resnet
     from keras_resnet import models
     from keras_resnet.preprocessing import Preprocessing, classes
-    from keras_resnet.training.runs import folder as run_folder
+    from keras_resnet.training.runs.run import Run
 
-    trained, preprocessing = run_folder.load_model(run, config)
+    opened = Run.open(run)
+    trained, preprocessing = opened.load_model(), opened.preprocessing
     name, recipe = config["settings"]["model"], config["recipe"]
     family = models.VARIANTS.get(name, (None,))[0]
     wanted = {
@@ -180,7 +182,7 @@ def _model_of(run, config):
     if missing:
         raise UserError(f"{run} cannot be shipped: it must be {', '.join(missing)}")
     keras.config.set_dtype_policy("float32")
-    model = models.create_model(name, weights=None)
+    model = keras_resnet.create_model(name, weights=None)
     model.set_weights(trained.get_weights())
     return model, preprocessing
 
@@ -270,11 +272,11 @@ def int8_scores(path, images):
 
 def accuracy(scores, labels):
     """Returns the accuracy of scores, one row for each image, as a card tells it."""
-    from keras_resnet.training import evaluation
+    from keras_resnet.training import accuracy as measured
 
     def of(count):
         examples = zip(scores[:count], labels[:count], strict=True)
-        return evaluation.of_scores(lambda row: row, examples)
+        return measured.of_scores(lambda row: row, examples)
 
     whole, first = of(len(labels)), of(FIRST)
     top1, images = whole["top1"], whole["examples_evaluated"]

@@ -1,6 +1,6 @@
 """What the commands share: flags, one-line errors, exit codes."""
 
-import math
+import inspect
 import re
 import sys
 
@@ -15,34 +15,46 @@ flags.disclaim_key_flags()  # the help of a command lists what is defined here f
 def define_training_flags(default_epochs, default_learning_rate):
     """Defines the flags that training and quantization-aware training share.
 
+    The library checks their values, so that Python and the commands say the same.
+
     Args:
         default_epochs: what the help says of --epochs without a value.
         default_learning_rate: likewise.
     """
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "strategy",
         "one_device",
-        ["one_device", "mirrored", "multi_worker", "tpu"],
-        "Devices.",
+        "Devices to train on: one_device (the first GPU, or the CPU), mirrored (all "
+        "GPUs of this machine), multi_worker (several machines) or tpu.",
     )
     flags.DEFINE_integer(
-        "cpu_replicas", 0, "With mirrored: train on this many parts of the CPU."
+        "cpu_replicas",
+        0,
+        "With --strategy=mirrored: split the CPU into this many parts and train a "
+        "replica on each.",
     )
-    flags.DEFINE_integer("epochs", None, f"Default: {default_epochs}.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epochs", None, f"Passes over the training images; default: {default_epochs}."
+    )
     flags.DEFINE_float(
         "learning_rate",
         None,
-        f"Highest; default: {default_learning_rate}.",
-        lower_bound=1e-9,
+        f"Highest learning rate; default: {default_learning_rate}.",
     )
     flags.DEFINE_integer(
-        "checkpoint_steps", 1000, "Steps between checkpoints.", lower_bound=1
+        "checkpoint_steps", 1000, "Training steps between two checkpoints."
     )
-    flags.register_validator(
-        "learning_rate",
-        lambda rate: rate is None or math.isfinite(rate),
-        "must be a finite number",
-    )
+
+
+def arguments(function, *left_out):
+    """Returns the values of the flags that have the names of a function's parameters.
+
+    Args:
+        function: a function of the library.
+        *left_out: names of its parameters that have no flag.
+    """
+    names = inspect.signature(function).parameters.keys() - set(left_out)
+    return {name: flags.FLAGS[name].value for name in names}
 
 
 def run(command, argv=None, installed=False):

@@ -197,10 +197,10 @@ def _float_layers(source):
 
 def _in_float(source):
     """Returns the float model with the fine-tuned weights, or None without them."""
-    from keras_resnet.training.runs import folder as run_folder
+    from keras_resnet.training.runs import model_file
 
     path = source.aware / "model.keras"
-    return run_folder.load_keras_file(path) if path.is_file() else None
+    return model_file.load(path) if path.is_file() else None
 
 
 def _check_flags():
@@ -232,12 +232,15 @@ def _check_flags():
 
 
 def _from_run():
+    from keras_resnet.preprocessing import Preprocessing
     from keras_resnet.training.data import sources
     from keras_resnet.training.runs import folder as run_folder
+    from keras_resnet.training.runs import model_file
 
     run = pathlib.Path(FLAGS.model_dir)
     config = run_folder.read_config(run)
-    model, preprocessing = run_folder.load_model(run, config)
+    model = model_file.load(run / "model.keras")
+    preprocessing = Preprocessing(**config["preprocessing"])
     if FLAGS.dataset:
         dataset = sources.load(FLAGS.dataset, FLAGS.data_dir)
     else:
@@ -276,15 +279,14 @@ def _aware(run):
 def _from_model():
     import keras_resnet
     from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
-    from keras_resnet.training import loop
     from keras_resnet.training.data import sources
-    from keras_resnet.training.runs import folder as run_folder
+    from keras_resnet.training.runs import model_file
 
     names = keras_resnet.list_models()
     if FLAGS.model in names:
-        model = loop.build_model(FLAGS.model, weights=FLAGS.weights)
+        model = keras_resnet.create_model(FLAGS.model, weights=FLAGS.weights)
     elif FLAGS.model.endswith(".keras"):
-        model = run_folder.load_keras_file(pathlib.Path(FLAGS.model))
+        model = model_file.load(pathlib.Path(FLAGS.model))
         if not FLAGS.normalization:
             raise UserError(
                 "--model=PATH.keras needs --normalization: "
@@ -295,7 +297,7 @@ def _from_model():
         raise unknown("model (a name or a .keras file)", FLAGS.model, names)
     if FLAGS.normalization and FLAGS.normalization not in NORMALIZATIONS:
         raise unknown("normalization", FLAGS.normalization, NORMALIZATIONS)
-    run_folder.check_classifier(model)
+    model_file.check_classifier(model)
     shape = model.inputs[0].shape
     preprocessing = getattr(model, "preprocessing", None)  # of published weights
     if FLAGS.normalization or not preprocessing:

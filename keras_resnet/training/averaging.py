@@ -13,18 +13,20 @@ class Averages:
 
         Args:
             model: a `keras.Model`.
-            steps: time constant: each step the average moves by 1 / steps of its
-                distance; faster in the beginning, when it knows little.
+            steps: time constant. Each step moves an average by 1 / steps of its
+                distance to the weight, and by more in the first steps.
         """
-        self._model, self._steps = model, max(1.0, steps)  # of a very short run
-        weights = [weight.value for weight in model.weights]
-        self.variables = [tf.Variable(w, trainable=False) for w in weights]
+        self._model, self._steps = model, max(1.0, steps)  # less than 1 overshoots
+        self.variables = [
+            tf.Variable(weight.value, trainable=False, name=weight.path)
+            for weight in model.weights
+        ]
 
     def update(self, step):
-        """Moves the averages, for all replicas at once, after a step.
+        """Moves the averages towards the weights. Call it once after each step.
 
         Args:
-            step: steps done, an integer tensor.
+            step: number of steps made, an integer tensor.
         """
         step = tf.cast(step, tf.float32)
         decay = tf.minimum(1 - 1 / self._steps, (1 + step) / (10 + step))
@@ -32,14 +34,14 @@ class Averages:
             value = tf.convert_to_tensor(weight.value)
             average.assign_add((1 - decay) * (value - average))
 
-    def take(self):
-        """Gives the model the averages."""
+    def apply(self):
+        """Replaces the weights of the model by their averages."""
         self._model.set_weights([average.numpy() for average in self.variables])
 
     @contextlib.contextmanager
-    def taken(self):
-        """Gives the model the averages inside the block."""
+    def applied(self):
+        """Replaces the weights of the model by their averages inside the block."""
         weights = self._model.get_weights()
-        self.take()
+        self.apply()
         yield
         self._model.set_weights(weights)

@@ -1,7 +1,7 @@
-"""A teacher: a trained model whose scores a smaller one learns.
+"""Distillation: a small model learns the scores of a trained one, its teacher.
 
-Hinton et al., arXiv 1503.02531. The teacher sees what the student sees, the augmented
-image, and is not trained.
+Hinton et al., arXiv 1503.02531. The teacher gets the same augmented images as the
+student, and is not trained.
 """
 
 import pathlib
@@ -15,10 +15,10 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training import losses
 from keras_resnet.training.data import decoding
 from keras_resnet.training.fused_norm import with_fused_norm
-from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.runs.run import Run
 
-# Of the loss; the rest is that of the labels. Cho and Hariharan, arXiv 1910.01348,
-# and Tian et al., arXiv 1910.10699, section 4, use these for small images.
+# Share of the teacher in the loss; the labels have the rest. Used for small images by
+# Cho and Hariharan, arXiv 1910.01348, and Tian et al., arXiv 1910.10699, section 4.
 SHARE = 0.9
 TEMPERATURE = 4.0
 
@@ -30,11 +30,11 @@ def open_teacher(name, labels, preprocessing):
         name: a model of the zoo that ships with weights ("resnet20"), or the folder
             of a run of train.py.
         labels: names of the student's classes.
-        preprocessing: what the student's images went through.
+        preprocessing: that of the student's images.
 
     Returns:
-        Function of (the student's input, its logits, its losses by the labels) ->
-        losses, float32 (batch,), in which the teacher has its share.
+        Function of (the student's input, its logits, its losses on the labels), which
+        returns the losses on labels and teacher together, float32 (batch,).
 
     Raises:
         UserError: there is no such teacher, or its classes or its input size are not
@@ -42,8 +42,8 @@ def open_teacher(name, labels, preprocessing):
     """
     if name in keras_resnet.list_models():
         try:
-            model = getattr(keras_resnet, name.replace("resnet", "ResNet"))()
-        except ValueError as error:  # its weights cannot be had
+            model = keras_resnet.create_model(name)
+        except UserError as error:  # its weights cannot be had
             raise UserError(f"--teacher={name}: {error}") from error
         if not hasattr(model, "preprocessing"):
             raise UserError(
@@ -58,12 +58,12 @@ def open_teacher(name, labels, preprocessing):
                 f"dataset has {len(labels)} others ({labels[0]}, ...)"
             )
     elif pathlib.Path(name).is_dir():
-        config = run_folder.read_config(name)
-        if config["labels"] != list(labels):
+        run = Run.open(name)
+        if run.labels != tuple(labels):
             raise UserError(
                 f"--teacher={name} was trained on other classes than the dataset's"
             )
-        model, expected = run_folder.load_model(name, config)
+        model, expected = run.load_model(), run.preprocessing
     else:
         raise UserError(
             "--teacher must be a model of the zoo that ships with weights, or the "

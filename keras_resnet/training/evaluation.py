@@ -1,152 +1,146 @@
-"""Accuracy of a whole split, every example once, whatever the strategy."""
+"""Measures the accuracy of a trained model on a whole held-out split."""
+
+import dataclasses
+import os
+import pathlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training.data import batching, decoding
+from keras_resnet import files
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.runner import Classifier
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import accuracy, checks
+from keras_resnet.training.data import batching, damaged, decoding, sources
+from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.runs import model_file
+from keras_resnet.training.runs.run import Run
+from keras_resnet.training.views import multi_scale, ten_crop
 
-# He et al., section 4.1: the shorter sides of the images, for an input of 224.
-SCALES = (224, 256, 384, 480, 640)
-
-
-def evaluator(model, strategy, from_logits=False):
-    """Returns a function that evaluates the model.
-
-    Keras' own `evaluate` averages over batches and replicas of unequal size;
-    here every example counts once.
-
-    Args:
-        model: a Keras 3 or tf_keras model with softmax output.
-        strategy: the strategy in whose scope it was built.
-        from_logits: whether the output is logits instead.
-
-    Returns:
-        function of (split, preprocessing, batch size) -> {"loss", "top1", "top5"}:
-        mean cross entropy and shares of 1. The batch size is that of all
-        replicas. It raises `RuntimeError` when not every example was counted.
-    """
-
-    @tf.function
-    def sums(batch):
-        def on_replica(images, labels):
-            scores = tf.cast(model(images, training=False), tf.float32)
-            if from_logits:
-                scores = tf.nn.softmax(scores)
-            counts = labels >= 0  # the last batch is filled up
-            top1 = tf.equal(tf.argmax(scores, axis=-1), labels)
-            top5 = tf.math.in_top_k(labels, scores, min(5, scores.shape[-1]))
-            right = tf.gather(scores, tf.maximum(labels, 0), batch_dims=1)
-            loss = -tf.math.log(tf.maximum(right, 1e-7))
-            return tf.stack(
-                [
-                    tf.reduce_sum(tf.where(counts, tf.cast(value, tf.float32), 0.0))
-                    for value in (counts, loss, top1, top5)
-                ]
-            )
-
-        return strategy.reduce("SUM", strategy.run(on_replica, args=batch), axis=None)
-
-    def evaluate(split, preprocessing, batch_size):
-        totals = np.zeros(4)
-        for batch in strategy.distribute_datasets_from_function(
-            lambda context: batching.evaluation_batches(
-                split, preprocessing, batch_size, batching.Share.of(context)
-            )
-        ):
-            totals += sums(batch).numpy()
-        if totals[0] != split.examples:
-            raise RuntimeError(
-                f"evaluated {totals[0]:.0f} of {split.examples} examples"
-            )
-        return dict(zip(("loss", "top1", "top5"), totals[1:] / totals[0], strict=True))
-
-    return evaluate
+# Name of the views: what makes a scoring function of images from (model,
+# preprocessing); None for the centre crop alone.
+VIEWS = {"single": None, "ten_crop": ten_crop, "multi_scale": multi_scale}
 
 
-def of_scores(score, examples):
-    """Returns the accuracy of any classifier.
+def evaluate(
+    model,
+    dataset=None,
+    *,
+    data_dir=None,
+    views="single",
+    normalization=None,
+    crop_fraction=None,
+    output=None,
+):
+    """Measures top-1 and top-5 of a model on a whole held-out split.
 
     Args:
-        score: function of an example's image -> float (classes,), scores.
-        examples: iterable of (image, label).
+        model: a `Run` or the path of its folder; the path of a .keras file; the path
+            of a .tflite file, which is run as on the device; or a `keras.Model` that
+            ends with a softmax.
+        dataset: name of a dataset, as for `train`. `None` is that of the model's run.
+        data_dir: folder of the dataset. `None` is where the training found it.
+        views: which parts of each image are classified: "single" (the centre crop),
+            "ten_crop", or "multi_scale" (the whole image at five sizes). The scores of
+            several views are averaged (He et al., arXiv 1512.03385, section 4.1).
+        normalization: how a Keras model wants its pixels normalized: "zoo", "torch",
+            "tf", "caffe" or "raw". `None` is what the model or its run says.
+        crop_fraction: side of the centre crop relative to the shorter side of the
+            resized image, in (0, 1]. `None` is what the model or its run says.
+        output: path of a JSON file to write the result to; `None` writes none.
 
     Returns:
-        {"top1", "top5": shares of 1, "examples_evaluated": their number}.
+        Dictionary of "top1" and "top5" (shares of 1), "examples_evaluated", "dataset"
+        and "views"; of a Keras model and a single view also "loss", the mean cross
+        entropy in nats.
+
+    Raises:
+        UserError: an argument is wrong, a file is missing or damaged, or the model
+            does not fit the dataset.
     """
-    right = np.zeros(2)
-    count = 0
-    for image, label in examples:
-        best = np.argsort(-score(image), kind="stable")[:5]
-        right += (best[0] == label, label in best)
-        count += 1
-    top1, top5 = (right / count).tolist()
-    return {"top1": top1, "top5": top5, "examples_evaluated": count}
-
-
-def ten_crop(model, preprocessing):
-    """Returns a function of an image: mean scores of ten crops.
-
-    The four corners and the centre of the resized image and their mirror images
-    (He et al., section 3.4).
-
-    Args:
-        model: a `keras.Model` with softmax output.
-        preprocessing: what it expects.
-
-    Returns:
-        function of a uint8 image (height, width, 3) -> float32 (classes,).
-    """
-    height, width = preprocessing.input_size
-
-    def crops(image):
-        image = decoding.resize(
-            image, preprocessing.resize_size, preprocessing.interpolation
+    checks.choice("views", views, VIEWS)
+    if normalization is not None:
+        checks.choice("normalization", normalization, NORMALIZATIONS)
+    if crop_fraction is not None:
+        checks.positive_number("crop_fraction", crop_fraction, most=1)
+    name = model.name if isinstance(model, keras.Model) else str(model)
+    if name.endswith(".tflite") and (views != "single" or normalization):
+        raise UserError("--views and --normalization need a .keras model")
+    model, config = _opened(model)
+    on_device = isinstance(model, Classifier)
+    preprocessing = _preprocessing_of(model, config, normalization)
+    if preprocessing is None:
+        raise UserError(
+            f"{name} lies in no run and does not say how its pixels are normalized: it "
+            "needs --normalization"
         )
-        rest = tf.shape(image)[:2] - [height, width]
-        middle = tf.cast(tf.round(tf.cast(rest, tf.float32) / 2), tf.int32)
-        places = ((0, 0), (0, rest[1]), (rest[0], 0), (rest[0], rest[1]), middle)
-        return [
-            tf.image.crop_to_bounding_box(image, place[0], place[1], height, width)
-            for place in places
-        ]
-
-    return _mean_over(model, preprocessing, lambda image: [tf.stack(crops(image))])
-
-
-def multi_scale(model, preprocessing):
-    """Returns a function of an image: mean scores of the whole image at five sizes.
-
-    The network is applied fully convolutionally, its scores averaged over places,
-    scales and mirror images (He et al., section 4.1).
-
-    Args:
-        model: a `keras.Model` with softmax output and global pooling.
-        preprocessing: what it expects.
-
-    Returns:
-        function of a uint8 image (height, width, 3) -> float32 (classes,).
-    """
-    everywhere = keras.models.clone_model(model, keras.Input((None, None, 3)))
-    everywhere.set_weights(model.get_weights())
-    scales = [size * preprocessing.input_size[0] // SCALES[0] for size in SCALES]
-
-    def sizes(image):
-        return [
-            decoding.resize(image, size, preprocessing.interpolation)[None]
-            for size in scales
-        ]
-
-    return _mean_over(everywhere, preprocessing, sizes)
+    if crop_fraction is not None:
+        preprocessing = dataclasses.replace(preprocessing, crop_fraction=crop_fraction)
+    if dataset is not None:
+        data = sources.load(dataset, data_dir)
+    elif config is not None:
+        data = run_folder.dataset_of(config, data_dir)
+    else:
+        raise UserError(f"{name} lies in no run: it needs --dataset")
+    classes = model.classes if on_device else model.output_shape[-1]
+    accuracy.check_classes(classes, data)
+    with damaged.damaged_images_named(data):
+        if on_device:
+            images = batching.images(data.held_out, preprocessing)
+            found = accuracy.of_scores(model.scores, images.as_numpy_iterator())
+        elif views == "single":
+            found = accuracy.of_split(model, data.held_out, preprocessing)
+        else:
+            images = data.held_out.read().map(
+                lambda encoded, label: (decoding.decode(encoded), label),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            score = VIEWS[views](model, preprocessing)
+            found = accuracy.of_scores(score, images.as_numpy_iterator())
+    metrics = {"views": views, "dataset": data.name, **found}
+    if output is not None:
+        files.write_json(output, metrics)
+    return metrics
 
 
-def _mean_over(model, preprocessing, views):
-    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
-    def score(image):
-        scores = []
-        for batch in views(image):
-            both = tf.concat([batch, tf.reverse(batch, [2])], 0)
-            scores.append(model(decoding.normalize(both, preprocessing)))
-        return tf.reduce_mean(tf.concat(scores, 0), 0)
+def _opened(model):
+    """Returns a `keras.Model` or a `Classifier`, and the `config.json` of its run."""
+    if isinstance(model, keras.Model):
+        return model, None
+    if not isinstance(model, Run | str | os.PathLike):
+        raise UserError(
+            f"--model must be a path, a Run or a keras.Model. Received: {model!r}"
+        )
+    if isinstance(model, Run) or pathlib.Path(model).is_dir():
+        run = Run.open(model)
+        return run.load_model(), run_folder.read_config(run.directory)
+    path = pathlib.Path(model)
+    if path.suffix == ".keras":
+        opened = model_file.load(path)
+    elif path.suffix == ".tflite":
+        opened = Classifier(path)
+    else:
+        raise UserError(
+            "--model must be a .keras or .tflite file, or the folder of a run. "
+            f"Received: {str(model)!r}"
+        )
+    is_of_run = (path.parent / "config.json").exists()
+    return opened, run_folder.read_config(path.parent) if is_of_run else None
 
-    return lambda image: score(image).numpy()
+
+def _preprocessing_of(model, config, normalization):
+    """Returns the `Preprocessing` of a model, or None if nothing tells it."""
+    if isinstance(model, Classifier):
+        size, told = model.input_shape[1:3], model.preprocessing
+        if told is None:
+            return Preprocessing(size)
+        return Preprocessing(
+            size, crop_fraction=told.crop_fraction, interpolation=told.interpolation
+        )
+    if normalization is not None:
+        return Preprocessing(model.input_shape[1:3], **NORMALIZATIONS[normalization])
+    told = getattr(model, "preprocessing", None)
+    if told is None and config is not None:
+        return Preprocessing(**config["preprocessing"])
+    return told

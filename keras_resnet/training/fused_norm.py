@@ -15,7 +15,7 @@ def with_fused_norm(model, any_size=False):
 
     Args:
         model: functional `keras.Model`.
-        any_size: whether to let go of the height and width that images must have.
+        any_size: whether the new model takes images of any height and width.
 
     Returns:
         A `keras.Model` with equal outputs, and equal variables in equal order.

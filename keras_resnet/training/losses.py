@@ -18,16 +18,16 @@ def cross_entropy(logits, targets, smoothing):
 
 
 def binary_cross_entropy(logits, targets, smoothing):
-    """Returns the mean over the classes of "is it there?", float32 (batch,).
+    """Returns the binary cross entropy, mean over the classes, float32 (batch,).
 
-    Wightman et al., "ResNet strikes back", arXiv 2110.00476, section 2: of mixed
-    images both classes are there, whatever their shares; one of a fifth or less is
-    not (timm's `--bce-target-thresh 0.2`). Smoothed is what is there: smoothed shares
-    would all end at the same side of the threshold as before.
+    Wightman et al., "ResNet strikes back", arXiv 2110.00476, section 2: both classes of
+    a mixed image count as present, whatever their shares, unless the share is a fifth
+    or less (timm's `--bce-target-thresh 0.2`). Label smoothing is applied after
+    thresholding; applied before, it would have no effect.
     """
     there = _smoothed(tf.cast(targets > 0.2, tf.float32), smoothing)
-    # Not TensorFlow's own, whose gradient is a sum of more than two parts: those it
-    # adds in the order in which they are ready, and the last bits differ.
+    # The gradient of TensorFlow's own is a sum of more than two parts. TensorFlow adds
+    # them in the order in which they are ready, so the last bits would differ.
     return tf.reduce_mean(tf.nn.softplus(logits) - there * logits, axis=-1)
 
 
@@ -39,7 +39,7 @@ def _smoothed(targets, smoothing):
 LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
 
 
-def of(recipe):
+def loss_function(recipe):
     """Returns the recipe's loss: a function of (logits, targets) -> (batch,)."""
     return functools.partial(LOSSES[recipe.loss], smoothing=recipe.label_smoothing)
 

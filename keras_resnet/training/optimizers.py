@@ -6,7 +6,7 @@ from keras import ops
 
 
 def create(api, model, recipe, rates):
-    """Returns the recipe's optimizer, whose rate in a step is that of the list.
+    """Returns the recipe's optimizer, with the given learning rates.
 
     Call it in the scope of the strategy.
 
@@ -20,11 +20,12 @@ def create(api, model, recipe, rates):
     if recipe.optimizer == "lamb":
         optimizer = Lamb(schedule, recipe.weight_decay)
     else:
+        # Named, since checkpoints know variables by names: Keras would number them.
         optimizer = api.optimizers.SGD(
-            schedule, momentum=recipe.momentum, nesterov=recipe.nesterov
+            schedule, momentum=recipe.momentum, nesterov=recipe.nesterov, name="sgd"
         )
-    if api is keras and keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(model.trainable_variables)
     return optimizer
 

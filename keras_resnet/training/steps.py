@@ -1,10 +1,10 @@
-"""Training steps, compiled: many run without a look from the host."""
+"""Compiled training steps: many run before the host looks at the device again."""
 
 import tensorflow as tf
 
 from keras_resnet.training import losses
 
-# What `step_function` adds up: examples, losses, right ones and finite steps.
+# Number of sums over steps: examples, losses, correct ones, steps of finite loss.
 SUMS = 4
 
 
@@ -31,11 +31,11 @@ def step_function(
         averages: `averaging.Averages` of the model.
 
     Returns:
-        function of (iterator of batches, how many steps) -> seconds that it waited
-        for batches, float64.
+        Function of (iterator of batches, number of steps), which makes the steps and
+        returns the seconds that it waited for batches, float64.
     """
     scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
-    loss_of = losses.of(recipe)
+    loss_of = losses.loss_function(recipe)
 
     def on_replica(images, targets):
         with tf.GradientTape() as tape:

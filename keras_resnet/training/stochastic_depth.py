@@ -1,4 +1,4 @@
-"""Stochastic depth: while it trains, a network leaves out blocks at random."""
+"""Stochastic depth: blocks are skipped at random in training."""
 
 import keras
 import tensorflow as tf
@@ -48,7 +48,7 @@ class _StochasticSum(keras.Layer):
     def __init__(self, rate, **kwargs):
         super().__init__(**kwargs)
         self._rate = rate
-        self._seeds = keras.random.SeedGenerator()
+        self._seeds = keras.random.SeedGenerator(name=f"{self.name}_seeds")
 
     def call(self, inputs, training=False):
         shortcut, branch = inputs

@@ -26,7 +26,7 @@ from keras_resnet.training.quantize import aware as quantization
 from tests.conftest import QUANTIZATIONS, SMALL
 from tests.helpers import graphs
 from tests.helpers.commands import one_error, run_command
-from tests.training.test_quantization import randomize
+from tests.helpers.networks import randomize
 
 
 def scores(path, images):

@@ -9,7 +9,7 @@ from keras_resnet.edge.convert import tflite_file
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import layer_error
 from tests.conftest import SMALL
-from tests.training.test_quantization import every_layer, randomize
+from tests.helpers.networks import every_layer, randomize
 
 
 @pytest.fixture(scope="module")

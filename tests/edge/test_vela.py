@@ -12,11 +12,10 @@ from keras_resnet.edge.convert import metadata
 from keras_resnet.edge.targets import ethos_u as vela
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import loop
 from tests.edge.test_export import export_in_process
 from tests.helpers import graphs
 from tests.helpers.graphs import Operator, Tensor
-from tests.training.test_quantization import randomize
+from tests.helpers.networks import randomize
 
 QUICK = ("resnet8", "resnet20")  # the others take minutes together
 
@@ -26,7 +25,7 @@ needs_vela = pytest.mark.skipif(
 
 
 def int8_export(name):
-    model = randomize(loop.build_model(name, weights=None))
+    model = randomize(keras_resnet.create_model(name, weights=None))
     preprocessing = Preprocessing(model.input_shape[1:3])
     shape = (2, *preprocessing.input_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -5,9 +5,10 @@ import re
 import shutil
 
 import keras
+import numpy as np
 import pytest
 
-from keras_resnet.commands import adopt
+from keras_resnet import training
 from keras_resnet.preprocessing import NORMALIZATIONS
 from keras_resnet.runner.errors import UserError
 from tests.edge.test_export import export_in_process
@@ -21,7 +22,7 @@ def theirs(digits_run, tmp_path):
     path.write_bytes((digits_run / "model.keras").read_bytes())
     return dict(
         model=path,
-        directory=tmp_path / "run",
+        model_dir=tmp_path / "run",
         normalization="zoo",
         dataset="digits",
         data_dir=None,
@@ -31,23 +32,28 @@ def theirs(digits_run, tmp_path):
 
 
 def test_the_run_has_the_accuracy_that_the_model_had(theirs, digits_run):
-    metrics = adopt.adopt(**theirs)
-    run = theirs["directory"]
-    assert (run / "model.keras").read_bytes() == theirs["model"].read_bytes()
+    run = training.adopt(**theirs)
+    assert run.directory == theirs["model_dir"]
+    weights = [
+        opened.load_model().get_weights()
+        for opened in (run, training.Run.open(digits_run))
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
     expected = json.loads((digits_run / "metrics.json").read_text())
-    found = json.loads((run / "metrics.json").read_text())
+    found = json.loads((run.directory / "metrics.json").read_text())
     for name in ("top1", "top5", "examples_evaluated"):
         assert found[name] == pytest.approx(expected[name])
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    assert found == metrics == adopt.adopt(**theirs)  # the second time it is there
+    assert found == run.metrics
+    assert run == training.adopt(**theirs) == training.Run.open(run.directory)
     # With another normalization it is another, and the same folder is not taken.
     with pytest.raises(UserError, match="holds another run: normalization=zoo there"):
-        adopt.adopt(**theirs | {"normalization": "caffe"})
+        training.adopt(**theirs | {"normalization": "caffe"})
 
 
 def test_the_run_is_exported_without_further_words(theirs):
-    adopt.adopt(**theirs)
-    run = theirs["directory"]
+    run = training.adopt(**theirs).directory
     export_in_process(f"--model_dir={run}")
     report = json.loads((run / "model-int8.report.json").read_text())
     assert report["compared"]["agreement"] > 0.95
@@ -55,9 +61,9 @@ def test_the_run_is_exported_without_further_words(theirs):
 
 @pytest.mark.slow
 def test_the_commands_fine_tune_it_quantization_aware(theirs):
-    run = theirs.pop("directory")
+    run = theirs["model_dir"]
     flags = [f"--{name}={value}" for name, value in theirs.items() if value]
-    done = run_command("training/adopt.py", f"--model_dir={run}", *flags)
+    done = run_command("training/adopt.py", *flags)
     assert done.returncode == 0 and "held-out top-1" in done.stdout, done.stderr
     done = run_command("training/qat.py", f"--model_dir={run}", "--epochs=1")
     assert done.returncode == 0, done.stderr
@@ -103,7 +109,8 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(theirs, tmp_path):
         ({"crop_fraction": 1.5}, "crop_fraction"),
         ({"batch_size": 5000}, "at most the 1437"),
         ({"dataset": "digit"}, "digits"),
+        ({"model": keras.Sequential()}, "must be the path of a .keras file"),
     ):
         with pytest.raises(UserError, match=reason):
-            adopt.adopt(**theirs | changes)
-    assert not theirs["directory"].exists()
+            training.adopt(**theirs | changes)
+    assert not theirs["model_dir"].exists()

@@ -9,7 +9,7 @@ from scipy import stats
 
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import loop, recipes
+from keras_resnet.training import checks, recipes
 from keras_resnet.training.data import augmentation, sources
 from keras_resnet.training.distribute import strategies
 from tests.helpers.distributions import draw, same_distribution, share_is
@@ -119,4 +119,4 @@ def test_mixing_wants_pairs_for_every_replica():
     digits = sources.load("digits")
     replicas = strategies.create("mirrored", cpu_replicas=2)
     with pytest.raises(UserError, match="pairs for each of the 2 replicas: try 96"):
-        loop.check_batch_size(recipe, digits, replicas)
+        checks.batch_size(recipe, digits, replicas)

@@ -36,21 +36,14 @@ def test_unknown_flag_is_one_line_with_the_nearest(script):
 @pytest.mark.parametrize(
     "flag, hint",
     [
-        ("--strategy=miror", "one_device|mirrored"),
+        ("--strategy=miror", "did you mean mirrored?"),
         ("--epochs=ten", "ten"),
-        ("--epochs=0", "epochs"),
         ("--learning_rate=nan", "finite"),
-        ("--image_size=16", "32"),
         ("positional", "positional"),
     ],
 )
 def test_wrong_flag_value_is_one_line(flag, hint):
     assert hint in one_error(run_command("training/train.py", flag))
-
-
-def test_fine_tuning_on_several_machines_is_refused():
-    done = run_command("training/qat.py", "--model_dir=x", "--strategy=multi_worker")
-    assert "one machine" in one_error(done)
 
 
 def test_errors_after_tensorflow_has_started_are_one_line_too(tmp_path):

@@ -1,18 +1,17 @@
 """A student of a teacher: what it learns from, and whom it cannot take."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_resnet
+from keras_resnet import training
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing, classes
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import distillation, loop, losses
+from keras_resnet.training import distillation, losses
 from keras_resnet.training.data import decoding
 from keras_resnet.training.runs import folder as run_folder
-from tests.training.test_loop import SETTINGS
+from tests.helpers.runs import SHORT
 
 SMALL = Preprocessing((32, 32))
 CIFAR10 = [name for name, _ in classes("cifar10")]
@@ -47,12 +46,10 @@ def test_renormalizing_is_normalizing_otherwise():
 
 
 def test_a_student_learns_from_a_run(digits_run, tmp_path):
-    settings = dataclasses.replace(
-        SETTINGS, batch_size=64, epochs=8, learning_rate=0.05, teacher=str(digits_run)
-    )
-    taught = loop.train(settings, tmp_path / "taught")
-    assert taught["top1"] > 0.8
-    config = run_folder.read_config(tmp_path / "taught")
+    changes = dict(batch_size=64, epochs=8, learning_rate=0.05, teacher=digits_run)
+    taught = training.train(**SHORT | changes, model_dir=tmp_path)
+    assert taught.metrics["top1"] > 0.8
+    config = run_folder.read_config(tmp_path)
     assert config["settings"]["teacher"] == str(digits_run.resolve())
 
 
@@ -71,9 +68,8 @@ def test_a_student_learns_from_a_run(digits_run, tmp_path):
 )
 def test_who_cannot_teach_is_refused(digits_run, tmp_path, teacher, change, message):
     teacher = str(digits_run) if teacher == "run" else teacher
-    settings = dataclasses.replace(SETTINGS, teacher=teacher, **change)
     with pytest.raises(UserError, match=message):
-        loop.train(settings, tmp_path / "run")
+        training.train(**SHORT, **change, teacher=teacher, model_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -85,9 +81,9 @@ def test_a_teacher_of_other_classes_is_refused(digits_run):
 
 
 def test_a_teacher_that_cannot_be_downloaded_is_one_line(monkeypatch):
-    def no_network(**_):
-        raise ValueError("the weights cannot be downloaded")
+    def no_network(name):
+        raise UserError("the weights cannot be downloaded")
 
-    monkeypatch.setattr(keras_resnet, "ResNet50", no_network)
+    monkeypatch.setattr(keras_resnet, "create_model", no_network)
     with pytest.raises(UserError, match="--teacher=resnet50: the weights cannot be"):
         distillation.open_teacher("resnet50", CIFAR10, SMALL)

@@ -10,12 +10,14 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
+from keras_resnet import training
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner import Classifier
-from keras_resnet.training import evaluation
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import accuracy, views
+from keras_resnet.training.accuracy import evaluator
 from keras_resnet.training.data import batching, datasets, decoding, sources
 from keras_resnet.training.distribute import strategies
-from keras_resnet.training.evaluation import evaluator
 from tests.helpers.commands import one_error, run_command
 
 SMALL = Preprocessing((32, 32))
@@ -55,7 +57,7 @@ def test_eval_that_misses_examples_is_a_bug_that_shows(digits):
 def test_top1_and_top5_are_counted():
     scores = np.eye(7)[[0, 1, 2, 3]] + np.linspace(0.5, 0, 7)
     examples = zip(range(4), (0, 1, 6, 4), strict=True)  # right, right, sixth, second
-    found = evaluation.of_scores(lambda index: scores[index], examples)
+    found = accuracy.of_scores(lambda index: scores[index], examples)
     assert found == {"top1": 0.5, "top5": 0.75, "examples_evaluated": 4}
 
 
@@ -77,7 +79,7 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(model):
         for top, left in ((0, 0), (0, 24), (8, 0), (8, 24), (4, 12))
     ]
     wider = dataclasses.replace(SMALL, crop_fraction=0.8)  # 40 pixels: as it is
-    score = evaluation.ten_crop(model, wider)
+    score = views.ten_crop(model, wider)
     np.testing.assert_allclose(score(image), mean_scores(model, crops), atol=1e-6)
     assert np.abs(score(image) - mean_scores(model, crops[4:])).max() > 1e-4
 
@@ -91,7 +93,7 @@ def test_multi_scale_averages_the_whole_image_at_five_sizes(model):
         net = keras_resnet.ResNet8(input_shape=resized.shape)
         net.set_weights(model.get_weights())
         expected.append(mean_scores(net, [resized]))
-    score = evaluation.multi_scale(model, SMALL)
+    score = views.multi_scale(model, SMALL)
     np.testing.assert_allclose(score(image), np.mean(expected, 0), atol=1e-6)
 
 
@@ -106,11 +108,57 @@ def test_the_command_gives_the_metrics_of_the_run(digits_run, tmp_path):
     assert f"top-1 {run['top1']:.2%}" in done.stdout
 
 
+def test_a_model_is_given_in_many_ways(digits_run, tmp_path):
+    """The file of the run, its folder, the run itself, or the model in memory."""
+    run = training.Run.open(digits_run)
+    model = run.load_model()
+    output = tmp_path / "result.json"
+    expected = training.evaluate(digits_run / "model.keras", output=output)
+    assert json.loads(output.read_text()) == expected
+    assert expected["top1"] == run.metrics["top1"]
+    assert expected["views"] == "single" and expected["dataset"] == "digits"
+    told = dict(dataset="digits", normalization="zoo")
+    for given, arguments in ((run, {}), (str(digits_run), {}), (model, told)):
+        assert training.evaluate(given, **arguments) == expected
+    other = training.evaluate(model, "digits", normalization="caffe")
+    assert other["loss"] > 2 * expected["loss"]
+    cropped = training.evaluate(run, crop_fraction=0.5)
+    assert cropped["loss"] != expected["loss"]
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (dict(model=7), "--model must be a path, a Run or a keras.Model. Received: 7"),
+        (dict(model="none"), "--model must be a .keras or .tflite file, or the folder"),
+        (dict(views="all"), "unknown views: .* Received: 'all'"),
+        (dict(normalization="torhc"), "unknown normalization: did you mean torch"),
+        (dict(crop_fraction=1.5), "--crop_fraction .* at most 1. Received: 1.5"),
+        (dict(dataset="mnits"), "did you mean .*mnist"),
+        (dict(dataset="cifar100", data_dir="nowhere"), "cifar100 is not in nowhere"),
+    ],
+)
+def test_wrong_arguments_are_refused(digits_run, arguments, reason):
+    arguments = {"model": digits_run / "model.keras", **arguments}
+    with pytest.raises(UserError, match=reason):
+        training.evaluate(**arguments, output=digits_run / "x.json")
+    assert not (digits_run / "x.json").exists()
+
+
+def test_a_model_that_no_run_describes_needs_to_be_told(model, tmp_path):
+    path = tmp_path / "alone.keras"
+    keras.models.clone_model(model).save(path)
+    with pytest.raises(UserError, match="needs --normalization"):
+        training.evaluate(path, "digits")
+    with pytest.raises(UserError, match="lies in no run: it needs --dataset"):
+        training.evaluate(path, normalization="zoo")
+
+
 @pytest.mark.parametrize(
     "flags, reason",
     [
-        (("--model=none.keras", "--dataset=digits"), "lies in no run|no such model"),
-        (("--model=none.h5",), "must be .keras or .tflite"),
+        (("--model=none.keras", "--dataset=digits"), "no such model"),
+        (("--model=none.h5",), "must be a .keras or .tflite"),
         (("--model=none.tflite", "--dataset=digits"), "none.tflite"),
         (("--model=none.tflite", "--views=ten_crop"), "need a .keras model"),
         (("--model=none.keras", "--view=ten"), "views"),

@@ -18,7 +18,7 @@ def test_smoothed_cross_entropy_is_that_of_keras():
     expected = keras.losses.categorical_crossentropy(
         TARGETS, LOGITS, from_logits=True, label_smoothing=0.1
     )
-    found = losses.of(recipe)(LOGITS, tf.constant(TARGETS))
+    found = losses.loss_function(recipe)(LOGITS, tf.constant(TARGETS))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -37,7 +37,7 @@ def test_binary_cross_entropy_takes_what_is_mixed_in_for_there():
     likely = 1 / (1 + np.exp(-LOGITS[:2].astype(np.float64)))
     expected = -np.log(np.where(there, likely, 1 - likely)).mean(-1)
     recipe = recipes.RECIPES["strikes_back_a3"]
-    found = losses.of(recipe)(LOGITS[:2], tf.constant(mixed))
+    found = losses.loss_function(recipe)(LOGITS[:2], tf.constant(mixed))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_binary_targets_are_smoothed_behind_the_threshold():
     likely = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
     wanted = np.where(TARGETS, 0.9 + 0.02, 0.02)
     expected = -(wanted * np.log(likely) + (1 - wanted) * np.log(1 - likely)).mean(-1)
-    found = losses.of(recipe)(LOGITS, tf.constant(TARGETS))
+    found = losses.loss_function(recipe)(LOGITS, tf.constant(TARGETS))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

@@ -11,37 +11,8 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, sources
 from keras_resnet.training.quantize import aware as quantization
-
-
-def randomize(model, seed=0):
-    """Gives every variable a value that matters."""
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        shape = variable.shape
-        if len(shape) > 1:
-            value = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
-        else:
-            value = rng.uniform(0.5, 1.5, shape)
-        variable.assign(value)
-    return model
-
-
-def every_layer():
-    """The layers of the common CNNs, one of them called twice."""
-    layers = keras.layers
-    inputs = keras.Input((32, 32, 3), name="image")
-    shared = layers.Conv2D(8, 3, padding="same", activation="relu6")
-    x = shared(layers.Conv2D(8, 3, strides=2, padding="same")(inputs))
-    x = layers.Add()([x, shared(x)])
-    x = layers.SeparableConv2D(8, 3, padding="same")(x)
-    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
-    x = layers.ReLU(max_value=6.0, negative_slope=0.1)(x)
-    x = layers.LeakyReLU(negative_slope=0.05)(x)
-    x = layers.Concatenate()([layers.MaxPooling2D(2)(x), layers.AveragePooling2D(2)(x)])
-    x = layers.Dropout(0.3)(layers.Cropping2D(1)(layers.ZeroPadding2D(2)(x)))
-    x = layers.Dense(7, activation="softmax")(layers.Flatten()(x))
-    return keras.Model(inputs, x, name="every_layer")
-
+from keras_resnet.training.quantize import twin as twins
+from tests.helpers.networks import every_layer, randomize
 
 MODELS = {
     "resnet8": lambda: keras_resnet.ResNet8(weights=None),
@@ -60,7 +31,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_the_twin_gives_equal_scores(name):
     model = randomize(MODELS[name]())
-    twin = quantization.twin(model)
+    twin = twins.twin(model)
     images = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:]))
     expected = model(images.astype("float32"), training=False).numpy()
     actual = twin(images.astype("float32"), training=False).numpy()
@@ -93,7 +64,7 @@ def test_what_cannot_be_quantized_is_named():
     )
     sequence = keras.Sequential([layers.ReLU()])
     with pytest.raises(UserError, match="functional"):
-        quantization.twin(sequence)
+        twins.twin(sequence)
 
 
 def test_layers_that_tf_keras_computes_otherwise_are_refused(monkeypatch):
@@ -103,7 +74,7 @@ def test_layers_that_tf_keras_computes_otherwise_are_refused(monkeypatch):
 
     def refusal(layer):
         with pytest.raises(UserError) as caught:
-            quantization.twin(keras.Model(inputs, layer(inputs)))
+            twins.twin(keras.Model(inputs, layer(inputs)))
         return str(caught.value)
 
     hard = layers.Conv2D(4, 3, activation="hard_sigmoid", name="hard")
@@ -113,7 +84,7 @@ def test_layers_that_tf_keras_computes_otherwise_are_refused(monkeypatch):
     resize = layers.Resizing(16, 16, pad_to_aspect_ratio=True, name="resize")
     assert "tf_keras has no pad_to_aspect_ratio=True for it" in refusal(resize)
     # A comparison catches whatever else there is.
-    monkeypatch.setattr(quantization, "_same_activation", lambda name: True)
+    monkeypatch.setattr(twins, "_same_activation", lambda name: True)
     assert "layer 'hard' (Conv2D): tf_keras computes it otherwise, by 0" in refusal(
         hard
     )
@@ -222,7 +193,7 @@ def test_fine_tuned_weights_return_to_the_float_model(aware, calibration):
     try:
         for variable, by in zip(quantized.trainable_variables, shift, strict=False):
             variable.assign_add(np.full(variable.shape, by))
-        assert quantization.take_weights(tuned, quantized)
+        assert quantization.copy_weights(quantized, tuned)
         found = [variable.numpy() for variable in quantized.trainable_variables]
         for ours, theirs in zip(tuned.trainable_variables, found, strict=True):
             np.testing.assert_array_equal(ours.numpy(), theirs)
@@ -245,7 +216,7 @@ def test_weights_return_whatever_their_names(calibration):
     quantized = quantization.quantize(model, Preprocessing((32, 32)), calibration[:4])
     expected = [value.copy() for value in model.get_weights()]
     model.set_weights([np.zeros_like(value) for value in expected])
-    assert quantization.take_weights(model, quantized)
+    assert quantization.copy_weights(quantized, model)
     for value, old in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(value, old)
 
@@ -257,7 +228,7 @@ def test_layers_that_were_split_keep_their_weights_to_themselves(calibration):
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
     quantized = quantization.quantize(model, Preprocessing((32, 32)), calibration[:4])
     before = [value.copy() for value in model.get_weights()]
-    assert not quantization.take_weights(model, quantized)
+    assert not quantization.copy_weights(quantized, model)
     for value, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, old)
 

@@ -20,7 +20,7 @@ def main():
 
     board = report.open_board(pathlib.Path())
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    report.write_scalars(board, 1, {"loss": 1.0, "top1": 0.5})
+    report.write_scalars(board, {"epoch": 1, "loss": 1.0, "top1": 0.5})
 
 app.run(sys.modules["__main__"])
 """

@@ -1,28 +1,51 @@
 """What a run leaves in its folder, whole or damaged."""
 
-import dataclasses
 import json
 
+import keras
 import pytest
 
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import recipes
+from keras_resnet.training import Run, recipes
+from keras_resnet.training.data import datasets
 from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.runs import model_file
+
+METRICS = dict.fromkeys(run_folder.METRICS, 1)
+FOLDER = {"images": 120, "sha256": "a"}
+TFDS = {"name": "cifar10/3.0.2", "train_images": 50000, "held_out_images": 10000}
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    seed: int = 0
+def open_run(directory, fingerprint=FOLDER, labels=("a", "b")):
+    dataset = datasets.Dataset("folder", labels, None, None, fingerprint)
+    recipe = recipes.RECIPES["digits"]
+    return run_folder.open_run(
+        directory,
+        directory / "model.keras",
+        {"seed": 0},
+        recipe,
+        Preprocessing((8, 8)),
+        dataset,
+    )
 
 
 @pytest.fixture
-def claimed(tmp_path):
-    recipe = recipes.RECIPES["digits"]
-    run_folder.claim(
-        tmp_path, tmp_path / "x", Settings(), recipe, Preprocessing((8, 8)), ("a", "b")
-    )
+def opened(tmp_path):
+    assert open_run(tmp_path) is None
     return tmp_path
+
+
+@pytest.fixture
+def complete(opened):
+    (opened / "metrics.json").write_text(json.dumps(METRICS))
+    (opened / "model.keras").touch()
+    return opened
+
+
+def change_config(directory, **sections):
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | sections))
 
 
 DAMAGED = ("", "[]", '{"settings": {}}', "{", "[" * 9999)
@@ -48,42 +71,76 @@ def test_a_damaged_config_is_refused(tmp_path, damage):
         ("labels", [1, 2]),
     ],
 )
-def test_a_config_with_a_damaged_section_is_refused(claimed, section, value):
-    config = run_folder.read_config(claimed)
-    (claimed / "config.json").write_text(json.dumps({**config, section: value}))
+def test_a_config_with_a_damaged_section_is_refused(opened, section, value):
+    change_config(opened, **{section: value})
     with pytest.raises(UserError, match="config.json is damaged"):
-        run_folder.read_config(claimed)
+        run_folder.read_config(opened)
 
 
-def test_a_run_of_an_earlier_version_is_read(claimed):
-    """What was added to the recipes since has its default."""
-    config = run_folder.read_config(claimed)
-    earlier = {k: v for k, v in config["recipe"].items() if k != "mixup"}
-    (claimed / "config.json").write_text(json.dumps({**config, "recipe": earlier}))
-    recipe = recipes.Recipe(**run_folder.read_config(claimed)["recipe"])
-    assert recipe == recipes.RECIPES["digits"]
+def test_a_run_of_the_same_settings_and_data_is_complete(complete, capsys):
+    before = (complete / "config.json").read_bytes()
+    assert open_run(complete) == METRICS
+    assert "is complete; nothing to do" in capsys.readouterr().out
+    assert (complete / "config.json").read_bytes() == before
 
 
-def test_a_run_of_an_earlier_version_goes_on(claimed):
-    """What it could not be asked for, it did not use."""
+@pytest.mark.parametrize(
+    "before, now, difference",
+    [
+        (FOLDER, FOLDER | {"images": 150, "sha256": "b"}, "120 images then, 150 now"),
+        (FOLDER, FOLDER | {"sha256": "b"}, "as many images, but other ones"),
+        (TFDS, TFDS | {"name": "cifar10/4"}, "cifar10/3.0.2 then, cifar10/4 now"),
+        (TFDS, TFDS | {"train_images": 9}, "50000 train images then, 9 now"),
+    ],
+)
+def test_other_data_under_the_same_settings_is_another_run(
+    complete, before, now, difference
+):
+    change_config(complete, data=before)
+    with pytest.raises(UserError, match=f"{difference}. Use another --model_dir"):
+        open_run(complete, now)
 
-    @dataclasses.dataclass(frozen=True)
-    class Later(Settings):
-        freeze: tuple = ()
 
-    config = run_folder.read_config(claimed)
-    earlier = {k: v for k, v in config["recipe"].items() if k != "interpolation"}
-    (claimed / "config.json").write_text(json.dumps({**config, "recipe": earlier}))
-    (claimed / "checkpoints").mkdir()
-    (claimed / "checkpoints" / "step-00000001.npz").touch()
+def test_a_run_without_a_checkpoint_takes_the_new_data(opened):
+    more = FOLDER | {"images": 150}
+    assert open_run(opened, more) is None
+    assert run_folder.read_config(opened)["data"] == more
 
-    def claim(settings):
-        others = recipes.RECIPES["digits"], Preprocessing((8, 8)), ("a", "b")
-        return run_folder.claim(claimed, claimed / "x", settings, *others)
 
-    assert claim(Later()) is None
-    with pytest.raises(UserError, match="freeze=.default. there, .'ranges'. received"):
-        claim(Later(freeze=("ranges",)))
+def test_other_classes_are_another_run(complete):
+    with pytest.raises(UserError, match="its classes are others. Use another"):
+        open_run(complete, labels=("a", "c"))
+
+
+def test_a_run_of_version_0_1_is_complete_too(complete):
+    """It did not write what it was trained on."""
+    config = json.loads((complete / "config.json").read_text())
+    del config["data"]
+    (complete / "config.json").write_text(json.dumps(config))
+    assert open_run(complete) == METRICS
+
+
+def test_a_run_is_continued_under_other_versions_with_a_warning(opened, capsys):
+    versions = run_folder.versions() | {"keras": "3.0.0", "tf_keras": "9"}
+    change_config(opened, versions=versions)
+    assert open_run(opened) is None
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f"keras 3.0.0 then, {keras.__version__} now" in warning
+    assert "tf_keras 9 then" in warning and "numpy" not in warning
+
+
+def test_a_run_is_opened_once_it_has_ended(complete):
+    run = Run.open(str(complete))
+    assert run == Run.open(run)
+    assert (run.directory, run.metrics) == (complete, METRICS)
+    assert (run.labels, run.preprocessing) == (("a", "b"), Preprocessing((8, 8)))
+    (complete / "metrics.json").unlink()
+    with pytest.raises(UserError, match="has not ended: start it again"):
+        Run.open(complete)
+    with pytest.raises(UserError, match="holds no run"):
+        Run.open(complete / "none")
+    with pytest.raises(UserError, match="path of its folder. Received: 7"):
+        Run.open(7)
 
 
 @pytest.mark.parametrize("damage", (*DAMAGED, '{"a": 1}'))
@@ -97,4 +154,4 @@ def test_keras_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "text.keras").write_text("no archive")
     for name in ("text.keras", "none.keras"):
         with pytest.raises(UserError, match=name):
-            run_folder.load_keras_file(tmp_path / name)
+            model_file.load(tmp_path / name)

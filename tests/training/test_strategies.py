@@ -14,7 +14,7 @@ def test_strategies_have_the_replicas_asked_for():
     assert len(set(mirrored.extended.worker_devices)) == 2
 
 
-@pytest.mark.parametrize("name, cpu_replicas", [("one_device", 2), ("mirrored", -1)])
+@pytest.mark.parametrize("name, cpu_replicas", [("one_device", 2), ("multi_worker", 1)])
 def test_cpu_replicas_that_make_no_sense_are_refused(name, cpu_replicas):
     with pytest.raises(UserError, match=f"--cpu_replicas={cpu_replicas}"):
         strategies.create(name, cpu_replicas)

@@ -97,9 +97,9 @@ def test_two_workers_train_as_two_replicas(tmp_path):
 )
 def test_a_malformed_configuration_is_refused(text, reason):
     with pytest.raises(UserError, match=reason):
-        workers.check(text)
+        workers.check_config(text)
     for config in launch.configurations(3):
-        workers.check(json.dumps(config))
+        workers.check_config(json.dumps(config))
 
 
 STEP = {
@@ -111,12 +111,12 @@ STEP = {
 
 
 def test_under_slurm_tasks_are_numbered_in_the_order_of_the_nodes():
-    config = workers.of_slurm(STEP)
+    config = workers.config_from_slurm(STEP)
     assert config["cluster"]["worker"] == [
         *("n9:10080", "n9:10081", "n10:10080", "n10:10081", "login:10080")
     ]
     assert config["task"] == {"type": "worker", "index": 2}
-    workers.check(json.dumps(config))
+    workers.check_config(json.dumps(config))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_under_slurm_tasks_are_numbered_in_the_order_of_the_nodes():
 def test_an_environment_of_slurm_that_names_no_cluster_is_refused(change):
     ((name, value),) = change.items()
     with pytest.raises(UserError, match="by srun") as caught:
-        workers.of_slurm({**STEP, **change})
+        workers.config_from_slurm({**STEP, **change})
     assert f"{name}={value}" in str(caught.value)
 
 

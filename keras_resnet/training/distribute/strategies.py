@@ -1,5 +1,6 @@
 """A strategy name -> `tf.distribute.Strategy`, for Keras 3."""
 
+import contextlib
 import os
 import sys
 
@@ -21,32 +22,34 @@ def is_chief(strategy):
 
 
 def create(name, cpu_replicas=0):
-    """Creates the strategy. Call it before TensorFlow runs any operation.
+    """Creates a strategy.
+
+    With `cpu_replicas`, or several workers, the first call in a process must come
+    before TensorFlow runs any operation.
 
     Args:
         name: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs,
             or the CPU), "multi_worker" (all GPUs, or the CPU, of several
-            processes: see `workers.find`) or "tpu" (TPU_NAME in the
+            processes: see `workers.find_cluster`) or "tpu" (TPU_NAME in the
             environment, or the local one).
-        cpu_replicas: with "mirrored": split the CPU into that many logical
-            devices and train on them, so that mirrored training is real
-            without a GPU. 0: do not.
+        cpu_replicas: with "mirrored", number of logical devices to split the CPU
+            into, each with a replica; 0 does not split it.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
-        UserError: `cpu_replicas` is negative or without "mirrored"; a worker or
-            the TPU cannot be had.
+        UserError: `cpu_replicas` without "mirrored"; a worker or the TPU cannot be
+            had; TensorFlow has started with other devices.
     """
-    if cpu_replicas < 0 or (cpu_replicas and name != "mirrored"):
+    if cpu_replicas and name != "mirrored":
         raise UserError(
-            "--cpu_replicas takes a positive number and needs --strategy=mirrored. "
+            "--cpu_replicas needs --strategy=mirrored. "
             f"Received: --cpu_replicas={cpu_replicas} --strategy={name}"
         )
     if name == "multi_worker":
-        resolver = workers.find()
-        with hidden_output(2):
+        resolver = workers.find_cluster()
+        with hidden_output(2), _before_start("multi_worker"):
             return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if name == "tpu":
         return _tpu()
@@ -64,7 +67,8 @@ def create(name, cpu_replicas=0):
     cpu = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration()] * max(1, cpu_replicas)
     if len(tf.config.get_logical_device_configuration(cpu) or [None]) < len(parts):
-        tf.config.set_logical_device_configuration(cpu, parts)
+        with _before_start(f"mirrored --cpu_replicas={cpu_replicas}"):
+            tf.config.set_logical_device_configuration(cpu, parts)
     return tf.distribute.MirroredStrategy(
         [f"/cpu:{index}" for index in range(len(parts))],
         # The default, collective operations, breaks down when a process creates a
@@ -73,8 +77,20 @@ def create(name, cpu_replicas=0):
     )
 
 
+@contextlib.contextmanager
+def _before_start(name):
+    """Raises `UserError` where TensorFlow has already started with other devices."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"--strategy={name} must be the first that TensorFlow does in a process: "
+            "restart Python (or the notebook's kernel) and begin with it"
+        ) from error
+
+
 def _tpu():
-    """Returns the strategy of a TPU. Written by the book: none was at hand."""
+    """Returns the strategy of a TPU. It was never run: no TPU was at hand."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             os.environ.get("TPU_NAME", "local")

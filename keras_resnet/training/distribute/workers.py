@@ -1,7 +1,7 @@
-"""Finds the other workers of a run over several machines, and waits for them.
+"""Finds the other workers of a training on several machines, and waits for them.
 
-TensorFlow itself waits for hours for a worker that does not come, and aborts the
-process where TF_CONFIG is wrong.
+TensorFlow alone would wait for hours for a missing worker, and abort the process on a
+wrong TF_CONFIG.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
 from keras_resnet.runner.errors import UserError
 
-# Until all workers must have been started, in seconds.
+# Seconds within which all workers must have been started.
 PATIENCE = 120
 EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
@@ -23,7 +23,7 @@ EXAMPLE = (
 )
 
 
-def find():
+def find_cluster():
     """Returns the resolver of the cluster, once all its workers are there.
 
     It is read from TF_CONFIG, else from Slurm's environment.
@@ -35,14 +35,14 @@ def find():
         UserError: there is neither, it is malformed, or a worker does not come.
     """
     if "TF_CONFIG" not in os.environ and "SLURM_PROCID" in os.environ:
-        os.environ["TF_CONFIG"] = json.dumps(of_slurm(os.environ))
+        os.environ["TF_CONFIG"] = json.dumps(config_from_slurm(os.environ))
     if "TF_CONFIG" not in os.environ:
         raise UserError(
             "--strategy=multi_worker needs TF_CONFIG or Slurm. Example: "
             f"TF_CONFIG='{EXAMPLE}'. Workers on this machine: python "
             "training/launch.py --workers=2 training/train.py ..."
         )
-    check(os.environ["TF_CONFIG"])
+    check_config(os.environ["TF_CONFIG"])
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     spec = resolver.cluster_spec()
     own = spec.task_address(resolver.task_type, resolver.task_id)
@@ -51,7 +51,7 @@ def find():
     return resolver
 
 
-def of_slurm(environment):
+def config_from_slurm(environment):
     """Returns the TF_CONFIG of a task of Slurm, as an object.
 
     TensorFlow's own `SlurmClusterResolver` fails without GPUs, and where Slurm has
@@ -98,7 +98,7 @@ def of_slurm(environment):
 
 
 @contextlib.contextmanager
-def lost_ones_told():
+def report_lost_workers():
     """Turns what TensorFlow raises when another worker dies into one line.
 
     Raises:
@@ -114,7 +114,7 @@ def lost_ones_told():
         ) from error
 
 
-def check(text):
+def check_config(text):
     """Checks a TF_CONFIG.
 
     Raises:

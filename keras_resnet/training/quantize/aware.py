@@ -1,169 +1,37 @@
-"""Any Keras 3 functional CNN -> the same network, quantization-aware.
+"""A Keras 3 model -> quantization-aware training: tfmot's scheme on its twin.
 
-tensorflow-model-optimization (tfmot) knows tf_keras models only, so the network
-is built again in tf_keras, layer by layer, with the same weights: the twin. It
-goes through tfmot's default 8-bit scheme (per-channel symmetric weights,
-per-tensor activations).
-
-Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process, so it and tf_keras
-are imported inside the functions here and nowhere else.
+The scheme is the default one of tensorflow-model-optimization (tfmot) for 8 bits:
+per-channel symmetric weights, per-tensor activations. Written for tfmot 0.8.1, whose
+private API is used in `_check_activations` alone.
 """
 
 import contextlib
 import fnmatch
-import inspect
 import re
 from unittest import mock
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import errors
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training.quantize.twin import import_tf_keras, twin
 
 # The observers of tfmot average over some thousand steps, starting at (-6, 6).
 # The ranges of that many calibration images are a start that fits.
 CALIBRATION_EXAMPLES = 512
 # What `frozen` can keep as it is.
 FREEZABLE = ("batch_norm", "ranges")
-# Of each layer's largest output: rounding stays two orders below.
-TWIN_TOLERANCE = 1e-4
-# (layer, argument of Keras 3): its name in tf_keras.
-_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 # Activations that tfmot takes as a layer only.
 _AS_LAYERS = {"relu6": "ReLU(6.0)", "leaky_relu": "LeakyReLU(0.2)"}
 
 
-def tf_keras():
-    """Returns the module `tf_keras`, for `loop.fit`."""
-    import tf_keras
-
-    return tf_keras
-
-
-def twin(model):
-    """Builds the same network, with the same weights, in tf_keras.
-
-    Args:
-        model: functional `keras.Model` of layers that tf_keras carries under
-            the same name.
-
-    Returns:
-        A `tf_keras.Model` with equal layer names and equal outputs.
-
-    Raises:
-        UserError: the model is not functional, or holds an operation, a nested
-            model or a layer that tf_keras does not carry or computes otherwise; the
-            message names it.
-    """
-    import tf_keras
-
-    if not isinstance(model, keras.Model) or not hasattr(model, "_run_through_graph"):
-        raise UserError(
-            "quantization-aware training needs a functional Keras model. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')}"
-        )
-    layers = {}
-
-    def same_layer(operation):
-        if operation not in layers:
-            layers[operation] = _same_layer(operation)
-        return layers[operation]
-
-    inputs = [
-        tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name)
-        for tensor in model.inputs
-    ]
-    # Keras' own walk over the graph, with our layers and our tensors in it.
-    outputs = model._run_through_graph(inputs, operation_fn=same_layer)
-    copy = tf_keras.Model(inputs, outputs, name=model.name)
-    for original, layer in layers.items():
-        layer.set_weights(original.get_weights())
-    _check_equal(model, layers)
-    return copy
-
-
-def _check_equal(model, layers):
-    """Raises `UserError` where a layer of tf_keras computes something else.
-
-    Args:
-        model: the `keras.Model`.
-        layers: {layer of it: its twin}.
-    """
-    rng = np.random.default_rng(0)
-
-    def both(layer):
-        def call(*args, **kwargs):
-            expected = layer(*args, **kwargs)
-            actual = np.asarray(layers[layer](*args, **kwargs))
-            largest = np.abs(expected).max()
-            difference = np.abs(actual - expected).max()
-            if not difference <= TWIN_TOLERANCE * largest:
-                raise UserError(
-                    f"cannot quantize layer {layer.name!r} ({type(layer).__name__}): "
-                    "tf_keras computes it otherwise, by "
-                    f"{difference / largest:.2g} of its largest output. Use another "
-                    "layer, or export with --quantize=int8"
-                )
-            return expected
-
-        return call
-
-    # Layer by layer on equal inputs: no later layer can hide a difference.
-    images = [
-        tf.cast(rng.normal(0, 2, [size or 32 for size in (1, *x.shape[1:])]), x.dtype)
-        for x in model.inputs
-    ]
-    model._run_through_graph(images, operation_fn=both)
-
-
-def _same_layer(layer):
-    import tf_keras
-
-    kind = type(layer).__name__
-    same = getattr(tf_keras.layers, kind, None)
-    if not isinstance(layer, keras.Layer) or same is None or kind == "Lambda":
-        raise UserError(
-            f"cannot quantize layer {layer.name!r} ({kind}): tf_keras has no such "
-            "layer. Use layers of keras.layers that it shares (Add for +, ReLU for "
-            "keras.ops.relu, ...), and no nested model"
-        )
-    config = {}
-    ours = inspect.signature(type(layer).__init__).parameters
-    theirs = {"name", *inspect.signature(same.__init__).parameters}
-    for key, value in layer.get_config().items():
-        # Weights are copied; regularizers and constraints are the training's.
-        if key.endswith(("_initializer", "_regularizer", "_constraint")):
-            continue
-        if isinstance(value, dict) and key in theirs:
-            problem = f"its {key} is an object. Use one that has a name"
-        elif key.endswith("activation") and not _same_activation(value):
-            problem = f"tf_keras has no {key} {value!r} like it. Use another"
-        elif (name := _RENAMED.get((kind, key), key)) in theirs:
-            config[name] = value
-            continue
-        # None stands for what is set elsewhere, as the order of the axes is.
-        elif key not in ours or ours[key].default in (None, value):
-            continue
-        else:
-            problem = f"tf_keras has no {key}={value!r} for it. Leave that out"
-        raise UserError(
-            f"cannot quantize layer {layer.name!r} ({kind}): {problem}, or export with "
-            "--quantize=int8"
-        )
-    return same(**config)
-
-
-def _same_activation(name):
-    """Returns whether tf_keras has a function of this name, and the same."""
-    import tf_keras
-
-    values = tf.linspace([-8.0], [8.0], 65, axis=-1)  # (1, 65)
-    try:
-        theirs = tf_keras.activations.get(name)(values)
-    except ValueError:
-        return False
-    return np.allclose(keras.activations.get(name)(values), theirs, atol=1e-6)
+def import_tfmot():
+    """Returns the module `tensorflow_model_optimization`, or raises `MissingExtra`."""
+    import_tf_keras()  # what tfmot raises without it does not name it
+    return errors.require(
+        "tensorflow_model_optimization", "train", "quantization-aware training"
+    )
 
 
 def quantize(model, preprocessing, calibration, float_layers=()):
@@ -187,8 +55,7 @@ def quantize(model, preprocessing, calibration, float_layers=()):
         UserError: tfmot does not know a layer, and the message names it, or a pattern
             fits none.
     """
-    import tensorflow_model_optimization as tfmot
-
+    tfmot = import_tfmot()
     copy = twin(model)
     kept = _matching(copy, float_layers)
 
@@ -198,9 +65,13 @@ def quantize(model, preprocessing, calibration, float_layers=()):
         return tfmot.quantization.keras.quantize_annotate_layer(layer)
 
     _check_activations(copy, kept)
+    tf_keras = import_tf_keras()
+    # Layers that tfmot adds are numbered over all models of the process, and
+    # checkpoints know variables by their names.
+    tf_keras.backend.reset_uids()
     try:
         aware = tfmot.quantization.keras.quantize_apply(
-            tf_keras().models.clone_model(copy, clone_function=annotated)
+            tf_keras.models.clone_model(copy, clone_function=annotated)
         )
     except (ValueError, RuntimeError) as error:
         unknown = re.match(r"Layer (.*):<class '.*\.(\w+)'> is not", str(error))
@@ -238,7 +109,7 @@ def _check_activations(model, kept):
     for layer in model.layers:
         kind = type(layer).__name__
         name = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        readers = {node.layer.name for node in layer._outbound_nodes}
+        readers = {node.layer.name for node in layer.outbound_nodes}
         if (
             name not in known
             and (kind, name) != ("Activation", "relu6")
@@ -266,7 +137,7 @@ def _matching(model, patterns):
     for layer in model.layers:
         # It is folded into the convolution before it, which cannot be half in float.
         if type(layer).__name__ == "BatchNormalization":
-            if layer.input._keras_history.layer.name in found:
+            if layer.input.node.layer.name in found:
                 found.add(layer.name)
     return found
 
@@ -298,8 +169,7 @@ def _calibrate(aware, batches):
 
 @contextlib.contextmanager
 def _quantizers_replaced(function):
-    from tensorflow_model_optimization.python.core.quantization.keras import quantizers
-
+    quantizers = import_tfmot().quantization.keras.quantizers
     with contextlib.ExitStack() as stack:
         for kind in (
             quantizers.LastValueQuantizer,
@@ -320,8 +190,7 @@ def frozen(aware, parts):
             float model's statistics, and not those of the batch. "ranges":
             activations keep their calibrated ranges.
     """
-    from tensorflow_model_optimization.python.core.quantization.keras import quantizers
-
+    quantizers = import_tfmot().quantization.keras.quantizers
     observed = quantizers.MovingAverageQuantizer.__call__
 
     def fixed(quantizer, inputs, training, weights, **kwargs):
@@ -341,12 +210,12 @@ def frozen(aware, parts):
         yield
 
 
-def take_weights(model, aware):
-    """Gives a float model the weights of a quantization-aware one.
+def copy_weights(aware, model):
+    """Copies the weights of a quantization-aware model to the float one.
 
     Args:
-        model: the `keras.Model` that `aware` was made from; it is changed.
         aware: what `quantize` returned.
+        model: the `keras.Model` that it was made from; it is changed.
 
     Returns:
         Whether it could: not where tfmot replaced a layer with several others.

@@ -1,1 +1,1 @@
-"""The folder of a run: who owns it, checkpoints, report."""
+"""The folder of a run: its configuration, checkpoints, model and report."""

@@ -11,9 +11,33 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import files
+from keras_resnet.runner.errors import UserError
 from keras_resnet.training.distribute import strategies
 
 KEEP = 2
+STATE = "state"  # what is no variable, as JSON
+
+
+def named(**groups):
+    """Returns {"group/path": variable}, the names under which variables are saved.
+
+    Args:
+        **groups: lists of variables of Keras 3, tf_keras or TensorFlow. Whoever makes
+            them names them: numbers that Keras or TensorFlow append to a name depend
+            on what else the process has made.
+
+    Raises:
+        ValueError: two variables have the same name.
+    """
+    variables = {}
+    for group, members in groups.items():
+        for variable in members:
+            path = getattr(variable, "path", None) or variable.name.removesuffix(":0")
+            name = f"{group}/{path}"
+            if name in variables:
+                raise ValueError(f"two variables are named {name!r}")
+            variables[name] = _of_tensorflow(variable)
+    return variables
 
 
 class Checkpoints:
@@ -24,12 +48,11 @@ class Checkpoints:
 
         Args:
             directory: folder of the checkpoints; created when one is written.
-            variables: of the model, the optimizer and whatever else must come
-                back, in a fixed order.
+            variables: {name: variable} of all that must come back, see `named`.
             strategy: the strategy in whose scope they were made.
         """
         self._directory = pathlib.Path(directory)
-        self._variables = [_of_tensorflow(variable) for variable in variables]
+        self._variables = variables
         self._strategy = strategy
 
     def save(self, step, state):
@@ -46,10 +69,10 @@ class Checkpoints:
             OSError: the file cannot be written, as on a full disk; the
                 checkpoints before are untouched.
         """
-        arrays = {f"{i:05}": self._read(v) for i, v in enumerate(self._variables)}
+        arrays = {name: self._read(v) for name, v in self._variables.items()}
         if not _finite(arrays.values()):
             raise FloatingPointError
-        arrays["state"] = np.array(json.dumps(state))
+        arrays[STATE] = np.array(json.dumps(state))
         if not strategies.is_chief(self._strategy):
             return
         with files.replacing(self._directory / f"step-{step:08}.npz") as temporary:
@@ -62,6 +85,9 @@ class Checkpoints:
 
         Returns:
             (number of steps done, state), (0, None) without a checkpoint.
+
+        Raises:
+            UserError: the newest readable one holds other variables.
         """
         for step, path in reversed(finished(self._directory)):
             try:
@@ -71,8 +97,13 @@ class Checkpoints:
                     f"warning: checkpoint {path} is unusable: {error}", file=sys.stderr
                 )
                 continue
-            for variable, array in zip(self._variables, arrays, strict=True):
-                _assign(variable, array)
+            if reason := self._mismatch(arrays):
+                raise UserError(
+                    f"checkpoint {path} cannot be continued: {reason}. Use another "
+                    f"--model_dir, or delete {self._directory.parent} and train again"
+                )
+            for name, variable in self._variables.items():
+                _assign(variable, arrays[name])
             return step, state
         return 0, None
 
@@ -85,23 +116,34 @@ class Checkpoints:
         return None
 
     def _load(self, path):
-        """Returns (arrays, state) of a checkpoint.
+        """Returns ({name: array}, state) of a checkpoint.
 
         Raises:
-            ValueError: it is damaged, or not of these variables.
+            ValueError: it is damaged.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                arrays = [archive[f"{i:05}"] for i in range(len(self._variables))]
-                state = json.loads(archive["state"].item())
+                arrays = {name: archive[name] for name in archive.files}
+            state = json.loads(arrays.pop(STATE).item())
         except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(error) from error
-        for variable, array in zip(self._variables, arrays, strict=True):
-            if variable.shape not in (array.shape, array.shape[1:]):
-                raise ValueError(f"shape {array.shape}, not {variable.shape}")
-        if not _finite(arrays):
+        if not _finite(arrays.values()):
             raise ValueError("not all of its numbers are finite")
         return arrays, state
+
+    def _mismatch(self, arrays):
+        """Returns why the arrays of a checkpoint do not fit the variables, or None."""
+        if all(re.fullmatch(r"\d{5}", name) for name in arrays):
+            return (
+                "version 0.1 of keras-resnet-zoo wrote it. That version can end the "
+                "run, and this one reads ended runs"
+            )
+        for name in sorted(self._variables.keys() ^ arrays.keys()):
+            return f"it {'has' if name in arrays else 'lacks'} the variable {name}"
+        for name, variable in self._variables.items():
+            if variable.shape not in (arrays[name].shape, arrays[name].shape[1:]):
+                return f"its {name} has shape {arrays[name].shape}"
+        return None
 
     def _read(self, variable):
         """Returns the value, or stacked ones where the replicas have each their own.

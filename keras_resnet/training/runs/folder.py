@@ -1,23 +1,24 @@
-"""The folder of a run: who owns it, and what an ended run left in it."""
+"""The folder of a run: whose it is, and what an ended run left in it."""
 
 import dataclasses
 import importlib.metadata
 import json
 import pathlib
 import shutil
-import zipfile
+import sys
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from keras_resnet.training.runs import checkpoints
-from keras_resnet import files
-from keras_resnet.training.data import sources
 import keras_resnet
-from keras_resnet.training import recipes
-from keras_resnet.runner.errors import UserError
+from keras_resnet import files
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import recipes
+from keras_resnet.training.data import sources
+from keras_resnet.training.runs import checkpoints
 
-HALF = ("float16", "bfloat16")
 METRICS = (
     "top1",
     "top5",
@@ -28,32 +29,36 @@ METRICS = (
 )
 
 
-def claim(directory, result, settings, recipe, preprocessing, labels, write=True):
-    """Writes `config.json`, or checks that the one there is the same.
+def open_run(directory, result, settings, recipe, preprocessing, dataset, write=True):
+    """Writes `config.json`, or checks that the one in the folder is the same.
 
     Args:
         directory: folder of the run, a `pathlib.Path`.
         result: path of what the run makes at its end.
-        settings: dataclass of what the user chose.
+        settings: dict of what the user chose.
         recipe: the `Recipe` that follows from it.
         preprocessing: the model's `Preprocessing`.
-        labels: names of the classes.
+        dataset: the `datasets.Dataset` to train on.
         write: whether to write; of several workers one does.
 
     Returns:
-        The metrics of the run if it is complete, else None: begin or continue it.
+        The metrics of the run if it is complete; None if it is to be begun or
+        continued.
 
     Raises:
-        UserError: the folder holds a run of other settings, or other files.
+        UserError: the folder holds a run of other settings or other data, or other
+            files.
     """
-    config = {
-        "settings": dataclasses.asdict(settings),
-        "recipe": dataclasses.asdict(recipe),
-        "preprocessing": dataclasses.asdict(preprocessing),
-        "labels": labels,
-        "versions": versions(),
-    }
-    config = _as_on_disk(config)
+    config = _as_on_disk(
+        {
+            "settings": settings,
+            "recipe": dataclasses.asdict(recipe),
+            "preprocessing": dataclasses.asdict(preprocessing),
+            "labels": dataset.labels,
+            "data": dataset.fingerprint,
+            "versions": versions(),
+        }
+    )
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
     if not (directory / "config.json").exists():
@@ -70,62 +75,86 @@ def claim(directory, result, settings, recipe, preprocessing, labels, write=True
         return None
 
     there = read_config(directory)
-    # A run of an earlier version lacks what was added since: there it was not used.
-    given = config["settings"].items()
-    usual = {
-        "settings": {key: value for key, value in given if not value},
-        "recipe": _as_on_disk(dataclasses.asdict(recipes.Recipe(**there["recipe"]))),
-        "preprocessing": {},
-    }
-    differences = {}
-    for section in usual:
-        before = usual[section] | there[section]
-        for key, value in config[section].items():
-            if before.get(key) != value:
-                received = f"{_shown(before.get(key))} there, {_shown(value)}"
-                differences[key] = f"{key}={received} received"
-        if differences:  # what follows from them differs too
-            break
-    if there["labels"] != config["labels"]:
-        differences["labels"] = "the dataset's labels differ"
     metrics = read_metrics(directory)
-    if (
-        differences
-        and not metrics
-        and not checkpoints.finished(checkpoints_of(directory))
-    ):
-        # It failed before it had anything to lose, as with too high a rate.
+    difference = _difference(there, config)
+    if difference:
+        if metrics or checkpoints.finished(checkpoints_of(directory)):
+            raise UserError(f"{directory} holds another run: {difference}")
+        # That run failed before it had anything to lose, as with too high a rate.
         if write:
             shutil.rmtree(directory / "tensorboard", ignore_errors=True)
             files.write_json(directory / "config.json", config)
         return None
-    if differences:
-        raise UserError(
-            f"{directory} holds another run: {'; '.join(differences.values())}. Use "
-            "its flags to continue it, another --model_dir, or delete that folder"
-        )
     if metrics and result.exists():
         print(f"{directory} is complete; nothing to do")
         return metrics
+    _warn_of_versions(there["versions"], config["versions"])
     return None
 
 
-def checkpoints_of(directory):
-    """Returns the folder of the checkpoints of a run."""
-    return directory / "checkpoints"
+def _difference(there, here):
+    """Returns how two configurations differ and what to do about it, or None."""
+    for section in ("settings", "recipe", "preprocessing"):
+        before, now = there[section], here[section]
+        found = [
+            f"{key}={_shown(before.get(key))} there, {_shown(value)} received"
+            for key, value in now.items()
+            if before.get(key) != value
+        ]
+        if found:  # what follows from these settings differs too
+            return (
+                f"{'; '.join(found)}. Use its flags to continue it, another "
+                "--model_dir, or delete that folder"
+            )
+    changes = data_changes(there, here["data"])
+    if there["labels"] != here["labels"]:
+        changes = changes or "its classes are others"
+    if changes:
+        return (
+            f"the data has changed since: {changes}. Use another --model_dir to train "
+            "on what is there now, or delete that folder"
+        )
+    return None
 
 
 def _shown(value):
     return "(default)" if value is None else value
 
 
-def _holds(instance, fields):
-    """Returns whether a dataclass took its fields as they are.
+def data_changes(config, fingerprint):
+    """Returns how the data of a run differs from what it was trained on, or None.
 
-    A run of an earlier version lacks what was added since: that has its default.
+    Args:
+        config: the run's `read_config`.
+        fingerprint: of the `datasets.Dataset` that is there now.
     """
-    whole = _as_on_disk(dataclasses.asdict(instance))
-    return all(whole[name] == value for name, value in fields.items())
+    before = config.get("data")
+    if before is None or before == fingerprint:
+        return None
+    for key, now in fingerprint.items():
+        if key != "sha256" and before.get(key) != now:
+            what = "" if key == "name" else f" {key.replace('_', ' ')}"
+            return f"{before.get(key)}{what} then, {now} now"
+    return "as many images, but other ones"
+
+
+def _warn_of_versions(before, now):
+    changed = [
+        f"{name} {before[name]} then, {now[name]} now"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        print(
+            f"warning: this run was begun with other versions: {'; '.join(changed)}. "
+            "Its weights may differ from those of an unbroken run",
+            file=sys.stderr,
+        )
+
+
+def checkpoints_of(directory):
+    """Returns the folder of the checkpoints of a run."""
+    return directory / "checkpoints"
 
 
 def _as_on_disk(value):
@@ -143,19 +172,31 @@ def read_config(directory):
     if config is None:
         raise UserError(f"{path} is missing: {str(directory)!r} holds no run")
     try:
-        recipe = recipes.Recipe(**config["recipe"])
-        preprocessing = Preprocessing(**config["preprocessing"])
-        whole = (
-            _holds(recipe, config["recipe"])
-            and _holds(preprocessing, config["preprocessing"])
-            and isinstance(config["settings"], dict)
-            and all(isinstance(label, str) for label in config["labels"])
+        settings, labels = config["settings"], config["labels"]
+        recipe = _checked(recipes.Recipe, config["recipe"])
+        preprocessing = _checked(Preprocessing, config["preprocessing"])
+        data = config.get("data", {})  # version 0.1 did not write it
+        are_dicts = all(
+            isinstance(x, dict) for x in (settings, data, config["versions"])
         )
+        if not are_dicts or not all(isinstance(label, str) for label in labels):
+            raise ValueError("a value has a wrong type")
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    if not whole:
-        raise UserError(f"{path} is damaged: not what this version writes")
-    return config
+    return config | {"recipe": recipe, "preprocessing": preprocessing}
+
+
+def _checked(kind, fields):
+    """Returns all fields of a dataclass; those that are not given have defaults.
+
+    Raises:
+        TypeError: a field is unknown.
+        ValueError: a value has a wrong type.
+    """
+    whole = _as_on_disk(dataclasses.asdict(kind(**fields)))
+    if whole | fields != whole:
+        raise ValueError(f"not a {kind.__name__} as this version writes it")
+    return whole
 
 
 def read_metrics(directory):
@@ -189,7 +230,7 @@ def dataset_of(config, data_dir=None):
         data_dir: where it lies; default: where the training found it.
 
     Returns:
-        A `datasets.Dataset`.
+        A `datasets.Dataset`. A warning says so if it has changed since the training.
 
     Raises:
         UserError: it cannot be opened, or its classes are not the run's.
@@ -198,6 +239,7 @@ def dataset_of(config, data_dir=None):
     dataset = sources.load(
         settings["dataset"],
         data_dir or settings["data_dir"],
+        # An adopted run has neither.
         settings.get("hold_out"),
         settings.get("damaged_images"),
     )
@@ -206,6 +248,13 @@ def dataset_of(config, data_dir=None):
             f"dataset {dataset.name} has other classes than the model was trained on: "
             f"{_few(dataset.labels)}, not {_few(config['labels'])}"
         )
+    changes = data_changes(config, dataset.fingerprint)
+    if changes:
+        print(
+            f"warning: the data has changed since the training ({changes}): the model "
+            "may have been trained on pictures that are held out now",
+            file=sys.stderr,
+        )
     return dataset
 
 
@@ -213,97 +262,17 @@ def _few(labels):
     return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
 
 
-def load_model(directory, config):
-    """Loads the model that a run of train.py has made.
-
-    Args:
-        directory: folder of the run.
-        config: its `read_config`.
-
-    Returns:
-        (`keras.Model`, its `Preprocessing`).
-
-    Raises:
-        UserError: there is no model.keras, or it is damaged.
-    """
-    model = load_keras_file(pathlib.Path(directory) / "model.keras")
-    return model, Preprocessing(**config["preprocessing"])
-
-
-def load_keras_file(path):
-    """Loads a .keras file without running code from it.
-
-    Returns:
-        `keras.Model` that computes in float32, whatever it was trained in: TensorFlow
-        Lite has no half precision, nor has quantization-aware training.
-
-    Raises:
-        UserError: it is missing, damaged or no .keras file.
-    """
-    if not path.is_file():
-        raise UserError(f"no such model file (train it first?): {str(path)!r}")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no readable .keras file: truncated, or no archive")
-    try:
-        return _in_float32(keras.saving.load_model(path, compile=False, safe_mode=True))
-    except Exception as error:  # zipfile, h5py and Keras raise many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
-
-
-def _in_float32(model):
-    policies = {layer.dtype_policy.compute_dtype for layer in model._flatten_layers()}
-    if policies.isdisjoint(HALF):
-        return model
-
-    def changed(config):
-        if isinstance(config, list | tuple):
-            return [changed(each) for each in config]
-        if not isinstance(config, dict):
-            return config
-        if config.get("class_name") == "DTypePolicy":
-            return config | {"config": {"name": "float32"}}
-        config = {key: changed(value) for key, value in config.items()}
-        return config | ({"dtype": "float32"} if config.get("dtype") in HALF else {})
-
-    copy = type(model).from_config(changed(model.get_config()))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def check_classifier(model):
-    """Raises `UserError` where a model is no classifier of one image."""
-    shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    shape = shapes[0]
-    if len(shapes) != 1 or len(shape) != 4 or None in shape[1:] or shape[3] != 3:
-        raise UserError(
-            "the model must take one image (height, width, 3). Received: inputs of "
-            f"shape {', '.join(map(str, shapes))}"
-        )
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise UserError(
-            "the model must return one score for each class. Received: outputs of "
-            f"shape {', '.join(str(output.shape) for output in model.outputs)}"
-        )
-    last = model.layers[-1]
-    if not (
-        type(last).__name__ == "Softmax"
-        or getattr(getattr(last, "activation", None), "__name__", None) == "softmax"
-    ):
-        raise UserError(
-            "the model must end with a softmax: scores are written as shares of 1. "
-            f"Received: layer {last.name!r} at its end"
-        )
-
-
 def versions():
-    """Returns the versions of what a result depends on."""
-    names = (
-        "tensorflow",
-        "keras",
-        "tf_keras",
-        "tensorflow-model-optimization",
-        "numpy",
-    )
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"keras-resnet-zoo": keras_resnet.__version__, **found}
+    """Returns the versions of what a result depends on, without what is missing."""
+    found = {
+        "keras-resnet-zoo": keras_resnet.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+    for name in ("tf_keras", "tensorflow-model-optimization"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass  # fine-tuning alone needs it
+    return found

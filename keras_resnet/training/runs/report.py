@@ -45,25 +45,25 @@ def open_board(directory):
     Raises:
         UserError: its file cannot be written, as on a full disk.
     """
-    with _refusal_told():
+    with _user_error_if_refused():
         return tf.summary.create_file_writer(str(directory / "tensorboard"))
 
 
-def write_scalars(board, epoch, values):
-    """Writes the values of one epoch, a dict, for TensorBoard.
+def write_scalars(board, row):
+    """Writes the values of one epoch, a row of the history, for TensorBoard.
 
     Raises:
         UserError: its file cannot be written, as on a full disk.
     """
-    with _refusal_told():
-        with board.as_default(step=epoch):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+    with _user_error_if_refused():
+        with board.as_default(step=row["epoch"]):
+            for name in row.keys() - {"epoch"}:
+                tf.summary.scalar(name, row[name])
         board.flush()
 
 
 @contextlib.contextmanager
-def _refusal_told():
+def _user_error_if_refused():
     try:
         yield
     except tf.errors.OpError as error:

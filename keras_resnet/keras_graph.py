@@ -1,0 +1,25 @@
+"""The graph of a functional Keras model, through Keras' private API.
+
+Keras has no public walk over the operations of a model. Tried with Keras 3.10 to 3.15.
+"""
+
+import keras
+
+
+def is_functional(model):
+    """Returns whether `run_through_graph` takes a model."""
+    return isinstance(model, keras.Model) and hasattr(model, "_run_through_graph")
+
+
+def run_through_graph(model, inputs, replaced):
+    """Runs a model with other operations in the places of its own.
+
+    Args:
+        model: functional `keras.Model`.
+        inputs: list of what goes in.
+        replaced: function of an operation of the model -> what is called instead.
+
+    Returns:
+        What comes out, in the structure of the model's outputs.
+    """
+    return model._run_through_graph(inputs, operation_fn=replaced)

@@ -1,0 +1,63 @@
+"""Checks of settings, with one text for the commands and for Python."""
+
+import math
+import numbers
+
+from keras_resnet.errors import unknown
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import augmentation
+
+
+def whole_number(flag, value, least, most=2**31 - 1):
+    """Returns `value` as an int; raises `UserError` if it is no such number."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        raise UserError(
+            f"--{flag} must be a whole number, at least {least}. Received: {value!r}"
+        )
+    return int(value)
+
+
+def positive_number(flag, value, most=math.inf):
+    """Returns `value` as a float; raises `UserError` unless it is in (0, most]."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 < value <= most:
+        limit = f", at most {most}" if most < math.inf else ""
+        raise UserError(
+            f"--{flag} must be a finite number above 0{limit}. Received: {value!r}"
+        )
+    return float(value)
+
+
+def choice(flag, value, choices):
+    """Returns `value`; raises `UserError` if it is none of the names `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise unknown(flag, value, choices)
+    return value
+
+
+def names(flag, value):
+    """Returns `value` as a list; raises `UserError` if it is no list of names."""
+    if not isinstance(value, list | tuple | set) or not all(
+        isinstance(name, str) for name in value
+    ):
+        raise UserError(f"--{flag} must be a list of names. Received: {value!r}")
+    return list(value)
+
+
+def batch_size(recipe, dataset, strategy):
+    """Raises `UserError` unless replicas can share a batch and images fill it."""
+    size, replicas = recipe.batch_size, strategy.num_replicas_in_sync
+    parts = 2 * replicas if augmentation.mixes(recipe) else replicas
+    if size % parts:
+        nearest = max(1, round(size / parts)) * parts
+        pairs = "pairs for each of " if parts > replicas else ""
+        raise UserError(
+            f"--batch_size must be a multiple of {parts}, for {pairs}the {replicas} "
+            f"replicas: try {nearest}. Received: {size}"
+        )
+    if size > dataset.train.examples:
+        raise UserError(
+            f"--batch_size must be at most the {dataset.train.examples} training "
+            f"images. Received: {size}"
+        )

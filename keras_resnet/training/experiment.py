@@ -1,0 +1,213 @@
+"""From settings to the files of a run: the wiring of a training.
+
+Whatever a training needs is opened and checked here, before anything is written, and
+then handed to the loop.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import keras
+import tensorflow as tf
+
+import keras_resnet
+from keras_resnet import files
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.training import checks, distillation, loop, recipes, scopes
+from keras_resnet.training.data import datasets, sources
+from keras_resnet.training.distribute import strategies, workers
+from keras_resnet.training.fused_norm import with_fused_norm
+from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.runs import model_file
+from keras_resnet.training.runs.run import Run
+from keras_resnet.training.settings import Settings
+from keras_resnet.training.stochastic_depth import with_stochastic_depth
+
+
+def train(
+    model="resnet20",
+    dataset="digits",
+    *,
+    data_dir=None,
+    hold_out=None,
+    recipe=None,
+    strategy="one_device",
+    cpu_replicas=0,
+    batch_size=None,
+    epochs=None,
+    learning_rate=None,
+    image_size=None,
+    precision="float32",
+    weights=None,
+    teacher=None,
+    damaged_images=None,
+    evaluation_epochs=1,
+    seed=0,
+    cache=False,
+    checkpoint_steps=1000,
+    model_dir=None,
+    progress=None,
+):
+    """Trains a model of the zoo and writes the files of the run.
+
+    A run that was stopped at any moment is continued by the same call, and ends with
+    the weights of an unbroken one. A complete run is returned as it is.
+
+    Args:
+        model: name of the model, one of `keras_resnet.list_models()`.
+        dataset: "digits" (embedded, needs no download), "folder" (your images, in
+            DATA_DIR/CLASS/IMAGE or DATA_DIR/{train,val}/CLASS/IMAGE) or the name of an
+            image-classification dataset of tensorflow-datasets.
+        data_dir: folder of the dataset. tensorflow-datasets has a default.
+        hold_out: number of training images to evaluate on instead of the dataset's own
+            held-out split, so that choices do not see that one; they are not trained
+            on.
+        recipe: name of the hyperparameters, one of `recipes.RECIPES`. `None` takes the
+            one that fits the dataset.
+        strategy: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs of the
+            machine), "multi_worker" (several machines, see TF_CONFIG) or "tpu".
+        cpu_replicas: with "mirrored", number of parts that the CPU is split into, each
+            with a replica of the model; 0 does not split it.
+        batch_size: images in one training step, over all replicas together. `None` is
+            the recipe's.
+        epochs: passes over the training images. `None` is the recipe's.
+        learning_rate: highest learning rate. `None` is the recipe's, scaled from its
+            batch size to yours.
+        image_size: height and width of the images in pixels, at least 32. `None` is
+            the recipe's.
+        precision: "float32", or "mixed_bfloat16" or "mixed_float16" for devices that
+            compute faster in half precision. The saved model is float32.
+        weights: initial weights: a name such as "imagenet", or a file; see
+            `keras_resnet.ResNet`. `None` begins with random ones.
+        teacher: model whose scores are learned too (distillation): the name of one
+            that ships with weights, or the folder of a run.
+        damaged_images: "skip" leaves out images that cannot be decoded; "stop", the
+            default, ends the run at the first one.
+        evaluation_epochs: epochs between two evaluations.
+        seed: seed of the initial weights, the order of the images and their
+            augmentation.
+        cache: whether to keep the encoded images in memory.
+        checkpoint_steps: training steps between two checkpoints.
+        model_dir: folder of the run. `None` is runs/MODEL-DATASET.
+        progress: function that is called with a `Progress` at the beginning of each
+            epoch, about once a second, and at the end of each epoch. `None` prints a
+            progress bar.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        UserError: a setting is wrong, the data cannot be read, the folder holds
+            another run, or the loss is not finite any more. A wrong setting leaves
+            nothing on disk.
+        Terminated: the process received SIGTERM; a checkpoint was written.
+    """
+    chosen = locals()
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = Settings(**{name: chosen[name] for name in names})
+    checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
+    directory = pathlib.Path(model_dir or f"runs/{model}-{dataset}").expanduser()
+    hyperparameters = settings.completed_recipe()
+    _warn(settings, hyperparameters)
+    replicated = strategies.create(settings.strategy, settings.cpu_replicas)
+    data = sources.load(dataset, settings.data_dir, settings.hold_out, damaged_images)
+    if cache:
+        data = datasets.in_memory(data)
+    checks.batch_size(hyperparameters, data, replicated)
+    network, preprocessing, distilled = _networks(
+        settings, hyperparameters, data, replicated
+    )
+    result = directory / "model.keras"
+    is_chief = strategies.is_chief(replicated)
+    metrics = run_folder.open_run(
+        directory,
+        result,
+        dataclasses.asdict(settings),
+        hyperparameters,
+        preprocessing,
+        data,
+        write=is_chief,
+    )
+    if not metrics:
+        job = loop.Job(
+            api=keras,
+            model=network,
+            dataset=data,
+            preprocessing=preprocessing,
+            recipe=hyperparameters,
+            strategy=replicated,
+            seed=settings.seed,
+            directory=directory,
+            checkpoint_steps=checkpoint_steps,
+            evaluation_epochs=settings.evaluation_epochs,
+            from_logits=True,
+            distilled=distilled,
+            progress=progress,
+        )
+        with workers.report_lost_workers():
+            metrics = loop.fit(job)
+        # The file holds a plain float32 model, whatever was trained.
+        with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):
+            saved = _build(settings, hyperparameters, data, activation="softmax")
+        saved.set_weights(network.get_weights())
+        if is_chief:
+            licence = getattr(saved, "licence", None)  # of the initial weights
+            model_file.save(saved, result, preprocessing, data.labels, licence)
+            files.write_json(directory / "metrics.json", metrics)
+    return Run(directory, metrics, tuple(data.labels), preprocessing)
+
+
+def _warn(settings, recipe):
+    """Warns of settings that are hardly what the user wants."""
+    reason = recipes.recipe_warning(recipe, settings.dataset)
+    if reason:
+        print(f"warning: --recipe={settings.recipe}: {reason}", file=sys.stderr)
+    has_gpu = tf.config.list_physical_devices("GPU")
+    if settings.precision == "mixed_float16" and not has_gpu:
+        print(
+            "warning: CPUs compute slowly in float16: use --precision=mixed_bfloat16",
+            file=sys.stderr,
+        )
+
+
+def _networks(settings, recipe, data, strategy):
+    """Builds the network to train, and its teacher.
+
+    Returns:
+        The network, which returns logits; its `Preprocessing`; and the teacher of
+        `distillation.open_teacher`, or None.
+    """
+    with (
+        scopes.random_seed(settings.seed),
+        scopes.dtype_policy(settings.precision),
+        strategy.scope(),
+    ):
+        plain = _build(settings, recipe, data, activation=None)
+        network = with_fused_norm(plain, any_size=recipe.train_size is not None)
+        if recipe.stochastic_depth:
+            network = with_stochastic_depth(network, recipe.stochastic_depth)
+        size = (recipe.image_size, recipe.image_size)
+        # Published weights want the normalization that they were trained with.
+        preprocessing = dataclasses.replace(
+            getattr(plain, "preprocessing", None) or Preprocessing(size),
+            input_size=size,
+            crop_fraction=recipe.crop_fraction,
+            interpolation=recipe.interpolation,
+        )
+        if not settings.teacher:
+            return network, preprocessing, None
+        seen = loop.training_preprocessing(preprocessing, recipe)
+        teacher = distillation.open_teacher(settings.teacher, data.labels, seen)
+        return network, preprocessing, teacher
+
+
+def _build(settings, recipe, data, activation):
+    return keras_resnet.create_model(
+        settings.model,
+        weights=settings.weights,
+        input_shape=(recipe.image_size, recipe.image_size, 3),
+        classes=len(data.labels),
+        classifier_activation=activation,
+        shortcut=recipe.shortcut,
+    )

@@ -1,0 +1,150 @@
+"""Fine-tunes the model of a run quantization-aware (QAT), for int8."""
+
+import dataclasses
+
+from keras_resnet import console, files
+from keras_resnet.deploy import fold_normalization
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import checks, loop, recipes
+from keras_resnet.training.data import batching
+from keras_resnet.training.distribute import strategies
+from keras_resnet.training.quantize import aware as quantization
+from keras_resnet.training.quantize.twin import import_tf_keras
+from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.runs import model_file
+from keras_resnet.training.runs.run import Run
+from keras_resnet.training.settings import STRATEGIES
+
+
+def quantize_aware(
+    run,
+    *,
+    data_dir=None,
+    float_layers=(),
+    freeze=(),
+    strategy="one_device",
+    cpu_replicas=0,
+    epochs=None,
+    learning_rate=None,
+    checkpoint_steps=1000,
+    progress=None,
+):
+    """Fine-tunes a trained model quantization-aware (QAT), for int8.
+
+    Takes the data, the recipe and the model of a finished run, and writes the folder
+    `qat` inside of it: `saved_model/`, which `edge.export` converts, and `model.keras`,
+    the fine-tuned weights in float. Stopped at any moment and called again, it
+    continues. To fine-tune again with other settings, delete that folder.
+
+    Args:
+        run: a `Run`, or the path of its folder.
+        data_dir: folder of the dataset. `None` is where the training found it.
+        float_layers: names of layers to leave in float, or patterns of names
+            ("conv1_*", "predictions"): for layers that lose accuracy in 8 bits. An
+            Edge TPU computes none of them.
+        freeze: what stays as it is: "batch_norm" (the statistics of the float model)
+            and "ranges" (of activations, as calibrated).
+        strategy: "one_device", "mirrored" or "tpu", as for `train`.
+        cpu_replicas: as for `train`.
+        epochs: passes over the training images. `None` is a tenth of the training's.
+        learning_rate: highest learning rate. `None` is a hundredth of the training's.
+        checkpoint_steps: training steps between two checkpoints.
+        progress: as for `train`.
+
+    Returns:
+        The `Run` in the folder `qat`. Its metrics are those of the quantization-aware
+        model.
+
+    Raises:
+        UserError: a setting is wrong, a layer cannot be quantized, the data cannot be
+            read, or the folder `qat` holds another fine-tuning.
+        Terminated: the process received SIGTERM; a checkpoint was written.
+    """
+    checks.choice("strategy", strategy, STRATEGIES)
+    if strategy == "multi_worker":
+        raise UserError(
+            "fine-tuning is for one machine: --strategy=mirrored uses all its devices"
+        )
+    for part in checks.names("freeze", freeze):
+        checks.choice("freeze", part, quantization.FREEZABLE)
+    float_layers = checks.names("float_layers", float_layers)
+    cpu_replicas = checks.whole_number("cpu_replicas", cpu_replicas, 0)
+    checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
+    run = Run.open(run)
+    config = run_folder.read_config(run.directory)
+    recipe = _recipe(recipes.Recipe(**config["recipe"]), epochs, learning_rate)
+    replicated = strategies.create(strategy, cpu_replicas)
+    trained = run.load_model()
+    model, preprocessing = fold_normalization(trained, run.preprocessing)
+    # What decides the result, beside the recipe.
+    settings = {
+        "model_sha256": files.sha256(run.directory / "model.keras"),
+        "strategy": strategy,
+        "cpu_replicas": cpu_replicas,
+        "float_layers": float_layers,
+        "freeze": sorted(freeze),
+    }
+    data = run_folder.dataset_of(config, data_dir)
+    checks.batch_size(recipe, data, replicated)
+    directory = run.directory / "qat"
+    result = directory / "saved_model"
+    metrics = run_folder.open_run(
+        directory, result, settings, recipe, preprocessing, data
+    )
+    if not metrics:
+        calibration = batching.calibration_images(
+            data, preprocessing, quantization.CALIBRATION_EXAMPLES
+        )
+        with replicated.scope():
+            aware = quantization.quantize(
+                model, preprocessing, calibration, float_layers
+            )
+        job = loop.Job(
+            api=import_tf_keras(),
+            model=aware,
+            dataset=data,
+            preprocessing=preprocessing,
+            recipe=recipe,
+            strategy=replicated,
+            seed=config["settings"]["seed"],
+            directory=directory,
+            checkpoint_steps=checkpoint_steps,
+            progress=progress,
+        )
+        with quantization.frozen(aware, freeze):
+            metrics = loop.fit(job)
+        with console.hidden_output(1, 2):
+            quantization.save(aware, result)
+        if quantization.copy_weights(aware, model):
+            path = directory / "model.keras"
+            model_file.save(model, path, preprocessing, run.labels, trained.licence)
+        files.write_json(directory / "metrics.json", metrics)
+    return Run(directory, metrics, run.labels, preprocessing)
+
+
+def _recipe(trained, epochs, learning_rate):
+    """Returns the training's recipe, shorter and gentler, and with SGD."""
+    if epochs is None:
+        epochs = max(1, trained.epochs // 10)
+    if learning_rate is None:
+        learning_rate = trained.learning_rate / 100
+        if trained.optimizer != "sgd":
+            learning_rate = 0.001 * trained.batch_size / 256
+    return dataclasses.replace(
+        trained,
+        epochs=checks.whole_number("epochs", epochs, 1),
+        optimizer="sgd",
+        learning_rate=checks.positive_number("learning_rate", learning_rate),
+        clip_norm=0.0,
+        warmup_epochs=0,
+        decay_epochs=(),
+        weight_decay=0.0,
+        loss="cross_entropy",
+        policy=None,
+        random_erasing=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+        repeats=1,
+        average_epochs=0.0,
+        train_size=None,
+    )

@@ -1,0 +1,72 @@
+"""A finished run, as `train`, `quantize_aware` and `adopt` return it."""
+
+import dataclasses
+import pathlib
+
+from keras_resnet import model_metadata
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.runs import folder, model_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of a finished run, and what it holds.
+
+    Attributes:
+        directory: the folder, a `pathlib.Path`.
+        metrics: what `metrics.json` holds: "top1", "top5" (shares of 1) and "loss"
+            (mean cross entropy in nats) on the "examples_evaluated" held-out images,
+            "epochs", and the median "examples_per_second" of the training steps.
+        labels: names of the classes, in the order of the scores.
+        preprocessing: the `keras_resnet.Preprocessing` of the model.
+    """
+
+    directory: pathlib.Path
+    metrics: dict
+    labels: tuple[str, ...] = dataclasses.field(repr=False)
+    preprocessing: Preprocessing
+
+    @classmethod
+    def open(cls, run):
+        """Opens a run.
+
+        Args:
+            run: path of its folder, or a `Run`, which is returned as it is.
+
+        Raises:
+            UserError: the folder holds no run, an unfinished or a damaged one.
+        """
+        if isinstance(run, cls):
+            return run
+        try:
+            directory = pathlib.Path(run).expanduser()
+        except TypeError as error:
+            raise UserError(
+                f"a run is a Run or the path of its folder. Received: {run!r}"
+            ) from error
+        config = folder.read_config(directory)
+        metrics = folder.read_metrics(directory)
+        if metrics is None:
+            raise UserError(
+                f"the run in {directory} has not ended: start it again with the same "
+                "settings, and it continues"
+            )
+        preprocessing = Preprocessing(**config["preprocessing"])
+        return cls(directory, metrics, tuple(config["labels"]), preprocessing)
+
+    def load_model(self):
+        """Loads the trained model.
+
+        Returns:
+            A `keras.Model` in float32, from images (batch, height, width, 3) that were
+            preprocessed as `preprocessing` says to scores (batch, classes). It has the
+            attributes `preprocessing` and `labels`.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        model = model_file.load(self.directory / "model.keras")
+        if getattr(model, "preprocessing", None) is None:  # a run of version 0.1
+            model_metadata.attach(model, self.preprocessing, list(self.labels))
+        return model

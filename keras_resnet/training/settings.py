@@ -1,0 +1,97 @@
+"""What the user chose for a training, checked and completed."""
+
+import dataclasses
+import pathlib
+
+import keras_resnet
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import checks, recipes
+
+STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DAMAGED_IMAGES = ("stop", "skip")
+# The least values of the settings that are whole numbers. The second group may be
+# None: the recipe or the dataset then decides.
+_WHOLE_NUMBERS = {"cpu_replicas": 0, "evaluation_epochs": 1, "seed": 0}
+_OPTIONAL_WHOLE_NUMBERS = {
+    "hold_out": 1,
+    "batch_size": 1,
+    "epochs": 1,
+    "image_size": 32,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings that decide the result of a training; see `experiment.train`.
+
+    Paths become absolute, so that a run can be continued from any folder.
+
+    Raises:
+        UserError: a setting has a wrong type or value.
+    """
+
+    model: str
+    dataset: str
+    data_dir: str | None
+    hold_out: int | None
+    recipe: str | None
+    strategy: str
+    cpu_replicas: int
+    batch_size: int | None
+    epochs: int | None
+    learning_rate: float | None
+    image_size: int | None
+    precision: str
+    weights: str | None
+    teacher: str | None
+    damaged_images: str | None
+    evaluation_epochs: int
+    seed: int
+
+    def __post_init__(self):
+        """Checks every setting and completes those that depend on others."""
+        models = keras_resnet.list_models()
+        checks.choice("model", self.model, models)
+        if not isinstance(self.dataset, str):
+            raise UserError(f"--dataset must be a name. Received: {self.dataset!r}")
+        self._set("recipe", self.recipe or recipes.default_name(self.dataset))
+        checks.choice("recipe", self.recipe, recipes.RECIPES)
+        checks.choice("strategy", self.strategy, STRATEGIES)
+        checks.choice("precision", self.precision, PRECISIONS)
+        if self.damaged_images is not None:
+            checks.choice("damaged_images", self.damaged_images, DAMAGED_IMAGES)
+        for name, least in _WHOLE_NUMBERS.items():
+            self._set(name, checks.whole_number(name, getattr(self, name), least))
+        for name, least in _OPTIONAL_WHOLE_NUMBERS.items():
+            value = getattr(self, name)
+            if value is not None:
+                self._set(name, checks.whole_number(name, value, least))
+        if self.learning_rate is not None:
+            rate = checks.positive_number("learning_rate", self.learning_rate)
+            self._set("learning_rate", rate)
+        self._set("data_dir", absolute(self.data_dir))
+        if self.weights and pathlib.Path(self.weights).expanduser().is_file():
+            self._set("weights", absolute(self.weights))
+        if self.teacher and self.teacher not in models:
+            self._set("teacher", absolute(self.teacher))
+
+    def _set(self, name, value):
+        object.__setattr__(self, name, value)
+
+    def completed_recipe(self):
+        """Returns the chosen recipe with the settings that override it."""
+        recipe = recipes.RECIPES[self.recipe]
+        batch_size = self.batch_size or recipe.batch_size
+        return dataclasses.replace(
+            recipes.with_epochs(recipe, self.epochs or recipe.epochs),
+            batch_size=batch_size,
+            learning_rate=self.learning_rate or recipe.scaled_rate(batch_size),
+            image_size=self.image_size or recipe.image_size,
+            train_size=None if self.image_size else recipe.train_size,
+        )
+
+
+def absolute(path):
+    """Returns a path of the user as an absolute one, as text; None stays None."""
+    return str(pathlib.Path(path).expanduser().resolve()) if path else None
