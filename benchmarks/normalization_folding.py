@@ -76,18 +76,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=2001)
     arguments = parser.parse_args()
     console.import_tensorflow()
-    import export
 
     from keras_resnet.deploy import fold_normalization
     from keras_resnet.edge.convert import converter as conversion
-    from keras_resnet.edge.report import summary as export_report
+    from keras_resnet.edge.report.comparison import Comparison
     from keras_resnet.preprocessing import NORMALIZATIONS
     from keras_resnet.training.data import batching, sources
 
     dataset = sources.load("cifar10", arguments.data_dir)
     model, preprocessing = reexpressed(NORMALIZATIONS["torch"])
-    source = export.Source(model, preprocessing, None, dataset, None, None)
-    comparison = export_report.Comparison(source, arguments.examples)
+    comparison = Comparison(model, preprocessing, dataset, arguments.examples)
     images = batching.calibration_images(dataset, preprocessing, 500)
     ways = {
         "folded": fold_normalization(model, preprocessing),
@@ -97,7 +95,7 @@ def main():
     for name, pair in ways.items():
         for quantization in ("none", "int8"):
             content = conversion.from_keras(*pair, quantization, images)
-            found[name, quantization] = comparison.of(content)
+            found[name, quantization] = comparison.scores(content)
         runners[name] = int8_latency.Runner(content, lambda pixels, *_: pixels, 1)
     seconds = {name: [] for name in runners}
     for number in range(arguments.rounds):

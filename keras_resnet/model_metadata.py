@@ -52,8 +52,8 @@ def attach(model, preprocessing, labels=None, licence=None):
         )
     if licence is not None and not isinstance(licence, str):
         raise UserError(f"`licence` must be a text or None. Received: {licence!r:.80}")
-    labels = _checked_labels(labels)
-    _check_fit(model, preprocessing, labels)
+    labels = checked_labels(labels)
+    check_fit(model, preprocessing, labels)
     # Not by assignment: Keras would wrap the list, to look for layers in it.
     vars(model).update(
         preprocessing=preprocessing,
@@ -180,15 +180,16 @@ def _save_assets(model, folder):
     metadata = {
         "version": VERSION,
         "preprocessing": dataclasses.asdict(model.preprocessing),
-        "labels": _checked_labels(model.labels),
+        "labels": checked_labels(model.labels),
         "licence": model.licence,
     }
-    _check_fit(model, model.preprocessing, model.labels)
+    check_fit(model, model.preprocessing, model.labels)
     text = json.dumps(metadata, indent=1, ensure_ascii=False)
     pathlib.Path(folder, FILE).write_text(text, encoding="utf-8")
 
 
-def _checked_labels(labels):
+def checked_labels(labels):
+    """Returns labels as a list, or None; raises `UserError` if one is no line."""
     if labels is None:
         return None
     if not isinstance(labels, list | tuple) or not all(
@@ -202,7 +203,8 @@ def _checked_labels(labels):
     return list(labels)
 
 
-def _check_fit(model, preprocessing, labels):
+def check_fit(model, preprocessing, labels):
+    """Raises `UserError` if a model has another image size or number of classes."""
     size = image_size(model)
     if size is None or any(
         side not in (None, expected)

@@ -57,27 +57,29 @@ def held_out():
 
 
 @pytest.fixture(scope="session")
-def qat_report(digits_run):
-    """What the command prints that a user needs, and nothing of the converter."""
-    done = run_command("edge/export.py", f"--model_dir={digits_run}")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return done.stdout
+def export(digits_run):
+    """The `Report` of `edge.export` on that run, which has quantization-aware weights.
+
+    The files lie in the folder of the run.
+    """
+    from keras_resnet import edge
+
+    return edge.export(digits_run)
 
 
 @pytest.fixture(scope="session")
-def files(digits_run, qat_report):
+def files(digits_run, export):
     """Every kind of export of one run: {quantize: path}."""
     import keras
 
-    from keras_resnet.edge.convert import converter as conversion
-    from keras_resnet.edge.convert import metadata
+    from keras_resnet.edge.convert import converter, metadata
     from keras_resnet.training.data import batching, sources
 
     paths = {name: digits_run / f"model-{name}.tflite" for name in QUANTIZATIONS}
     model = keras.saving.load_model(digits_run / "model.keras")
     calibration = batching.calibration_images(sources.load("digits"), SMALL, 500)
     for name in QUANTIZATIONS[1:]:
-        content = conversion.from_keras(model, SMALL, name, calibration)
+        content = converter.from_keras(model, SMALL, name, calibration)
         about = metadata.About(name)
         paths[name].write_bytes(metadata.with_metadata(content, None, SMALL, about))
     return paths

@@ -1,1 +1,45 @@
-"""From a trained model to the device."""
+"""From a trained model to the device.
+
+`export` converts a model to a .tflite, checks it and reports on it. It needs the extras
+`train` and `edge`. `Classifier` runs such a file. It needs numpy, Pillow and a TFLite
+runtime, so it also works on a device that has neither Keras nor TensorFlow.
+"""
+
+import importlib
+import importlib.util
+
+from keras_resnet import console
+from keras_resnet.errors import MissingExtra
+
+# Public name: the module that defines it.
+_PUBLIC = {
+    "Classifier": "keras_resnet.runner",
+    "export": "keras_resnet.edge.exporter",
+}
+
+__all__ = list(_PUBLIC)
+QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "export":
+        _require_extras()
+    module = importlib.import_module(_PUBLIC[name])
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_PUBLIC})
+
+
+def _require_extras():
+    for package in ("tensorflow", "ai_edge_litert", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(
+                f"keras_resnet.edge.export needs the package {package}: "
+                'pip install "keras-resnet-zoo[train,edge]"'
+            )
+    console.require_tensorflow("keras_resnet.edge.export")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_resnet.edge.convert import tflite_file
-from keras_resnet.edge.targets import checks, edgetpu
+from keras_resnet.edge.inspect import operators
+from keras_resnet.edge.targets import edgetpu
 from keras_resnet.edge.targets.edgetpu_rules import RULES
 from tests.helpers.edgetpu_graphs import (
     INT8,
@@ -56,8 +57,10 @@ def test_what_no_source_decides_stays(name):
 def test_versions_are_those_of_tensorflow_lite_2_5():
     """The last compiler is of July 2021, two months after TensorFlow 2.5."""
     for name, rule in RULES.items():
-        runtimes = checks._version_table()[name]
-        known = [each for each in runtimes if checks._parts(each) <= (2, 5, 0)]
+        runtimes = operators.version_table()[name]
+        known = [
+            each for each in runtimes if operators.version_parts(each) <= (2, 5, 0)
+        ]
         assert rule.version == len(known), name
 
 

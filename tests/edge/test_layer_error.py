@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet.edge.convert import converter as conversion
-from keras_resnet.edge.convert import tflite_file
+from keras_resnet.edge.convert import converter, tflite_file
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import layer_error
 from tests.conftest import SMALL
@@ -40,7 +39,7 @@ def test_a_float_file_has_none(model, files, held_out):
 def test_layers_of_many_kinds_are_found():
     """Also one that is called twice, and some that become several operators."""
     model = randomize(every_layer())
-    content = conversion.from_keras(model, SMALL, "none")
+    content = converter.from_keras(model, SMALL, "none")
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     errors = layer_error.measure(model, SMALL, content, list(images))
     moves = ("InputLayer", "ZeroPadding2D", "Flatten", "Dropout")
@@ -66,7 +65,7 @@ def test_sequential_models_have_layers_too():
     )
     randomize(model)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    content = conversion.from_keras(model, SMALL, "int8", images)
+    content = converter.from_keras(model, SMALL, "int8", images)
     found = by_layer(model, content, images)
     assert set(found) == {"relu", "pool", "scores"}
     assert min(error.own_snr_db for error in found.values()) > 25

@@ -2,27 +2,23 @@
 
 import ast
 import dataclasses
-import io
-import zipfile
+import json
 
-import flatbuffers
 import numpy as np
+import PIL.Image
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
+from keras_resnet.edge import Classifier
 from keras_resnet.edge.convert import metadata, tflite_file
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import Classifier
-from keras_resnet.runner.images import prepare, read_image
-from keras_resnet.runner.model_file import FlatbufferWalk
-from keras_resnet.runner.runtime import load_runtime
 from tests.helpers import environments
+from tests.helpers.graphs import mean_colour
 
 # Not square, so that a swapped axis shows.
 SHAPE = Preprocessing((128, 160), crop_fraction=0.875, interpolation="bicubic")
 ABOUT = metadata.About(
     name="zoé",
-    description="Two sentences. About it.",
-    version="3",
     author="an author",
     license="Apache-2.0",
     run_sha256="0123456789abcdef" * 4,
@@ -91,6 +87,12 @@ def content(plain, small):
 
 
 @pytest.fixture(scope="module")
+def small_file():
+    labels, preprocessing = ["red", "green", "blue"], Preprocessing((8, 8))
+    return metadata.with_metadata(mean_colour(), labels, preprocessing, ABOUT)
+
+
+@pytest.fixture(scope="module")
 def peer(shared_data):
     path = shared_data / "peers" / "mobilenet_v1_0.25_128_quant.tflite"
     return path.read_bytes()
@@ -101,6 +103,13 @@ def test_what_is_written_is_read(content):
     assert found.about == ABOUT
     assert found.files["labels.txt"].decode().splitlines() == LABELS
     assert set(found.files) == {"labels.txt", "preprocessing.json"}
+    assert json.loads(found.files["preprocessing.json"]) == {
+        "version": 1,
+        "input_size": [32, 32],
+        "resize_size": 32,
+        "crop_fraction": 1.0,
+        "interpolation": "bilinear",
+    }
 
 
 def test_what_is_not_known_is_left_out(plain, small):
@@ -132,7 +141,7 @@ def test_the_model_stays_the_same(content, plain, held_out):
         assert old.data is None or np.array_equal(old.data, new.data)
     interpreters = []
     for model in (plain, content):
-        interpreter = load_runtime()[0](model_content=model)
+        interpreter = Interpreter(model_content=model)
         interpreter.allocate_tensors()
         interpreters.append(interpreter)
     for pixels in held_out[0][:20]:
@@ -157,11 +166,11 @@ def test_constants_lie_at_multiples_of_16_bytes(content):
     assert len(places) > 10 and not any(place % 16 for place in places)
 
 
-def test_an_independent_reader_finds_the_standard_fields(peer, tmp_path):
+def test_an_independent_reader_finds_the_standard_fields(tmp_path):
     path = tmp_path / "model.tflite"
-    path.write_bytes(metadata.with_metadata(peer, LABELS, SHAPE, ABOUT))
+    path.write_bytes(metadata.with_metadata(mean_colour(), LABELS, SHAPE, ABOUT))
     found = ast.literal_eval(environments.run("mediapipe", READ_BY_MEDIAPIPE, path))
-    for field in ("name", "description", "version", "author", "license"):
+    for field in ("name", "author", "license"):
         assert found[field] == getattr(ABOUT, field)
     (file,) = found["associatedFiles"]
     assert file["name"] == "preprocessing.json"
@@ -192,7 +201,7 @@ def mediapipe_agrees(path, images, tmp_path):
         "mediapipe", CLASSIFIED_BY_MEDIAPIPE, path, tmp_path / "pixels.npy"
     )
     theirs = [ast.literal_eval(line) for line in output.splitlines()]
-    classifier = Classifier(str(path))
+    classifier = Classifier(path)
     assert len(theirs) == len(images)
     ties = 0
     for pixels, (index, label, score) in zip(images, theirs, strict=True):
@@ -213,11 +222,10 @@ def test_mediapipe_agrees_on_photographs(shared_data, peer, tmp_path):
     preprocessing = Preprocessing((128, 128), crop_fraction=0.875)
     path = tmp_path / "model.tflite"
     path.write_bytes(metadata.with_metadata(peer, labels, preprocessing, ABOUT))
-    classifier = Classifier(str(path))
     photos = sorted((shared_data / "imagenet_sample" / "val").rglob("*.JPEG"))
     assert len(photos) == 100
     images = np.stack(
-        [prepare(read_image(photo).image, classifier) for photo in photos]
+        [preprocessing.resize_and_crop(PIL.Image.open(photo)) for photo in photos]
     )
     assert mediapipe_agrees(path, images, tmp_path) <= 10
 
@@ -237,35 +245,12 @@ def test_corals_own_metadata_are_read(shared_data, suffix):
     assert len(found.files["imagenet_labels.txt"].splitlines()) == 1001
 
 
-def with_files(content, members):
-    """Puts an archive of [(name, data)] in place of the one that is there."""
-    end = FlatbufferWalk(content).end
-    file = io.BytesIO(content[:end])
-    with zipfile.ZipFile(file, "a") as archive:
-        for name, data in members:
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    return file.getvalue()
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(
-    "members, reason",
-    [
-        ([("../labels.txt", "a")], "'../labels.txt'"),
-        ([("/labels.txt", "a")], "'/labels.txt'"),
-        ([("a\\b.txt", "a")], "a file named"),
-        ([("C:labels.txt", "a")], "'C:labels.txt'"),
-        ([("folder/", "")], "'folder/'"),
-        ([("..", "a")], "'..'"),
-        ([("labels.txt", "a"), ("labels.txt", "b")], "the same name"),
-        ([(f"{n}.txt", "a") for n in range(17)], "17 files"),
-        ([("labels.txt", bytes(5 << 20))], "labels.txt is larger than"),
-    ],
-)
-def test_an_archive_that_is_no_archive_of_ours_is_refused(content, members, reason):
-    with pytest.raises(ValueError, match="archive is damaged") as error:
-        metadata.read(with_files(content, members))
-    assert reason in str(error.value)
+def test_a_damaged_archive_is_one_line(small_file):
+    place = small_file.index(b"PK\x01\x02")  # of its directory
+    damaged = small_file[:place] + b"PK\x01\x03" + small_file[place + 4 :]
+    with pytest.raises(ValueError, match="the archive is damaged") as error:
+        metadata.read(damaged)
+    assert "\n" not in str(error.value)
 
 
 def with_table(content, data):
@@ -282,8 +267,8 @@ def table_of(content):
     return bytes(model.buffers[entry.buffer].data)
 
 
-def test_damaged_metadata_are_one_line_or_harmless(content):
-    data = table_of(content)
+def test_damaged_metadata_are_one_line_or_harmless(small_file):
+    data = table_of(small_file)
     rng = np.random.default_rng(0)
     refused = 0
     for number in range(400):
@@ -294,36 +279,20 @@ def test_damaged_metadata_are_one_line_or_harmless(content):
             for place in rng.integers(0, len(data), rng.integers(1, 6)):
                 damaged[place] = rng.choice([0, 1, 127, 128, 255, rng.integers(256)])
         try:
-            metadata.read(with_table(content, bytes(damaged)))
+            metadata.read(with_table(small_file, bytes(damaged)))
         except ValueError as error:
             assert "metadata" in str(error) and "\n" not in str(error)
             refused += 1
     assert 100 < refused < 400
 
 
-def test_metadata_that_point_to_themselves_end(content):
-    """A vector of tables that holds its own table, thousands of times."""
-    builder = flatbuffers.Builder()
-    builder.StartObject(4)
-    graph = builder.EndObject()
-    builder.StartVector(4, 100_000, 4)
-    for _ in range(100_000):
-        builder.PrependUOffsetTRelative(graph)
-    graphs = builder.EndVector()
-    builder.StartObject(8)
-    builder.PrependUOffsetTRelativeSlot(3, graphs, 0)
-    builder.Finish(builder.EndObject(), b"M001")
-    with pytest.raises(ValueError, match="more than 10000 tables"):
-        metadata.read(with_table(content, bytes(builder.Output())))
-
-
-def test_metadata_in_no_buffer_are_refused(content):
-    model = tflite_file.parse(content)
+def test_metadata_in_no_buffer_are_refused(small_file):
+    model = tflite_file.parse(small_file)
     model.metadata[-1].buffer = 10**6
     with pytest.raises(ValueError, match="no buffer"):
         metadata.read(tflite_file.pack(model))
     with pytest.raises(ValueError, match="expected b'M001'"):
-        metadata.read(with_table(content, b"12345678"))
+        metadata.read(with_table(small_file, b"12345678"))
 
 
 def test_every_field_of_about_is_text_that_travels(plain, small):

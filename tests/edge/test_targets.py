@@ -8,7 +8,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import keras_resnet
+from keras_resnet.edge.inspect import operators
 from keras_resnet.edge.targets import checks as targets
+from keras_resnet.edge.targets import ethos_u
 from keras_resnet.runner.errors import UserError
 from tests.conftest import QUANTIZATIONS
 from tests.helpers import environments, graphs
@@ -51,7 +53,7 @@ def every_operator():
             [INT8, Tensor((4,), "int8", 1), INT8],
             [Operator(name, (0, 1), (2,), version=version)],
         )
-        for name, versions in targets._version_table().items()
+        for name, versions in operators.version_table().items()
         for version in range(1, len(versions) + 2)
     }
 
@@ -95,7 +97,7 @@ def test_the_oldest_runtime_of_each_operator_is_right(every_operator, tmp_path):
     newer = set()
     for key, content in every_operator.items():
         oldest = targets.check(content).oldest_runtime
-        if oldest is None or targets._parts(oldest) > (2, 7, 0):
+        if oldest is None or operators.version_parts(oldest) > (2, 7, 0):
             newer.add(key)
     # TensorFlow's table is late by one release for this one.
     assert newer - refused == {("RANDOM_STANDARD_NORMAL", 1)}
@@ -104,8 +106,8 @@ def test_the_oldest_runtime_of_each_operator_is_right(every_operator, tmp_path):
 
 def test_the_table_knows_every_operator_by_the_name_of_the_schema():
     names = vars(schema.BuiltinOperator)
-    assert set(targets._version_table()) < set(names)
-    assert targets._ETHOS_U < set(names)
+    assert set(operators.version_table()) < set(names)
+    assert ethos_u.OPERATORS < set(names)
 
 
 @pytest.mark.parametrize("quantize", QUANTIZATIONS)

@@ -1,26 +1,24 @@
 """Arm's real compiler on our files: it tells what an NPU takes."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet.edge.convert import converter as conversion
-from keras_resnet.edge.convert import metadata
+from keras_resnet import edge, model_metadata
+from keras_resnet.edge.convert import converter
 from keras_resnet.edge.targets import ethos_u as vela
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from tests.edge.test_export import export_in_process
+from tests.conftest import SMALL
 from tests.helpers import graphs
 from tests.helpers.graphs import Operator, Tensor
-from tests.helpers.networks import randomize
+from tests.helpers.networks import randomize, small_classifier
 
 QUICK = ("resnet8", "resnet20")  # the others take minutes together
 
 needs_vela = pytest.mark.skipif(
-    vela.command() is None, reason='needs Vela: pip install -e ".[vela]"'
+    vela.find_vela() is None, reason="needs Vela: pip install ethos-u-vela"
 )
 
 
@@ -35,7 +33,7 @@ def int8_export(name):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     model(preprocessing.normalize(pixels), training=True)
-    return conversion.from_keras(model, preprocessing, "int8", pixels)
+    return converter.from_keras(model, preprocessing, "int8", pixels)
 
 
 @needs_vela
@@ -67,7 +65,6 @@ def test_exports_with_their_archive_are_compiled(files, quantize, accelerator):
     assert 20 < summary.off_chip_kib < 120
     assert 10 < summary.sram_kib < 512
     assert 0.01 < summary.milliseconds < 10
-    assert 11e6 < summary.multiply_adds < 15e6
 
 
 @needs_vela
@@ -108,25 +105,31 @@ def test_damaged_files_are_one_line(files):
 
 
 @needs_vela
-def test_the_export_leaves_the_compiled_file_beside(digits_run, tmp_path):
-    flags = ("--quantize=int8", "--report_examples=20", "--target=ethos-u55-128")
-    about = ("--author=Us & Co", "--license=Apache-2.0")
-    path = tmp_path / "digits.tflite"
-    export_in_process(f"--model_dir={digits_run}", f"--output={path}", *flags, *about)
-    compiled = (tmp_path / "digits_vela.tflite").read_bytes()
-    content = path.read_bytes()
+def test_the_export_leaves_the_compiled_file_beside(tmp_path):
+    model = model_metadata.attach(small_classifier(), SMALL)
+    settings = dict(dataset="digits", calibration_examples=20, report_examples=20)
+    path = tmp_path / "small.tflite"
+    report = edge.export(model, path, target="ethos-u55-128", **settings)
+    assert report.paths["compiled"] == tmp_path / "small_vela.tflite"
+    compiled = report.paths["compiled"].read_bytes()
     assert graphs.counts(compiled) == {"CUSTOM": 1}
-    assert compiled == vela.compile_model(content, "ethos-u55-128")[1]
-    report = json.loads((tmp_path / "digits.report.json").read_text())
+    assert compiled == vela.compile_model(path.read_bytes(), "ethos-u55-128")[1]
     assert "ms estimated" in report["npu"]
-    found = metadata.read(content).about
-    assert (found.author, found.license) == ("Us & Co", "Apache-2.0")
 
 
-def test_wrong_requests_are_refused(monkeypatch):
-    with pytest.raises(UserError, match="ethos-u55-128"):
-        vela.compile_model(b"", "ethos-u55-127")
-    monkeypatch.setattr(vela, "command", lambda: None)
+@needs_vela
+def test_an_export_that_leaves_operators_to_the_cpu_is_refused():
+    content = graphs.build(
+        [Tensor((1, 8, 8, 3), "float32"), Tensor((1, 8, 8, 3), "int8")],
+        [Operator("QUANTIZE", (0,), (1,))],
+    )
+    compile_whole = vela.TARGETS["ethos-u55-128"].compile
+    with pytest.raises(UserError, match="leaves . operators to the CPU: QUANTIZE"):
+        compile_whole(content)
+
+
+def test_without_vela_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(vela, "find_vela", lambda: None)
     with pytest.raises(UserError, match="pip install ethos-u-vela"):
         vela.compile_model(b"", "ethos-u55-128")
 

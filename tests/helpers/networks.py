@@ -34,6 +34,16 @@ def every_layer():
     return keras.Model(inputs, x, name="every_layer")
 
 
+def small_classifier(middle=None, classes=3):
+    """A classifier of 32x32 images with something in its middle."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(inputs)
+    x = middle(x) if middle else x
+    x = keras.layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+    x = keras.layers.Dense(classes, activation="softmax")(x)
+    return randomize(keras.Model(inputs, x, name="theirs"))
+
+
 def small_model():
     """Without batch normalization, whose statistics are each replica's own."""
     inputs = keras.Input((32, 32, 3))

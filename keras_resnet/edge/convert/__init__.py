@@ -1,1 +1,1 @@
-"""Keras or QAT -> .tflite."""
+"""From a trained model to the bytes of a .tflite."""

@@ -1,7 +1,7 @@
 """A Keras model or a quantization-aware SavedModel -> the bytes of a .tflite.
 
-Every file that comes out has the same interface, whatever is inside: one image,
-raw uint8 RGB, in; one uint8 score for each class, scale 1/256, out.
+Every file has the same interface, however it is quantized inside: it takes one image of
+raw uint8 RGB pixels and returns one uint8 score of scale 1/256 for each class.
 """
 
 import pathlib
@@ -17,8 +17,8 @@ from keras_resnet.console import hidden_output
 from keras_resnet.edge.convert import tflite_file
 from keras_resnet.runner.errors import UserError
 
-# What sees images of the training split to find the ranges of activations.
 _INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+# Quantizations that need images of the training split, for the ranges of activations.
 CALIBRATED = {
     "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
     "int16x8": tf.lite.OpsSet[_INT16X8],
@@ -35,8 +35,8 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         quantization: "int8" (post-training, weights and activations), "int16x8"
             (int8 weights, int16 activations), "dynamic" (int8 weights),
             "float16" (weights) or "none".
-        calibration: for `CALIBRATED`: uint8 (number, height, width, 3), raw pixels of
-            the training split.
+        calibration: for `CALIBRATED`, uint8 array (images, height, width, 3) of raw
+            pixels of the training split.
 
     Returns:
         bytes of the file.
@@ -73,17 +73,18 @@ def from_keras(model, preprocessing, quantization, calibration=None):
 
 
 def from_saved_model(path, preprocessing):
-    """Converts what `quantization.save` wrote: quantization-aware, to int8.
+    """Converts a quantization-aware SavedModel to int8.
 
     Args:
-        path: folder of the SavedModel.
+        path: folder that `training.quantize.aware.save` wrote.
         preprocessing: what it expects; must be `uniform`.
 
     Returns:
         bytes of the file.
 
     Raises:
-        UserError: the SavedModel is damaged, or as for `from_keras`.
+        UserError: the SavedModel is damaged, or TensorFlow Lite has no operator for a
+            part of the model.
     """
     with hidden_output(1, 2):
         try:
@@ -111,7 +112,7 @@ def _converter(saved_model):
 
 
 def _refuse_loops(saved_model):
-    """Raises `UserError` where a SavedModel has a loop: the quantizer crashes on it."""
+    """Raises `UserError` if a SavedModel has a loop: the quantizer crashes on it."""
     content = (pathlib.Path(saved_model) / "saved_model.pb").read_bytes()
     graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
     for function in (graph, *graph.library.function):
@@ -134,7 +135,7 @@ def _convert(converter):
         if not names:
             problem = f"cannot hold this: {str(error).strip().splitlines()[0][:200]}"
         raise UserError(
-            f"TensorFlow Lite {problem}. Build the model without, of other layers"
+            f"TensorFlow Lite {problem}. Build the model of other layers"
         ) from error
 
 
@@ -146,8 +147,8 @@ def _ask_for_uint8_interface(converter):
 def _with_full_range(calibration):
     """Puts a black and a white pixel in a corner of the first image.
 
-    Calibration must see the whole range 0..255: the scale of the input is then
-    that of the pixels, and the quantized input is the raw pixel.
+    Calibration must see the whole range 0..255. Then the scale of the input is that of
+    the pixels, and the quantized input is the raw pixel.
     """
     calibration = np.array(calibration)
     calibration[0, 0, 0] = 0
@@ -156,10 +157,10 @@ def _with_full_range(calibration):
 
 
 def _with_interface(content, preprocessing):
-    """Gives float ends the promised interface, and checks that of quantized ones.
+    """Gives a file the promised interface.
 
     Raises:
-        RuntimeError: it is another.
+        RuntimeError: the converter chose another scale or zero point.
     """
     pixels = 1 / preprocessing.std_rgb_255[0], int(preprocessing.mean_rgb_255[0])
     content = tflite_file.with_uint8_interface(content, *pixels)

@@ -1,10 +1,10 @@
-"""TFLite's standard metadata in a .tflite: what the model is and what it was fed.
+"""TFLite's standard metadata in a .tflite: what the model is and what it takes.
 
 Two parts travel in the file. The `ModelMetadata` table (identifier M001, in the
-buffer named TFLITE_METADATA) tells other programs, MediaPipe's ImageClassifier for
-one, that the model takes raw RGB pixels and which class is which. A ZIP archive
-behind the model holds the two files that the table or our runner name: `labels.txt`
-and `preprocessing.json` (resize, crop, interpolation, which the standard cannot say).
+buffer named TFLITE_METADATA) tells other programs, such as MediaPipe's
+ImageClassifier, that the model takes raw RGB pixels and which class is which. A ZIP
+archive behind the model holds `labels.txt` and `preprocessing.json`; the latter says
+how to resize and crop, which the standard cannot express.
 """
 
 import dataclasses
@@ -19,20 +19,12 @@ from flatbuffers import number_types
 from flatbuffers.table import Table
 
 from keras_resnet.edge.convert import tflite_file
-from keras_resnet.runner.files import read_at_most
-from keras_resnet.runner.model_file import FlatbufferWalk
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 LABELS = "labels.txt"
 PREPROCESSING = "preprocessing.json"
 RUN_HASH = "TRAINING_RUN_SHA256"  # among the custom metadata, 32 bytes
-
-# What is read of a file from elsewhere.
-MAX_TABLES = 10_000
-MAX_TEXT_BYTES = 1 << 20
-MAX_FILES = 16
-MAX_FILE_BYTES = 4 << 20
 
 # The tables of metadata_schema.fbs 1.5.0 that a classifier needs: field:type, in the
 # order of their slots. "<A|B>" is a union, whose type lies in the slot before it; "-"
@@ -81,12 +73,10 @@ _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a file tells people about its model; None is left out.
+    """What a file tells people about its model; a field that is None is left out.
 
     Attributes:
-        name: of the model.
-        description: one or two sentences.
-        version: of the model, any text.
+        name: name of the model.
         author: person or organization.
         license: name or text of the licence.
         run_sha256: SHA-256 of the trained `model.keras`, or of the folder that qat.py
@@ -94,8 +84,6 @@ class About:
     """
 
     name: str
-    description: str | None = None
-    version: str | None = None
     author: str | None = None
     license: str | None = None
     run_sha256: str | None = None
@@ -106,8 +94,8 @@ class Metadata:
     """What `read` finds in a file.
 
     Attributes:
-        about: `About`, or None where the file has no metadata table.
-        table: the `ModelMetadata` table as nested dicts, without empty fields.
+        about: `About`, or None if the file has no metadata table.
+        table: the `ModelMetadata` table as nested dicts, without its empty fields.
         files: {name: bytes} of the archive.
     """
 
@@ -117,11 +105,11 @@ class Metadata:
 
 
 def with_metadata(content, labels, preprocessing, about):
-    """Writes the metadata table and the archive; both replace what was there.
+    """Writes the metadata table and the archive, in place of those that are there.
 
     Args:
         content: bytes of a .tflite from one uint8 image to the scores of its classes.
-        labels: names of the classes, or None: no labels.txt then.
+        labels: names of the classes, or None to write no labels.txt.
         preprocessing: a `Preprocessing`.
         about: `About`.
 
@@ -150,21 +138,19 @@ def with_metadata(content, labels, preprocessing, about):
 
 
 def read(content):
-    """Reads the metadata of any .tflite, without trusting it.
+    """Reads the metadata of a .tflite.
 
     Args:
-        content: bytes of the file.
+        content: bytes of a file whose flatbuffer is sound; see `graph.read`.
 
     Returns:
         `Metadata`.
 
     Raises:
-        ValueError: the model, its metadata or its archive is damaged, too large, or
-            names a file outside of the archive.
+        ValueError: the metadata table or the archive is damaged. The text is one line.
     """
-    walk = FlatbufferWalk(content)
     table = _read_table(content)
-    return Metadata(_about(table), table, _read_archive(content, walk.end))
+    return Metadata(_about(table), table, _read_archive(content))
 
 
 def _model_metadata(labels, preprocessing, about):
@@ -180,7 +166,7 @@ def _model_metadata(labels, preprocessing, about):
                 "default_size": {"width": width, "height": height},
             },
         },
-        # The file normalizes by itself: readers must feed the pixels as they are.
+        # The graph normalizes by itself: readers must feed the pixels as they are.
         "process_units": [
             {
                 "options_type": _NORMALIZATION,
@@ -224,11 +210,11 @@ def _model_metadata(labels, preprocessing, about):
 
 
 def _write(builder, kind, value):
-    """Writes a value, what it points to first; returns where it lies.
+    """Writes a value behind everything that it points to; returns its offset.
 
     Args:
         builder: `flatbuffers.Builder`.
-        kind: a type as in `_SCHEMA`, no number.
+        kind: a type of `_SCHEMA` that is no number.
         value: str, bytes, list of float, or dict of a table's fields.
     """
     if kind == "text":
@@ -259,7 +245,7 @@ def _write(builder, kind, value):
 
 
 def _member(union, number):
-    """Returns the table that a union holds, or "-" for one that is unknown here."""
+    """Returns the table that a union holds, or "-" if it is not in `_SCHEMA`."""
     members = ["-", *union[1:-1].split("|")]
     return members[number] if number < len(members) else "-"
 
@@ -274,7 +260,7 @@ def _with_archive(content, labels, preprocessing):
     }
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        # A fixed date: equal models make equal files.
+        # ZipInfo has a fixed date, so that equal models make equal files.
         if labels is not None:
             archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
         archive.writestr(zipfile.ZipInfo(PREPROCESSING), json.dumps(steps))
@@ -282,7 +268,7 @@ def _with_archive(content, labels, preprocessing):
 
 
 def _read_table(content):
-    """Returns the `ModelMetadata` table as nested dicts; {} where there is none."""
+    """Returns the `ModelMetadata` table as nested dicts; {} if there is none."""
     model = schema.Model.GetRootAs(content)
     for number in range(model.MetadataLength()):
         entry = model.Metadata(number)
@@ -297,51 +283,40 @@ def _read_table(content):
     if data[4:8] != IDENTIFIER:
         raise ValueError(f"the metadata begin {data[:8]!r}, expected {IDENTIFIER!r}")
     try:
-        return _Reader(data).table("ModelMetadata", int.from_bytes(data[:4], "little"))
-    except (ValueError, TypeError, ArithmeticError, LookupError, OSError) as error:
-        raise ValueError(f"the metadata are damaged ({error})") from error
-    except Exception as error:  # struct.error, by whatever name flatbuffers uses it
-        raise ValueError("the metadata are damaged: truncated") from error
+        root = Table(data, int.from_bytes(data[:4], "little"))
+        return _read("ModelMetadata", root)
+    except Exception as error:  # flatbuffers lets exceptions of many types out
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the metadata are damaged ({reason:.200})") from error
 
 
-class _Reader:
-    """Reads tables, and gives up where a damaged file has too many of them."""
+def _read(kind, table):
+    """Returns {field: value} of the fields that a flatbuffers `Table` has."""
+    found = {}
+    for slot, (name, field_kind) in enumerate(_FIELDS[kind]):
+        offset = table.Offset(4 + 2 * slot)
+        if field_kind.startswith("<"):
+            field_kind = _member(field_kind, found.get(f"{name}_type", 0))
+        if offset and field_kind != "-":
+            found[name] = _read_field(field_kind, table, offset)
+    return found
 
-    def __init__(self, data):
-        self.data = data
-        self.tables_left = MAX_TABLES
 
-    def table(self, kind, position):
-        """Returns {field: value} of the fields that are there."""
-        self.tables_left -= 1
-        if self.tables_left < 0:
-            raise ValueError(f"more than {MAX_TABLES} tables")
-        table, found = Table(self.data, position), {}
-        for slot, (name, field_kind) in enumerate(_FIELDS[kind]):
-            offset = table.Offset(4 + 2 * slot)
-            if field_kind.startswith("<"):
-                field_kind = _member(field_kind, found.get(f"{name}_type", 0))
-            if offset and field_kind != "-":
-                found[name] = self._field(table, field_kind, offset)
-        return found
-
-    def _field(self, table, kind, offset):
-        place = table.Pos + offset
-        if kind in _NUMBERS:
-            return table.Get(_NUMBERS[kind], place)
-        if kind in _FIELDS:
-            return self.table(kind, table.Indirect(place))
-        start, count = table.Vector(offset), table.VectorLen(offset)
-        size = {"text": 1, "bytes": 1}.get(kind, 4) * count
-        if size > MAX_TEXT_BYTES or start + size > len(self.data):
-            raise ValueError(f"a field of {size} bytes")
-        if kind == "floats":
-            return np.frombuffer(self.data, "<f4", count, start).tolist()
-        if kind.startswith("["):
-            places = range(start, start + size, 4)
-            return [self.table(kind[1:-1], table.Indirect(item)) for item in places]
-        value = self.data[start : start + size]
-        return value.decode() if kind == "text" else value
+def _read_field(kind, table, offset):
+    place = table.Pos + offset
+    if kind in _NUMBERS:
+        return table.Get(_NUMBERS[kind], place)
+    if kind in _FIELDS:
+        return _read(kind, Table(table.Bytes, table.Indirect(place)))
+    start, count = table.Vector(offset), table.VectorLen(offset)
+    if kind == "floats":
+        return np.frombuffer(table.Bytes, "<f4", count, start).tolist()
+    if kind.startswith("["):
+        places = range(start, start + 4 * count, 4)
+        items = [Table(table.Bytes, table.Indirect(item)) for item in places]
+        return [_read(kind[1:-1], item) for item in items]
+    value = np.frombuffer(table.Bytes, np.uint8, count, start).tobytes()
+    return value.decode() if kind == "text" else value
 
 
 def _about(table):
@@ -356,21 +331,13 @@ def _about(table):
     return About(**texts)
 
 
-def _read_archive(content, end):
+def _read_archive(content):
     """Returns {name: bytes} of the archive behind the model; {} without one."""
-    if not zipfile.is_zipfile(io.BytesIO(content[end:])):
+    file = io.BytesIO(content)
+    if not zipfile.is_zipfile(file):
         return {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            if len(names) > MAX_FILES or len(set(names)) < len(names):
-                raise ValueError(f"{len(names)} files, or two of the same name")
-            files = {}
-            for name in names:
-                if name in ("", ".", "..") or not set(name).isdisjoint("/\\:\0"):
-                    raise ValueError(f"a file named {name!r:.80}")
-                with archive.open(name) as file:
-                    files[name] = read_at_most(file, MAX_FILE_BYTES)
-            return files
-    except Exception as error:  # zipfile raises many types on damaged archives
+        with zipfile.ZipFile(file) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except Exception as error:  # zipfile raises many types on a damaged archive
         raise ValueError(f"the archive is damaged ({error})") from error

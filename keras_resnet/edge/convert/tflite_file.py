@@ -1,4 +1,4 @@
-"""Changes a .tflite: its tables as objects, its interface."""
+"""A .tflite as objects of the generated schema: parse, pack, change its interface."""
 
 import copy
 
@@ -8,10 +8,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 
 class _AlignedBuffer(schema.BufferT):
-    """Packs its data at a multiple of 16 bytes, as TFLite's schema asks.
+    """A buffer that packs its data at a multiple of 16 bytes, as the schema asks.
 
-    The generated Python code does not, and a constant at an odd place has to be
-    copied or read with slower instructions.
+    The generated Python code does not. A constant at an odd address has to be copied
+    or read with slower instructions.
     """
 
     def Pack(self, builder):  # noqa: N802, D102
@@ -29,12 +29,12 @@ class _AlignedBuffer(schema.BufferT):
 
 
 def parse(content):
-    """Returns the `ModelT` of a .tflite that is known to be whole."""
+    """Returns the `ModelT` of a .tflite that is known to be sound."""
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
 
 
 def pack(model):
-    """Returns the bytes of a .tflite, its `buffers` aligned.
+    """Returns the bytes of a .tflite with aligned buffers.
 
     Args:
         model: `ModelT`.
@@ -46,23 +46,25 @@ def pack(model):
 
 
 def interface(content):
-    """Returns the input and the output `TensorT`."""
+    """Returns the `TensorT` of the one input and of the one output."""
     graph = parse(content).subgraphs[0]
     return graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
 
 
 def with_uint8_interface(content, scale, zero_point):
-    """Puts a DEQUANTIZE before and a QUANTIZE behind a graph, where it has float ends.
+    """Turns a float input or output of a graph into a uint8 one.
+
+    A DEQUANTIZE goes before a float input, a QUANTIZE behind a float output.
 
     Args:
         content: bytes of a .tflite with one input and one output, each float32 or
             uint8.
-        scale: of the new uint8 input: real = scale * (pixel - zero_point).
-        zero_point: of the new uint8 input.
+        scale: scale of a new uint8 input: real = scale * (pixel - zero_point).
+        zero_point: zero point of a new uint8 input.
 
     Returns:
-        bytes of a .tflite with uint8 input and uint8 output; a new output has scale
-        1/256.
+        bytes of a .tflite with uint8 input and uint8 output. A new output has scale
+        1/256 and zero point 0.
     """
     model = parse(content)
     graph = model.subgraphs[0]

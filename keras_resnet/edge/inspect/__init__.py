@@ -1,1 +1,1 @@
-"""What a .tflite holds, and the error of each layer."""
+"""What a .tflite file holds, read from the file alone."""

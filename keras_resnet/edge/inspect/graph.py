@@ -1,7 +1,8 @@
-"""The graph of any .tflite as plain data, for whoever judges it.
+"""The graph of any .tflite as plain data.
 
-The file may come from anywhere: it is damaged, or made to hurt, until it has been
-read. Nothing is computed and no constant is copied here.
+The file is read through the classes that LiteRT generates from TFLite's schema, after
+LiteRT's own verifier has accepted it. It may come from anywhere, so a damaged file is
+refused in one line. Nothing is computed and no constant is copied.
 """
 
 import dataclasses
@@ -9,32 +10,21 @@ import math
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-
-from keras_resnet.runner.model_file import FlatbufferWalk
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 SCHEMA_VERSION = 3
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 48
-MAX_NAME_BYTES = 1 << 16
+NOT_VALID = "not a valid Flatbuffer"  # how LiteRT says that its verifier refused
 
-# Bytes of an element.
+# {type: bytes of an element}, of the types that have a size.
 SIZES = {
-    "INT8": 1,
-    "UINT8": 1,
-    "BOOL": 1,
-    "INT16": 2,
-    "UINT16": 2,
-    "FLOAT16": 2,
-    "BFLOAT16": 2,
-    "INT32": 4,
-    "UINT32": 4,
-    "FLOAT32": 4,
-    "INT64": 8,
-    "UINT64": 8,
-    "FLOAT64": 8,
-    "COMPLEX64": 8,
-    "COMPLEX128": 16,
-}
+    name: np.dtype(name.lower()).itemsize
+    for name in (
+        "BOOL INT8 UINT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 FLOAT16 FLOAT32 "
+        "FLOAT64 COMPLEX64 COMPLEX128"
+    ).split()
+} | {"BFLOAT16": 2}
 
 # Operators that compute nothing.
 MOVES = ("PAD", "PADV2", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE")
@@ -54,17 +44,17 @@ class Tensor:
     """A tensor of the graph.
 
     Attributes:
-        index: in the graph's list.
-        name: as the file has it.
-        dtype: name in TFLite's schema: INT8, UINT8, FLOAT32, ...
-        shape: sizes; -1 where it is not fixed.
-        scales: float32 array, one or one for each channel; empty if not quantized.
-        zero_points: int64 array, likewise.
-        axis: the dimension of the channels that have scales of their own.
-        data: bytes of a constant as a uint8 array, a view of the file; None for what
-            is computed or fed.
-        variable: whether it keeps its value from one run to the next.
-        sparse: whether the file leaves zeros out of `data`.
+        index: place in the graph's list of tensors.
+        name: name in the file.
+        dtype: type in TFLite's schema: INT8, UINT8, FLOAT32, ...
+        shape: tuple of sizes; -1 for a size that is not fixed.
+        scales: float32 array with one scale, or one for each channel; empty if the
+            tensor is not quantized.
+        zero_points: int64 array of the same length.
+        axis: the dimension of the channels that have their own scales.
+        data: bytes of a constant as a uint8 array, a view of the file; None for a
+            tensor that is computed or fed.
+        variable: whether the tensor keeps its value from one run to the next.
     """
 
     index: int
@@ -76,33 +66,33 @@ class Tensor:
     axis: int
     data: np.ndarray | None
     variable: bool
-    sparse: bool
 
     @property
     def dynamic(self):
-        """Whether a size is not fixed."""
+        """Whether one of the sizes is not fixed."""
         return any(size < 0 for size in self.shape)
 
     @property
     def elements(self):
-        """Number of elements; 0 where it is not fixed."""
+        """Number of elements; 0 if a size is not fixed."""
         return 0 if self.dynamic else math.prod(self.shape)
 
     @property
     def size(self):
-        """Bytes; types without a fixed size count as 1 byte."""
+        """Number of bytes; an element without a fixed size counts as 1 byte."""
         return self.elements * SIZES.get(self.dtype, 1)
 
     @property
     def constant(self):
-        """Whether its value is in the file."""
+        """Whether the value is in the file."""
         return self.data is not None or self.shape and 0 in self.shape
 
     def values(self):
         """Returns a constant of integers as an array of `shape`.
 
         Raises:
-            ValueError: it is no such constant, or its bytes do not fit its shape.
+            ValueError: the tensor is no such constant, or its bytes do not fit its
+                shape.
         """
         if self.data is None or self.dtype not in ("INT8", "UINT8", "INT32", "INT64"):
             raise ValueError(f"{self} is no constant of integers")
@@ -112,7 +102,7 @@ class Tensor:
         return np.frombuffer(self.data.tobytes(), kind).reshape(self.shape)
 
     def __str__(self):
-        """Returns what an error says of it."""
+        """Returns how an error names the tensor."""
         return f"tensor {self.index} ({self.dtype} {list(self.shape)})"
 
 
@@ -121,14 +111,13 @@ class Operator:
     """An operator of the graph.
 
     Attributes:
-        index: in the graph's list, which is the order of execution.
-        name: in TFLite's schema: CONV_2D, ...; of a custom one "CUSTOM".
-        custom: name of a custom one, else "".
-        version: of the operator.
-        inputs: tuple of `Tensor`; None for an optional one that is left out.
+        index: place in the graph's list, which is the order of execution.
+        name: name in TFLite's schema (CONV_2D, ...); "CUSTOM" for a custom operator.
+        custom: name of a custom operator, else "".
+        version: version of the operator.
+        inputs: tuple of `Tensor`; None for an optional input that is left out.
         outputs: tuple of `Tensor`.
-        options_table: name of the schema's options table (Conv2DOptions, ...) or NONE.
-        options: {name: value} of it (`strideW`, ...).
+        options: {name: value} of its options (`strideW`, ...), named as in the schema.
     """
 
     index: int
@@ -137,7 +126,6 @@ class Operator:
     version: int
     inputs: tuple
     outputs: tuple
-    options_table: str
     options: dict
 
 
@@ -150,7 +138,7 @@ class Graph:
         operators: list of `Operator`, in the order of execution.
         inputs: list of `Tensor`.
         outputs: list of `Tensor`.
-        subgraphs: how many graphs the file has; more than one means control flow.
+        subgraphs: number of graphs in the file; more than one means control flow.
     """
 
     tensors: list
@@ -170,22 +158,22 @@ def read(content):
         `Graph`.
 
     Raises:
-        ValueError: in one line, what is wrong: no .tflite, damaged, or a graph that
-            no runtime could execute.
+        ValueError: the file is no .tflite, is damaged, or holds a graph that no
+            runtime could execute. The text is one line.
     """
     if content[4:8] != b"TFL3":
         raise ValueError(
             f"not a TFLite model: bytes 4 to 8 are {content[4:8]!r}, expected b'TFL3'"
         )
     try:
-        FlatbufferWalk(content)
+        _verify(content)
         reader = _Reader(content)
         graph = reader.graph()
         _check_order(graph)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"truncated or damaged model ({reason:.300})") from error
-    except Exception as error:  # struct.error and others, where the walk did not look
+    except Exception as error:  # struct.error, from the generated classes
         raise ValueError(
             f"truncated or damaged model ({type(error).__name__})"
         ) from error
@@ -197,15 +185,28 @@ def read(content):
     return graph
 
 
-class _Reader:
-    """Reads a flatbuffer that was walked through.
+def _verify(content):
+    """Raises `ValueError` where LiteRT's verifier refuses the flatbuffer.
 
-    Tables may still overlap, so that a small file claims to hold billions of things:
-    together they must not be larger than the file.
+    The verifier follows every offset of the file, also those that are not read here.
+    What else the interpreter misses, such as an operator, is for the targets to judge.
+    """
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        Interpreter(model_content=content, experimental_op_resolver_type=kernels)
+    except ValueError as error:
+        if NOT_VALID in str(error):
+            raise ValueError("no valid flatbuffer") from error
+
+
+class _Reader:
+    """Reads a flatbuffer that the verifier has accepted.
+
+    Its tables may still overlap, so that a small file claims to hold billions of
+    things: together they must not be larger than the file.
     """
 
     def __init__(self, content):
-        self.content = content
         self.model = schema.Model.GetRootAs(content)
         self.left = len(content)
 
@@ -218,16 +219,11 @@ class _Reader:
     def _items(self, length, get):
         return [get(number) for number in range(self._count(length, 4))]
 
-    def _text(self, table, slot):
-        table = table._tab
-        offset = table.Offset(slot)
-        if not offset:
-            return ""
-        length = self._count(table.VectorLen(offset), 1)
-        if length > MAX_NAME_BYTES:
-            raise ValueError(f"a name of {length} bytes")
-        start = table.Vector(offset)
-        return bytes(self.content[start : start + length]).decode()
+    def _text(self, name):
+        text = (name or b"").decode()
+        self._count(len(text), 1)
+        # Names reach the console: no control characters.
+        return text if text.isprintable() else ascii(text)[1:-1]
 
     def graph(self):
         """Returns the `Graph`."""
@@ -261,7 +257,7 @@ class _Reader:
                 version,
                 tuple(at(found.InputsAsNumpy(), optional=True)),
                 tuple(at(found.OutputsAsNumpy())),
-                *self._options(found),
+                self._options(found),
             )
 
         return Graph(
@@ -277,7 +273,8 @@ class _Reader:
         # Codes above 127 are in the newer of the two fields.
         builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         name = _OPERATORS.get(builtin, f"UNKNOWN_{builtin}")
-        return name, self._text(code, 6) if name == "CUSTOM" else "", code.Version()
+        custom = self._text(code.CustomCode()) if name == "CUSTOM" else ""
+        return name, custom, code.Version()
 
     def _tensor(self, number, tensor):
         shape = tuple(_array(tensor.ShapeAsNumpy()).tolist())
@@ -304,7 +301,7 @@ class _Reader:
             raise ValueError("constants behind the flatbuffer cannot be read here")
         return Tensor(
             number,
-            self._text(tensor, 10),
+            self._text(tensor.Name()),
             _TYPES.get(tensor.Type(), f"UNKNOWN_{tensor.Type()}"),
             shape,
             scales,
@@ -312,17 +309,16 @@ class _Reader:
             axis,
             buffer.DataAsNumpy() if buffer.DataLength() else None,
             tensor.IsVariable(),
-            tensor.Sparsity() is not None,
         )
 
     def _options(self, operator):
         name = _OPTIONS.get(operator.BuiltinOptionsType(), "NONE")
         table = operator.BuiltinOptions()
         if name == "NONE" or table is None:
-            return "NONE", {}
+            return {}
         options = getattr(schema, name)()
         options.Init(table.Bytes, table.Pos)
-        return name, vars(getattr(schema, f"{name}T").InitFromObj(options))
+        return vars(getattr(schema, f"{name}T").InitFromObj(options))
 
 
 def _array(values):

@@ -1,8 +1,8 @@
-"""Where quantization hurts: the error of each layer of an exported file.
+"""The error that quantization makes in each layer of an exported file.
 
 The interpreter keeps all its tensors, and the Keras model returns the outputs of all
-its layers: what belongs together is compared as signal-to-noise ratio (SNR), in dB.
-6 dB are one bit; an int8 layer alone has some 30 to 40.
+its layers. The outputs of the same layer are compared as signal-to-noise ratio (SNR) in
+dB. 6 dB are one bit; an int8 layer alone has about 30 to 40 dB.
 """
 
 import collections
@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_resnet.edge.inspect import graph as tflite_graph
 
-MAX_DB = 120.0  # also of what is equal
+MAX_DB = 120.0  # also if there is no noise at all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,12 @@ class LayerError:
     """The error of one layer's output.
 
     Attributes:
-        index: of its operator in the file, which is the order of execution.
+        index: index of its operator in the file, which is the order of execution.
         layer: name of the Keras layer.
-        operator: name in TFLite's schema.
-        own_snr_db: of this layer alone, in dB: its float layer gets the quantized
-            inputs. None where it cannot be computed alone.
-        snr_db: of this layer and all before it, in dB.
+        operator: name of the operator in TFLite's schema.
+        own_snr_db: SNR of this layer alone in dB, against the float layer on the same
+            quantized inputs. None if the layer cannot be computed alone.
+        snr_db: SNR of this layer and all layers before it, in dB.
     """
 
     index: int
@@ -43,17 +43,17 @@ def measure(model, preprocessing, content, images):
 
     Args:
         model: functional or sequential `keras.Model`.
-        preprocessing: what it expects.
-        content: bytes of the .tflite, uint8 images in.
-        images: list of uint8 (height, width, 3).
+        preprocessing: the `Preprocessing` that the model expects.
+        content: bytes of the .tflite, which takes uint8 images.
+        images: list of uint8 arrays (height, width, 3).
 
     Returns:
-        list of `LayerError`, the worst alone first. Operators that only move data,
-        and what the converter gave a name that is no layer's, are left out.
+        list of `LayerError`, the lowest SNR alone first. Operators that only move data
+        are left out, and those whose name in the file is not the name of a layer.
     """
     model = keras.Model(model.inputs, model.outputs)  # a sequential one has no graph
     graph = tflite_graph.read(content)
-    file = _File(content)
+    file = _File(content, graph)
     floats = _Floats(model)
     first = preprocessing.normalize(images[0])[None]
     found = _same_tensors(graph, model, file.run(images[0]), floats.run(first))
@@ -79,33 +79,31 @@ def measure(model, preprocessing, content, images):
         )
         for index, (operator, tensor) in found.items()
     ]
-    return sorted(
-        errors,
-        key=lambda error: (
-            error.snr_db if error.own_snr_db is None else error.own_snr_db
-        ),
-    )
+
+    def snr(error):
+        return error.snr_db if error.own_snr_db is None else error.own_snr_db
+
+    return sorted(errors, key=snr)
 
 
 class _File:
-    """The file, with all the values of a run."""
+    """The file in an interpreter that keeps the values of all tensors."""
 
-    def __init__(self, content):
+    def __init__(self, content, graph):
         self._interpreter = Interpreter(
             model_content=content,
-            # XNNPACK would keep what is between its operators to itself.
+            # XNNPACK does not show the tensors between its operators.
             experimental_op_resolver_type=(
                 OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             ),
             experimental_preserve_all_tensors=True,
         )
         self._interpreter.allocate_tensors()
-        graph = tflite_graph.read(content)
         self._input = graph.inputs[0]
         self._computed = [out for node in graph.operators for out in node.outputs]
 
     def run(self, image):
-        """Returns {tensor's index: float32 array} of what is fed and computed."""
+        """Returns {index of a tensor: float32 array} of the input and all outputs."""
         self._interpreter.set_tensor(self._input.index, image[None])
         self._interpreter.invoke()
         return {
@@ -122,39 +120,34 @@ def _real(tensor, values):
 
 
 class _Floats:
-    """The Keras model, with the outputs of all its layers."""
+    """The Keras model with the outputs of all its layers."""
 
     def __init__(self, model):
-        tensors = {}
-        for operation in model.operations:
-            for node in operation._inbound_nodes:
-                for tensor in node.output_tensors:
-                    tensors[id(tensor)] = tensor
-        reached = {
-            id(tensor)
-            for nodes in model._nodes_by_depth.values()
-            for node in nodes
-            for tensor in node.output_tensors
-        }
-        self.tensors = [tensors[key] for key in tensors if key in reached]
-        self._model = keras.Model(model.inputs, self.tensors)
+        outputs = {id(x): x for node in _nodes(model) for x in node.output_tensors}
+        self._tensors = list(outputs.values())
+        self._model = keras.Model(model.inputs, self._tensors)
 
     def run(self, image):
         """Returns {id of the symbolic tensor: float32 array}."""
         outputs = self._model([image], training=False)
         return {
             id(tensor): np.asarray(output, np.float32)
-            for tensor, output in zip(self.tensors, outputs, strict=True)
+            for tensor, output in zip(self._tensors, outputs, strict=True)
         }
 
 
-def _same_tensors(graph, model, values, expected):
-    """Finds out which operator gives which layer's output.
+def _nodes(model):
+    """Returns the calls of layers that the outputs of a model depend on."""
+    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
 
-    A fused operator bears the name of one of its layers, mostly of the last:
-    "resnet8_1/conv1_relu_1/Relu;resnet8_1/conv1_bn_1/...", but "a/project_1/conv" for
-    a convolution with the normalization behind it. Of the layers that the name may
-    mean, it is the one whose values are nearest.
+
+def _same_tensors(graph, model, values, expected):
+    """Finds the layer whose output an operator computes.
+
+    A fused operator has the name of one of its layers. Mostly that is the last one, as
+    in "resnet8_1/conv1_relu_1/Relu;resnet8_1/conv1_bn_1/...", but a convolution with a
+    normalization behind it may be called "a/project_1/conv". Of the layers that the
+    name may mean, the one with the nearest values is taken.
 
     Returns:
         {index of the tensor: (`Operator`, symbolic tensor of Keras)}.
@@ -189,7 +182,7 @@ def _same_tensors(graph, model, values, expected):
             candidates,
             key=lambda key: _decibels(*_signal_and_noise(expected[key], actual)),
         )
-        # Of several operators that one layer became, the last has its output.
+        # If one layer became several operators, the last of them has its output.
         found = {
             index: pair for index, pair in found.items() if id(pair[1]) != best
         } | {tensor.index: (operator, candidates[best])}
@@ -204,9 +197,9 @@ def _before_moves(graph, tensor):
 
 
 def _possible_names(part):
-    """Yields what layer a part of a name may mean.
+    """Yields the layers that a part of a name may mean.
 
-    TensorFlow makes names unique with a number, and quantization-aware layers are
+    TensorFlow appends numbers to make names unique, and quantization-aware layers are
     called quant_<layer>.
     """
     for name in (part, part.removeprefix("quant_")):
@@ -221,15 +214,14 @@ def _outputs(operation):
 def _readers(model):
     """Returns {id of a symbolic tensor: nodes that read it}."""
     readers = collections.defaultdict(list)
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            for tensor in node.input_tensors:
-                readers[id(tensor)].append(node)
+    for node in _nodes(model):
+        for tensor in node.input_tensors:
+            readers[id(tensor)].append(node)
     return readers
 
 
 def _followed(tensor, readers):
-    """Yields a tensor and what may be fused behind it."""
+    """Yields a tensor and the outputs of layers that may be fused behind it."""
     yield tensor
     while len(readers[id(tensor)]) == 1:
         node = readers[id(tensor)][0]
@@ -267,7 +259,7 @@ def _alone(graph, model, found):
         sources = list(dict.fromkeys(sources_of(operator)))
         try:
             part = keras.Model([symbols[source] for source in sources], tensor)
-        except ValueError:  # it needs what the converter merged with something else
+        except ValueError:  # it reads a tensor that the converter fused away
             continue
         parts[index] = part, sources
     return parts

@@ -1,1 +1,1 @@
-"""The report on an export."""
+"""The report on an export: as data, as text and as an HTML page."""

@@ -1,141 +1,26 @@
-"""What an export is worth: its operators, its targets, its accuracy."""
+"""The report of an export as a dict, and as readable lines."""
 
-import dataclasses
-import pathlib
-import tempfile
-
-import numpy as np
-
-from keras_resnet.edge.inspect import layer_error
-from keras_resnet.edge.targets import checks as targets
-from keras_resnet.edge.targets import edgetpu
-from keras_resnet.edge.targets import ethos_u as vela
-from keras_resnet.runner import Classifier, UserError
-from keras_resnet.training.data import batching, damaged
-
-# Held-out images for the error of each layer: a layer has thousands of values.
-LAYER_IMAGES = 8
+from keras_resnet.edge.targets import edgetpu, tflite_runtime
 
 
-def check(name, quantize, content, target, integer):
-    """Checks a file against its target.
+class Report(dict):
+    """What an export is worth: the content of `report.json`.
 
-    Args:
-        name: of the model.
-        quantize: how.
-        content: bytes of the file.
-        target: one of `targets.TARGETS`.
-        integer: whether no floating-point tensor may be left.
+    `str(report)` is the text that `export.py` prints.
 
-    Returns:
-        (dict that JSON can hold, bytes that the target's compiler made or None).
-
-    Raises:
-        UserError: the target cannot run the file.
+    Attributes:
+        paths: {"tflite" | "json" | "html" | "compiled": path of the file}. "compiled"
+            is there if the target has a compiler.
     """
-    found = targets.check(content, target, integer)
-    if found.problems:
-        raise UserError(
-            f"--target={target} cannot run this: {'; '.join(found.problems[:3])}"
-            + ("; ..." if len(found.problems) > 3 else "")
-        )
-    report = {"model": name, "quantize": quantize, **dataclasses.asdict(found)}
-    report["compared"] = compiled = None
-    if target in vela.ACCELERATORS:
-        summary, compiled = vela.compile_model(content, target)
-        if summary.cpu_operators:
-            raise UserError(f"--target={target} leaves operators out: {summary.text}")
-        report["npu"] = summary.text
-    return report, compiled
 
+    def __init__(self, values, paths):
+        """Makes a report of a dict and of the paths that were written."""
+        super().__init__(values)
+        self.paths = paths
 
-class Comparison:
-    """Held-out images, and what the Keras model says of them."""
-
-    def __init__(self, source, examples):
-        """Reads the images.
-
-        Args:
-            source: the `export.Source`.
-            examples: images, at most.
-        """
-        held_out = batching.images(source.dataset.held_out, source.preprocessing)
-        with damaged.damaged_images_named(source.dataset):
-            pairs = list(held_out.take(examples).as_numpy_iterator())
-        self._images, self._labels = zip(*pairs, strict=True)
-        self._dataset = source.dataset
-        self._expected = source.model.predict(
-            source.preprocessing.normalize(np.stack(self._images)), verbose=0
-        )
-
-    def of(self, content):
-        """Compares the scores of a file, as the device would compute them.
-
-        Args:
-            content: bytes of the file.
-
-        Returns:
-            dict that JSON can hold.
-
-        Raises:
-            UserError: the runner refuses the file.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "model.tflite"
-            path.write_bytes(content)
-            try:
-                classifier = Classifier(path)
-            except UserError as error:
-                raise UserError(
-                    f"the runner would refuse this file: {error}"
-                ) from error
-            actual = np.stack([classifier.scores(image) for image in self._images])
-        difference = np.abs(actual - self._expected)
-        best, expected = actual.argmax(-1), self._expected.argmax(-1)
-        compared = {
-            "dataset": self._dataset.name,
-            "images": len(self._images),
-            "max_difference": float(difference.max()),
-            "mean_difference": float(difference.mean()),
-            "agreement": float(np.mean(best == expected)),
-        }
-        if len(self._dataset.labels) == actual.shape[-1]:
-            compared["top1"] = float(np.mean(best == self._labels))
-            compared["keras_top1"] = float(np.mean(expected == self._labels))
-        return compared
-
-    def layers(self, content, model, preprocessing):
-        """Returns `layer_error.measure` of some of the images, as dicts."""
-        errors = layer_error.measure(
-            model, preprocessing, content, self._images[:LAYER_IMAGES]
-        )
-        return [dataclasses.asdict(error) for error in errors]
-
-
-def refuse_drop(report, max_drop):
-    """Raises `UserError` where more top-1 was lost than `max_drop` points.
-
-    Args:
-        report: dict; where top-1 was not measured, `gate_not_applied` says why.
-        max_drop: points.
-    """
-    compared = report["compared"]
-    if compared is None:
-        report["gate_not_applied"] = "no --dataset was given"
-        return
-    if "top1" not in compared:
-        report["gate_not_applied"] = (
-            f"dataset {compared['dataset']} has other classes than the model"
-        )
-        return
-    drop = 100 * (compared["keras_top1"] - compared["top1"])
-    if drop > max_drop + 1e-9:  # 99% - 98% is a little more than 1 point in binary
-        raise UserError(
-            f"{report['quantize']} loses {drop:.2f} points of top-1 on "
-            f"{compared['images']} images ({compared['top1']:.2%}, Keras model "
-            f"{compared['keras_top1']:.2%}), --max_drop allows {max_drop:g}. Try "
-            "training/qat.py, more --calibration_examples, or --quantize=float16"
-        )
+    def __str__(self):
+        """Returns the path of the .tflite and the report as lines."""
+        return f"{self.paths['tflite']}\n{text(self)}"
 
 
 def text(report):
@@ -144,7 +29,7 @@ def text(report):
 
 
 def rows(report):
-    """Returns the report as (what, text) pairs."""
+    """Returns the report as a list of (name, text)."""
     operators = report["operators"]
     runtime = report["oldest_runtime"]
     lines = [
@@ -195,20 +80,21 @@ def edgetpu_text(report):
 
 
 def runtime_text(oldest):
-    """Returns the runtimes that read a file, as text: no promise beyond the tests."""
+    """Returns which runtimes compute a file, and from which on that was tested."""
     if oldest is None:
         return "unknown"
-    return f"TensorFlow Lite {oldest} or newer (tested from {targets.OLDEST_TESTED})"
+    tested = tflite_runtime.OLDEST_TESTED
+    return f"TensorFlow Lite {oldest} or newer (tested from {tested})"
 
 
 def decibels(row):
-    """Returns the error of a layer alone, as text."""
+    """Returns the signal-to-noise ratio of a layer alone, as text."""
     own = row["own_snr_db"]
     return f"{row['snr_db'] if own is None else own:.1f} dB"
 
 
 def advice(report):
-    """Returns whether quantization-aware training was worth it, as text."""
+    """Returns whether quantization-aware training is better than int8 without it."""
     aware = report["compared"]["top1"]
     plain = report["post_training"]["top1"]
     if aware > plain:

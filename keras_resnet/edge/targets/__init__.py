@@ -1,1 +1,1 @@
-"""What each target asks of a .tflite."""
+"""What can run a .tflite: one module for each target, and the check that they share."""

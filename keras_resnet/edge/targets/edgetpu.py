@@ -12,7 +12,6 @@ import dataclasses
 
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.targets import edgetpu_rules
-from keras_resnet.runner.errors import printable
 
 COMPILED = "edgetpu-custom-op"
 ON_CHIP_BYTES = 8 << 20
@@ -187,7 +186,7 @@ def check(content):
 def _verdict(operator):
     if operator.custom == COMPILED:
         return Verdict(operator.index, COMPILED)
-    name = printable(operator.custom) or operator.name
+    name = operator.custom or operator.name
     return Verdict(operator.index, name, *edgetpu_rules.judge(operator))
 
 

@@ -36,14 +36,14 @@ def load(path):
         raise UserError(f"no such model file (train it first?): {str(path)!r}")
     try:
         metadata = model_metadata.read(path)
-        model = _in_float32(keras.saving.load_model(path, compile=False))
+        model = in_float32(keras.saving.load_model(path, compile=False))
         return model_metadata.attach(model, **metadata) if metadata else model
     except Exception as error:  # zipfile, h5py and Keras raise many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
 
 
-def _in_float32(model):
+def in_float32(model):
     """Returns the model, or a copy of it if any of its layers computes in half."""
 
     def changed(config):

@@ -1,0 +1,249 @@
+"""The export of a trained model: the wiring of its parts.
+
+`source` opens the model, `convert` makes the file, `targets` and `report` judge it.
+Every file is written at the end, after the last check, or none is.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+
+from keras_resnet import edge, files, model_metadata
+from keras_resnet.deploy import fold_normalization
+from keras_resnet.edge import source as sources
+from keras_resnet.edge.convert import converter, metadata
+from keras_resnet.edge.report import comparison, page, summary
+from keras_resnet.edge.targets import checks
+from keras_resnet.errors import unknown
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import batching
+
+
+def export(
+    model,
+    output=None,
+    *,
+    quantize=None,
+    target="litert",
+    weights=None,
+    dataset=None,
+    data_dir=None,
+    normalization=None,
+    crop_fraction=None,
+    labels=None,
+    calibration_examples=500,
+    report_examples=1000,
+    max_drop=1.0,
+    author=None,
+    license=None,
+):
+    """Converts a trained model to a .tflite for the device, and reports on it.
+
+    The file takes one image of raw uint8 RGB pixels, (1, height, width, 3), and returns
+    uint8 scores of scale 1/256, (1, classes). Labels and preprocessing are inside. The
+    report is written beside it, as OUTPUT.report.json and OUTPUT.report.html. If
+    anything is wrong, no file is written.
+
+    Args:
+        model: a `Run` or the path of its folder, the name of a model of the zoo, the
+            path of a `.keras` file, or a `keras.Model`.
+        output: path of the .tflite. It may be left out for a run, and is then
+            `model-<quantize>.tflite` in its folder.
+        quantize: "qat" (quantization-aware training of the run), "int8" (post-training;
+            weights and activations), "int16x8" (int8 weights, int16 activations),
+            "dynamic" (int8 weights), "float16" (weights) or "none". By default "qat" if
+            the run has it, else "int8".
+        target: what must be able to run the file: "litert", "tflite_runtime" (2.14),
+            "edgetpu", or a configuration of Arm's Vela such as "ethos-u55-128".
+        weights: with a model of the zoo, the name or the file of its weights.
+        dataset: name of the dataset to calibrate and report with; by default that of
+            the run.
+        data_dir: where the dataset lies; by default where the training found it.
+        normalization: the normalization that a model was trained with, if the model
+            does not know it: "zoo", "torch", "tf", "caffe" (as in keras.applications)
+            or "raw" (0..255).
+        crop_fraction: the crop's share of the resized image, in (0, 1]; by default what
+            the model knows, else 1.
+        labels: names of the classes, or the path of a text file with one a line; by
+            default what the model knows, else those of the dataset if their number
+            fits.
+        calibration_examples: training images to calibrate "int8" and "int16x8" with.
+        report_examples: held-out images to report on, at most.
+        max_drop: percentage points of top-1 that the file may lose.
+        author: person or organization, for the metadata.
+        license: name of the licence, for the metadata; by default that of published
+            weights.
+
+    Returns:
+        `Report`: a dict of what `report.json` holds, and the `paths` of the files.
+
+    Raises:
+        UserError: an argument is wrong, the target cannot run the file, or the file
+            loses more accuracy than `max_drop` allows.
+        OSError: a file cannot be written.
+    """
+    wanted = checks.find(target)
+    if quantize is not None and quantize not in edge.QUANTIZATIONS:
+        raise unknown("quantize", quantize, edge.QUANTIZATIONS)
+    for name, value in (
+        ("calibration_examples", calibration_examples),
+        ("report_examples", report_examples),
+    ):
+        if value < 1:
+            raise UserError(f"--{name} must be at least 1. Received: {value}")
+    if math.isnan(max_drop) or max_drop < 0:
+        raise UserError(f"--max_drop must be a number from 0. Received: {max_drop}")
+    if output is not None and pathlib.Path(output).suffix != ".tflite":
+        raise UserError(f"--output must end in .tflite. Received: {str(output)!r}")
+    if sources.is_run(model):
+        if not weights is normalization is crop_fraction is labels is None:
+            raise UserError(
+                "--weights, --normalization, --crop_fraction, --labels need --model: a "
+                "run knows its own"
+            )
+        with_aware = quantize in (None, "qat")
+        source = sources.of_run(model, dataset, data_dir, with_aware)
+    elif output is None:
+        raise UserError("--model needs --output=PATH.tflite")
+    else:
+        source = sources.of_model(
+            model, weights, dataset, data_dir, normalization, crop_fraction, labels
+        )
+    quantize = quantize or ("qat" if source.aware else "int8")
+    _check_source(source, quantize, license)
+    folded = fold_normalization(source.model, source.preprocessing)
+
+    def convert(quantize):
+        content = _convert(source, *folded, quantize, calibration_examples)
+        about = metadata.About(
+            source.model.name,
+            author=author,
+            license=license or source.licence,
+            run_sha256=source.sha256(quantize),
+        )
+        return metadata.with_metadata(content, source.labels, folded[1], about)
+
+    output = pathlib.Path(output or source.path.with_name(f"model-{quantize}.tflite"))
+    paths = {}
+    with contextlib.ExitStack() as stack:
+
+        def temporary(kind, suffix):
+            path = paths[kind] = output.with_name(output.stem + suffix)
+            return pathlib.Path(stack.enter_context(files.replacing(path)))
+
+        # Fails now if the file cannot be written, and not after the conversion.
+        file = temporary("tflite", ".tflite")
+        content = convert(quantize)
+        report = _check_target(source, quantize, content, target)
+        if wanted.compile:
+            report["npu"], compiled = wanted.compile(content)
+            suffix = f"{wanted.compiled_suffix}.tflite"
+            temporary("compiled", suffix).write_bytes(compiled)
+        if source.dataset:
+            compared = comparison.Comparison(
+                source.model, source.preprocessing, source.dataset, report_examples
+            )
+            report["compared"] = compared.scores(content)
+        check_drop(report, max_drop)
+        if source.dataset:
+            float_model = source.fine_tuned() if quantize == "qat" else folded[0]
+            if float_model:
+                report["layers"] = compared.layers(content, float_model, folded[1])
+            if quantize == "qat":  # what fine-tuning has to be better than
+                report["post_training"] = compared.scores(convert("int8"))
+        file.write_bytes(content)
+        text = json.dumps(report, indent=2) + "\n"
+        temporary("json", ".report.json").write_text(text, encoding="utf-8")
+        html = page.html(report)
+        temporary("html", ".report.html").write_text(html, encoding="utf-8")
+    return summary.Report(json.loads(text), paths)  # with lists for its tuples
+
+
+def _check_source(source, quantize, license):
+    """Raises `UserError` if a source cannot be exported as asked."""
+    labels = model_metadata.checked_labels(source.labels)
+    model_metadata.check_fit(source.model, source.preprocessing, labels)
+    non_commercial = source.licence and "-nc" in source.licence
+    if non_commercial and (license or source.licence).lower() != source.licence:
+        raise UserError(
+            f"the weights are under {source.licence}, and so is the file: leave "
+            f"--license out. Received: --license={license}"
+        )
+    if quantize == "qat" and source.aware is None:
+        raise UserError(
+            "--quantize=qat needs a run that training/qat.py has finished. "
+            f"Received: {source.path or source.model.name}"
+        )
+    if quantize in converter.CALIBRATED and source.dataset is None:
+        raise UserError(
+            f"--quantize={quantize} needs images to calibrate with: --dataset=folder "
+            "--data_dir=DIR, or another dataset"
+        )
+
+
+def _convert(source, model, preprocessing, quantize, calibration_examples):
+    """Returns the bytes of a .tflite without metadata.
+
+    Args:
+        source: the `Source`.
+        model: the float model with its normalization folded.
+        preprocessing: what that model expects.
+        quantize: one of `edge.QUANTIZATIONS`.
+        calibration_examples: how many training images to calibrate with.
+    """
+    if quantize == "qat":
+        return converter.from_saved_model(source.aware / "saved_model", preprocessing)
+    calibration = None
+    if quantize in converter.CALIBRATED:
+        calibration = batching.calibration_images(
+            source.dataset, source.preprocessing, calibration_examples
+        )
+    return converter.from_keras(model, preprocessing, quantize, calibration)
+
+
+def _check_target(source, quantize, content, target):
+    """Returns the begin of the report; raises `UserError` where the target refuses."""
+    integer = quantize == "int8" or (
+        quantize == "qat" and not source.aware_settings().get("float_layers")
+    )
+    found = checks.check(content, target, integer)
+    if found.problems:
+        raise UserError(
+            f"--target={target} cannot run this: {'; '.join(found.problems[:3])}"
+            + ("; ..." if len(found.problems) > 3 else "")
+        )
+    return {
+        "model": source.model.name,
+        "quantize": quantize,
+        **dataclasses.asdict(found),
+        "compared": None,
+    }
+
+
+def check_drop(report, max_drop):
+    """Raises `UserError` if a file loses more than `max_drop` points of top-1.
+
+    Args:
+        report: dict of the report. If top-1 was not measured, it gets the reason as
+            `gate_not_applied`.
+        max_drop: percentage points.
+    """
+    compared = report["compared"]
+    if compared is None:
+        report["gate_not_applied"] = "no --dataset was given"
+        return
+    if "top1" not in compared:
+        report["gate_not_applied"] = (
+            f"dataset {compared['dataset']} has other classes than the model"
+        )
+        return
+    drop = 100 * (compared["keras_top1"] - compared["top1"])
+    if drop > max_drop + 1e-9:  # 99% - 98% is a little more than 1 point in binary
+        raise UserError(
+            f"{report['quantize']} loses {drop:.2f} points of top-1 on "
+            f"{compared['images']} images ({compared['top1']:.2%}, Keras model "
+            f"{compared['keras_top1']:.2%}), --max_drop allows {max_drop:g}. Try "
+            "training/qat.py, more --calibration_examples, or --quantize=float16"
+        )
