@@ -8,10 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet import training
+from keras_resnet import edge, training
 from keras_resnet.preprocessing import NORMALIZATIONS
 from keras_resnet.runner.errors import UserError
-from tests.edge.test_export import export_in_process
 from tests.helpers.commands import one_error, run_command
 
 
@@ -54,7 +53,7 @@ def test_the_run_has_the_accuracy_that_the_model_had(theirs, digits_run):
 
 def test_the_run_is_exported_without_further_words(theirs):
     run = training.adopt(**theirs).directory
-    export_in_process(f"--model_dir={run}")
+    edge.export(run)
     report = json.loads((run / "model-int8.report.json").read_text())
     assert report["compared"]["agreement"] > 0.95
 
@@ -67,7 +66,7 @@ def test_the_commands_fine_tune_it_quantization_aware(theirs):
     assert done.returncode == 0 and "held-out top-1" in done.stdout, done.stderr
     done = run_command("training/qat.py", f"--model_dir={run}", "--epochs=1")
     assert done.returncode == 0, done.stderr
-    export_in_process(f"--model_dir={run}", "--target=edgetpu")
+    edge.export(run, target="edgetpu")
     report = json.loads((run / "model-qat.report.json").read_text())
     compared = report["compared"]
     assert compared["top1"] > compared["keras_top1"] - 0.01
