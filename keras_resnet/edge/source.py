@@ -87,7 +87,7 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
     """
     run = Run.open(run)
     config = run_folder.read_config(run.directory)
-    if "model_sha256" in config["settings"]:  # the folder of the fine-tuning
+    if "dataset" not in config["settings"]:  # the folder of the fine-tuning
         run = Run.open(run.directory.parent)
         config = run_folder.read_config(run.directory)
     model = run.load_model()
