@@ -24,8 +24,6 @@ from keras_resnet import files
 from keras_resnet.commands import app
 from keras_resnet.runner.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
 FLAGS = flags.FLAGS
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}

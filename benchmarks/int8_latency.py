@@ -10,15 +10,12 @@ and pixels: they change no operator. Rounds alternate; ratios are medians of rou
 
 import argparse
 import os
-import pathlib
 import statistics
 import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from keras_resnet import console
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 SHAPE = (224, 224, 3)
 

@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,6 @@ import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
 RATE = 0.01  # learning rate
 
 
@@ -253,7 +251,7 @@ class Contender:
         self.name, self.rates = name, []
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *sys.argv[1:], f"--contend={name}"],
+            [sys.executable, "-m", __spec__.name, *sys.argv[1:], f"--contend={name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
