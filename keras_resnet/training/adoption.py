@@ -1,8 +1,6 @@
 """Makes a run of a model that was trained elsewhere, for fine-tuning and export."""
 
 import dataclasses
-import os
-import pathlib
 
 import tensorflow as tf
 
@@ -59,12 +57,7 @@ def adopt(
     crop_fraction = checks.positive_number("crop_fraction", crop_fraction, most=1)
     if batch_size is not None:
         batch_size = checks.whole_number("batch_size", batch_size, 1)
-    if not isinstance(model, str | os.PathLike):
-        raise UserError(
-            "--model must be the path of a .keras file (save the model first). "
-            f"Received: {model!r}"
-        )
-    path, directory = pathlib.Path(model), pathlib.Path(model_dir).expanduser()
+    path, directory = checks.path("model", model), checks.path("model_dir", model_dir)
     network = model_file.load(path)
     model_file.check_classifier(network)
     height, width = network.inputs[0].shape[1:3]
@@ -85,7 +78,7 @@ def adopt(
         "model": str(path),
         "model_sha256": files.sha256(path),
         "dataset": dataset,
-        "data_dir": absolute(data_dir),
+        "data_dir": absolute("data_dir", data_dir),
         "normalization": normalization,
         "seed": 0,
     }

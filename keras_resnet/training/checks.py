@@ -2,6 +2,8 @@
 
 import math
 import numbers
+import os
+import pathlib
 
 from keras_resnet.errors import unknown
 from keras_resnet.runner.errors import UserError
@@ -34,6 +36,13 @@ def choice(flag, value, choices):
     if not isinstance(value, str) or value not in choices:
         raise unknown(flag, value, choices)
     return value
+
+
+def path(flag, value):
+    """Returns `value` as a `pathlib.Path`; raises `UserError` if it is no path."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"--{flag} must be a path. Received: {value!r}")
+    return pathlib.Path(value).expanduser()
 
 
 def names(flag, value):

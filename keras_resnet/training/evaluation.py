@@ -1,8 +1,6 @@
 """Measures the accuracy of a trained model on a whole held-out split."""
 
 import dataclasses
-import os
-import pathlib
 
 import keras
 import tensorflow as tf
@@ -108,14 +106,11 @@ def _opened(model):
     """Returns a `keras.Model` or a `Classifier`, and the `config.json` of its run."""
     if isinstance(model, keras.Model):
         return model, None
-    if not isinstance(model, Run | str | os.PathLike):
-        raise UserError(
-            f"--model must be a path, a Run or a keras.Model. Received: {model!r}"
-        )
-    if isinstance(model, Run) or pathlib.Path(model).is_dir():
-        run = Run.open(model)
-        return run.load_model(), run_folder.read_config(run.directory)
-    path = pathlib.Path(model)
+    if isinstance(model, Run):
+        return model.load_model(), _config_of(model.directory)
+    path = checks.path("model", model)
+    if path.is_dir():
+        return _opened(Run.open(path))
     if path.suffix == ".keras":
         opened = model_file.load(path)
     elif path.suffix == ".tflite":
@@ -125,8 +120,18 @@ def _opened(model):
             "--model must be a .keras or .tflite file, or the folder of a run. "
             f"Received: {str(model)!r}"
         )
-    is_of_run = (path.parent / "config.json").exists()
-    return opened, run_folder.read_config(path.parent) if is_of_run else None
+    return opened, _config_of(path.parent)
+
+
+def _config_of(directory):
+    """Returns the `config.json` of a run, or None if the folder holds no run."""
+    if not (directory / "config.json").exists():
+        return None
+    config = run_folder.read_config(directory)
+    if "dataset" not in config["settings"]:  # a fine-tuning, in the folder of its run
+        trained = run_folder.read_config(directory.parent)
+        config = config | {"settings": trained["settings"]}
+    return config
 
 
 def _preprocessing_of(model, config, normalization):

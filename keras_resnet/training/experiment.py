@@ -5,7 +5,6 @@ then handed to the loop.
 """
 
 import dataclasses
-import pathlib
 import sys
 
 import keras
@@ -51,63 +50,57 @@ def train(
 ):
     """Trains a model of the zoo and writes the files of the run.
 
-    A run that was stopped at any moment is continued by the same call, and ends with
-    the weights of an unbroken one. A complete run is returned as it is.
+    Stopped at any moment and called again, a training continues, and ends with the
+    weights of an unbroken one. A complete run is returned as it is.
 
     Args:
-        model: name of the model, one of `keras_resnet.list_models()`.
-        dataset: "digits" (embedded, needs no download), "folder" (your images, in
-            DATA_DIR/CLASS/IMAGE or DATA_DIR/{train,val}/CLASS/IMAGE) or the name of an
+        model: one of `keras_resnet.list_models()`.
+        dataset: "digits" (embedded), "folder" (your images) or the name of an
             image-classification dataset of tensorflow-datasets.
-        data_dir: folder of the dataset. tensorflow-datasets has a default.
-        hold_out: number of training images to evaluate on instead of the dataset's own
-            held-out split, so that choices do not see that one; they are not trained
-            on.
+        data_dir: folder of the dataset. For "folder" it holds DIR/CLASS/IMAGE or
+            DIR/{train,val}/CLASS/IMAGE; tensorflow-datasets has a default.
+        hold_out: number of training images to evaluate on in the place of the held-out
+            split, to tune without touching that one.
         recipe: name of the hyperparameters, one of `recipes.RECIPES`. `None` takes the
-            one that fits the dataset.
-        strategy: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs of the
+            one for the dataset, and so does `None` for each setting below.
+        strategy: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs of this
             machine), "multi_worker" (several machines, see TF_CONFIG) or "tpu".
-        cpu_replicas: with "mirrored", number of parts that the CPU is split into, each
-            with a replica of the model; 0 does not split it.
-        batch_size: images in one training step, over all replicas together. `None` is
-            the recipe's.
-        epochs: passes over the training images. `None` is the recipe's.
-        learning_rate: highest learning rate. `None` is the recipe's, scaled from its
-            batch size to yours.
-        image_size: height and width of the images in pixels, at least 32. `None` is
-            the recipe's.
-        precision: "float32", or "mixed_bfloat16" or "mixed_float16" for devices that
-            compute faster in half precision. The saved model is float32.
-        weights: initial weights: a name such as "imagenet", or a file; see
-            `keras_resnet.ResNet`. `None` begins with random ones.
-        teacher: model whose scores are learned too (distillation): the name of one
+        cpu_replicas: with "mirrored", number of parts to split the CPU into, each with
+            a replica of the model.
+        batch_size: images in one training step, over all replicas together.
+        epochs: passes over the training images.
+        learning_rate: highest learning rate. The recipe's is scaled to the batch size.
+        image_size: height and width of the images in pixels, at least 32.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16". The saved model is
+            float32.
+        weights: initial weights, a name such as "imagenet" or a file; see
+            `keras_resnet.ResNet`.
+        teacher: a model whose scores are learned too (distillation): the name of one
             that ships with weights, or the folder of a run.
-        damaged_images: "skip" leaves out images that cannot be decoded; "stop", the
-            default, ends the run at the first one.
+        damaged_images: what to do about images that cannot be decoded: "stop" (the
+            default) or "skip".
         evaluation_epochs: epochs between two evaluations.
         seed: seed of the initial weights, the order of the images and their
             augmentation.
         cache: whether to keep the encoded images in memory.
         checkpoint_steps: training steps between two checkpoints.
         model_dir: folder of the run. `None` is runs/MODEL-DATASET.
-        progress: function that is called with a `Progress` at the beginning of each
-            epoch, about once a second, and at the end of each epoch. `None` prints a
-            progress bar.
+        progress: function that gets a `Progress` at the beginning of each epoch, about
+            once a second, and at its end. `None` prints a progress bar.
 
     Returns:
         A `Run`.
 
     Raises:
-        UserError: a setting is wrong, the data cannot be read, the folder holds
-            another run, or the loss is not finite any more. A wrong setting leaves
-            nothing on disk.
+        UserError: a setting is wrong (nothing was written then), the data cannot be
+            read, the folder holds another run, or the loss is not finite any more.
         Terminated: the process received SIGTERM; a checkpoint was written.
     """
     chosen = locals()
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: chosen[name] for name in names})
     checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
-    directory = pathlib.Path(model_dir or f"runs/{model}-{dataset}").expanduser()
+    directory = checks.path("model_dir", model_dir or f"runs/{model}-{dataset}")
     hyperparameters = settings.completed_recipe()
     _warn(settings, hyperparameters)
     replicated = strategies.create(settings.strategy, settings.cpu_replicas)

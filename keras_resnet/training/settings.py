@@ -1,7 +1,6 @@
 """What the user chose for a training, checked and completed."""
 
 import dataclasses
-import pathlib
 
 import keras_resnet
 from keras_resnet.runner.errors import UserError
@@ -70,11 +69,11 @@ class Settings:
         if self.learning_rate is not None:
             rate = checks.positive_number("learning_rate", self.learning_rate)
             self._set("learning_rate", rate)
-        self._set("data_dir", absolute(self.data_dir))
-        if self.weights and pathlib.Path(self.weights).expanduser().is_file():
-            self._set("weights", absolute(self.weights))
+        self._set("data_dir", absolute("data_dir", self.data_dir))
+        if self.weights and checks.path("weights", self.weights).is_file():
+            self._set("weights", absolute("weights", self.weights))
         if self.teacher and self.teacher not in models:
-            self._set("teacher", absolute(self.teacher))
+            self._set("teacher", absolute("teacher", self.teacher))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -92,6 +91,6 @@ class Settings:
         )
 
 
-def absolute(path):
+def absolute(flag, value):
     """Returns a path of the user as an absolute one, as text; None stays None."""
-    return str(pathlib.Path(path).expanduser().resolve()) if path else None
+    return str(checks.path(flag, value).resolve()) if value else None

@@ -108,7 +108,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(theirs, tmp_path):
         ({"crop_fraction": 1.5}, "crop_fraction"),
         ({"batch_size": 5000}, "at most the 1437"),
         ({"dataset": "digit"}, "digits"),
-        ({"model": keras.Sequential()}, "must be the path of a .keras file"),
+        (
+            {"model": keras.Sequential()},
+            "--model must be a path. Received: <Sequential",
+        ),
     ):
         with pytest.raises(UserError, match=reason):
             training.adopt(**theirs | changes)

@@ -129,7 +129,7 @@ def test_a_model_is_given_in_many_ways(digits_run, tmp_path):
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        (dict(model=7), "--model must be a path, a Run or a keras.Model. Received: 7"),
+        (dict(model=7), "--model must be a path. Received: 7"),
         (dict(model="none"), "--model must be a .keras or .tflite file, or the folder"),
         (dict(views="all"), "unknown views: .* Received: 'all'"),
         (dict(normalization="torhc"), "unknown normalization: did you mean torch"),

@@ -231,6 +231,7 @@ def test_a_complete_run_makes_a_model_file_that_was_deleted_again(finished, tmp_
         (dict(learning_rate=0), "--learning_rate must be a finite number above 0"),
         (dict(evaluation_epochs=None), "--evaluation_epochs must be a whole number"),
         (dict(seed=1.5), "--seed must be a whole number"),
+        (dict(data_dir=7), "--data_dir must be a path. Received: 7"),
         (dict(checkpoint_steps=0), "--checkpoint_steps .* at least 1"),
     ],
 )

@@ -34,6 +34,8 @@ def test_the_same_settings_find_the_fine_tuned_run(digits_run, capsys):
     assert aware.directory == digits_run / "qat"
     assert aware.metrics == json.loads((digits_run / "qat/metrics.json").read_text())
     assert aware.labels == run.labels and aware.preprocessing == SMALL
+    found = training.evaluate(aware)  # the weights in float
+    assert abs(found["top1"] - aware.metrics["top1"]) < 0.05
     weights = aware.load_model().get_weights()
     before = run.load_model().get_weights()
     moved = [np.abs(one - old).max() for one, old in zip(weights, before, strict=True)]

@@ -139,7 +139,7 @@ def test_a_run_is_opened_once_it_has_ended(complete):
         Run.open(complete)
     with pytest.raises(UserError, match="holds no run"):
         Run.open(complete / "none")
-    with pytest.raises(UserError, match="path of its folder. Received: 7"):
+    with pytest.raises(UserError, match="--model_dir must be a path. Received: 7"):
         Run.open(7)
 
 

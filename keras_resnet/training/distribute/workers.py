@@ -99,11 +99,7 @@ def config_from_slurm(environment):
 
 @contextlib.contextmanager
 def report_lost_workers():
-    """Turns what TensorFlow raises when another worker dies into one line.
-
-    Raises:
-        UserError: a worker is gone.
-    """
+    """Raises `UserError` for what TensorFlow raises when another worker dies."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
@@ -115,11 +111,7 @@ def report_lost_workers():
 
 
 def check_config(text):
-    """Checks a TF_CONFIG.
-
-    Raises:
-        UserError: it is malformed; the message says where.
-    """
+    """Raises `UserError` if a TF_CONFIG is malformed, and says where."""
 
     def refuse(reason):
         return UserError(f"TF_CONFIG {reason}. Expected like {EXAMPLE}")
@@ -131,15 +123,8 @@ def check_config(text):
     if not isinstance(config, dict) or not {"cluster", "task"} <= config.keys():
         raise refuse("must be an object with 'cluster' and 'task'")
     cluster, task = config["cluster"], config["task"]
-    if (
-        not isinstance(cluster, dict)
-        or not cluster
-        or cluster.keys()
-        - {
-            "chief",
-            "worker",
-        }
-    ):
+    jobs = cluster.keys() if isinstance(cluster, dict) else ()
+    if not jobs or not jobs <= {"chief", "worker"}:
         raise refuse("'cluster' must hold 'worker', and 'chief' if you like")
     for job, addresses in cluster.items():
         if not isinstance(addresses, list) or not addresses:

@@ -1,6 +1,5 @@
 """The state of a training run in one file, written whole or not at all."""
 
-import contextlib
 import json
 import pathlib
 import re
@@ -16,6 +15,8 @@ from keras_resnet.training.distribute import strategies
 
 KEEP = 2
 STATE = "state"  # what is no variable, as JSON
+# What numpy and json raise about a damaged file.
+_DAMAGE = (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def named(**groups):
@@ -66,8 +67,7 @@ class Checkpoints:
 
         Raises:
             FloatingPointError: a variable is not finite; nothing was written.
-            OSError: the file cannot be written, as on a full disk; the
-                checkpoints before are untouched.
+            OSError: the file cannot be written, as on a full disk.
         """
         arrays = {name: self._read(v) for name, v in self._variables.items()}
         if not _finite(arrays.values()):
@@ -89,14 +89,7 @@ class Checkpoints:
         Raises:
             UserError: the newest readable one holds other variables.
         """
-        for step, path in reversed(finished(self._directory)):
-            try:
-                arrays, state = self._load(path)
-            except ValueError as error:
-                print(
-                    f"warning: checkpoint {path} is unusable: {error}", file=sys.stderr
-                )
-                continue
+        for step, path, arrays, state in self._readable():
             if reason := self._mismatch(arrays):
                 raise UserError(
                     f"checkpoint {path} cannot be continued: {reason}. Use another "
@@ -109,27 +102,29 @@ class Checkpoints:
 
     def newest(self):
         """Returns the path of the newest readable checkpoint, or None."""
-        for _, path in reversed(finished(self._directory)):
-            with contextlib.suppress(ValueError):
-                self._load(path)
-                return path
-        return None
+        return next((path for _, path, *_ in self._readable()), None)
 
-    def _load(self, path):
-        """Returns ({name: array}, state) of a checkpoint.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            state = json.loads(arrays.pop(STATE).item())
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(error) from error
-        if not _finite(arrays.values()):
-            raise ValueError("not all of its numbers are finite")
-        return arrays, state
+    def _readable(self):
+        """Yields (step, path, {name: array}, state) of checkpoints, newest first."""
+        for step, path in reversed(finished(self._directory)):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+                state = json.loads(arrays.pop(STATE).item())
+                if not _finite(arrays.values()):
+                    raise ValueError("not all of its numbers are finite")
+            except (
+                ValueError,
+                OSError,
+                KeyError,
+                EOFError,
+                zipfile.BadZipFile,
+            ) as error:
+                print(
+                    f"warning: checkpoint {path} is unusable: {error}", file=sys.stderr
+                )
+                continue
+            yield step, path, arrays, state
 
     def _mismatch(self, arrays):
         """Returns why the arrays of a checkpoint do not fit the variables, or None."""
@@ -161,12 +156,8 @@ class Checkpoints:
 
 def finished(directory):
     """Returns [(step, path)] of the checkpoints in a folder, oldest first."""
-    found = []
-    for path in pathlib.Path(directory).glob("step-*.npz"):
-        match = re.fullmatch(r"step-(\d+)\.npz", path.name)
-        if match:
-            found.append((int(match[1]), path))
-    return sorted(found)
+    paths = pathlib.Path(directory).glob("step-[0-9]*.npz")
+    return sorted((int(path.stem.removeprefix("step-")), path) for path in paths)
 
 
 def _finite(arrays):

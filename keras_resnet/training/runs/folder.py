@@ -19,14 +19,7 @@ from keras_resnet.training import recipes
 from keras_resnet.training.data import sources
 from keras_resnet.training.runs import checkpoints
 
-METRICS = (
-    "top1",
-    "top5",
-    "loss",
-    "examples_per_second",
-    "epochs",
-    "examples_evaluated",
-)
+METRICS = "top1 top5 loss examples_per_second epochs examples_evaluated".split()
 
 
 def open_run(directory, result, settings, recipe, preprocessing, dataset, write=True):
@@ -42,12 +35,10 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
         write: whether to write; of several workers one does.
 
     Returns:
-        The metrics of the run if it is complete; None if it is to be begun or
-        continued.
+        The metrics of the run if it is complete, else None.
 
     Raises:
-        UserError: the folder holds a run of other settings or other data, or other
-            files.
+        UserError: the folder holds a run of other settings or data, or other files.
     """
     config = _as_on_disk(
         {
@@ -162,13 +153,8 @@ def _as_on_disk(value):
 
 
 def read_config(directory):
-    """Returns the `config.json` of a run.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    path = pathlib.Path(directory) / "config.json"
-    config = _read_json(path)
+    """Returns the `config.json` of a run; raises `UserError` if it is damaged."""
+    path, config = _read_json(directory, "config.json")
     if config is None:
         raise UserError(f"{path} is missing: {str(directory)!r} holds no run")
     try:
@@ -187,12 +173,7 @@ def read_config(directory):
 
 
 def _checked(kind, fields):
-    """Returns all fields of a dataclass; those that are not given have defaults.
-
-    Raises:
-        TypeError: a field is unknown.
-        ValueError: a value has a wrong type.
-    """
+    """Returns all fields of a dataclass; those that are not given have defaults."""
     whole = _as_on_disk(dataclasses.asdict(kind(**fields)))
     if whole | fields != whole:
         raise ValueError(f"not a {kind.__name__} as this version writes it")
@@ -200,13 +181,8 @@ def _checked(kind, fields):
 
 
 def read_metrics(directory):
-    """Returns the `metrics.json` of a run, or None where it has not ended.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    path = pathlib.Path(directory) / "metrics.json"
-    metrics = _read_json(path)
+    """Returns the `metrics.json` of a run, or None if the run has not ended."""
+    path, metrics = _read_json(directory, "metrics.json")
     if metrics is not None and not (
         isinstance(metrics, dict)
         and all(isinstance(metrics.get(key), int | float) for key in METRICS)
@@ -215,9 +191,10 @@ def read_metrics(directory):
     return metrics
 
 
-def _read_json(path):
+def _read_json(directory, name):
+    path = pathlib.Path(directory) / name
     try:
-        return files.read_json(path)
+        return path, files.read_json(path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 

@@ -6,6 +6,7 @@ import pathlib
 from keras_resnet import model_metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training import checks
 from keras_resnet.training.runs import folder, model_file
 
 
@@ -39,12 +40,7 @@ class Run:
         """
         if isinstance(run, cls):
             return run
-        try:
-            directory = pathlib.Path(run).expanduser()
-        except TypeError as error:
-            raise UserError(
-                f"a run is a Run or the path of its folder. Received: {run!r}"
-            ) from error
+        directory = checks.path("model_dir", run)
         config = folder.read_config(directory)
         metrics = folder.read_metrics(directory)
         if metrics is None:
