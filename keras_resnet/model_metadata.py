@@ -68,8 +68,8 @@ def load(path):
     """Opens a trained model together with its preprocessing and its labels.
 
     Args:
-        path: the folder of a run, or a `.keras` file that this package or
-            `model.save` wrote.
+        path: the folder of a run, a `Run`, or a `.keras` file that this package or
+            the `model.save` of such a model wrote.
 
     Returns:
         A `keras.Model` with the attributes `preprocessing` (a

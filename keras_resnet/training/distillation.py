@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet.preprocessing import classes
+from keras_resnet.preprocessing import identifiers
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import losses
 from keras_resnet.training.data import decoding
@@ -51,7 +51,7 @@ def open_teacher(name, labels, preprocessing):
                 f"--model_dir. Received: {name!r}"
             )
         expected = model.preprocessing
-        known = [identifier for identifier, _ in classes(model.dataset)]
+        known = identifiers(model.labels)
         if list(labels) != known:
             raise UserError(
                 f"--teacher={name} knows {len(known)} classes ({known[0]}, ...), the "

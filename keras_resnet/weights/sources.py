@@ -36,8 +36,6 @@ class LocalFile:
     labels: list[str] | None = None
     licence: str | None = None
 
-    dataset = None
-
 
 def resolve(model, weights):
     """Finds the file that a `weights` argument names.
@@ -100,7 +98,6 @@ def load(model, source, skip_classifier=False):
         if source.non_commercial:
             _warn_non_commercial(source.name, source.licence)
     unused = formats.load(model, path, skip_classifier)
-    model.dataset = source.dataset
     if source.preprocessing is not None:
         _describe(model, source)
     return unused

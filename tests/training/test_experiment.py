@@ -93,7 +93,7 @@ def test_the_metrics_are_those_of_the_saved_model(finished):
 
 
 def test_the_saved_model_knows_its_input_and_its_classes(finished):
-    for path in (finished.directory, finished.directory / "model.keras"):
+    for path in (finished, finished.directory, finished.directory / "model.keras"):
         model = keras_resnet.load(path)
         assert model.preprocessing == finished.preprocessing == SMALL
         assert tuple(model.labels) == finished.labels == tuple("0123456789")

@@ -51,6 +51,10 @@ class Run:
         preprocessing = Preprocessing(**config["preprocessing"])
         return cls(directory, metrics, tuple(config["labels"]), preprocessing)
 
+    def __fspath__(self):
+        """Returns the path of the folder: whatever opens a path opens a run."""
+        return str(self.directory)
+
     def load_model(self):
         """Loads the trained model.
 
