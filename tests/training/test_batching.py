@@ -1,12 +1,14 @@
 """Batches: the same ones every time, every example once."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.training import recipes
 from keras_resnet.training.data import augmentation, batching
 from tests.helpers.datasets import (
     EVERYTHING,
@@ -23,6 +25,24 @@ def test_equal_seeds_give_equal_batches(digits):
     first = batches(digits)
     assert equal(first, batches(digits))
     assert not equal(first, batches(digits, seed=1))
+
+
+VERSION_0_1 = {
+    "digits": "1a17c2ce0e5fa2e1e1f1ab21a11c5335079dc62dc70a318840eb20dacc06c325",
+    "cifar": "a82a399c13553090be4bff06c343d2063d919b83b838d7ace1e8ab84d0af6790",
+}
+
+
+@pytest.mark.parametrize("name", VERSION_0_1)
+def test_batches_are_those_of_version_0_1(digits, name):
+    """Of more than an epoch, as hashed there: a run that it began goes on with them."""
+    raw = Preprocessing((32, 32), **NORMALIZATIONS["raw"])
+    made = batching.train_batches(digits, raw, recipes.RECIPES[name], seed=1).take(30)
+    content = hashlib.sha256()
+    for images, targets in made.as_numpy_iterator():
+        content.update(images.astype(np.uint8).tobytes())
+        content.update(targets.argmax(-1).astype(np.uint8).tobytes())
+    assert content.hexdigest() == VERSION_0_1[name]
 
 
 def test_the_global_seed_does_not_change_the_batches(digits):
