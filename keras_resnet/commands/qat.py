@@ -21,9 +21,7 @@ def define_flags():
         "model_dir", None, "Folder of a run of train.py or adopt.py.", required=True
     )
     flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of the dataset; default: where the training found it.",
+        "data_dir", None, "Folder of the dataset; default: where the training found it."
     )
     flags.DEFINE_list(
         "float_layers",

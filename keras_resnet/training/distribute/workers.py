@@ -91,10 +91,7 @@ def config_from_slurm(environment):
             f"Slurm's environment names no cluster ({error}): start the training by "
             f"srun, or set TF_CONFIG. Received: {received}"
         ) from error
-    return {
-        "cluster": {"worker": addresses},
-        "task": {"type": "worker", "index": task},
-    }
+    return {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": task}}
 
 
 @contextlib.contextmanager
