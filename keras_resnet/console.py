@@ -13,12 +13,8 @@ from keras_resnet.runner.errors import UserError
 def hidden_output(*descriptors):
     """Hides what is printed inside the block, C++ libraries included.
 
-    Args:
-        *descriptors: 1 for standard output, 2 for standard error.
-
-    Raises:
-        Exception: what the block raises, after printing what was hidden,
-            unless it is a `UserError`.
+    Descriptor 1 is standard output, 2 is standard error. Where the block raises
+    anything but a `UserError`, what was hidden is printed after all.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,15 +15,11 @@ class MissingExtra(UserError, ImportError):
 
 
 def require(module, extra, purpose):
-    """Imports an optional package and returns it.
-
-    Args:
-        module: its name.
-        extra: the extra of keras-resnet-zoo that installs it.
-        purpose: what needs it, the subject of the error's sentence.
+    """Imports an optional package, which `purpose` needs, and returns it.
 
     Raises:
-        MissingExtra: it cannot be imported.
+        MissingExtra: it cannot be imported. The message names the extra that
+            installs it.
     """
     try:
         return importlib.import_module(module)

@@ -16,16 +16,9 @@ UNFINISHED = ".writing-*"
 def replacing(path):
     """Yields a temporary path beside `path`; renames it to `path` at the end.
 
-    A reader sees the old file or the new one, never a part, whatever happens
-    in between. The temporary name ends like `path`, as Keras and matplotlib
-    choose their format by it.
-
-    Args:
-        path: the file to write. Its folder is created.
-
-    Raises:
-        OSError: with the path as `filename`, as on a full disk.
-        Exception: what else the block raises; `path` is then as it was.
+    A reader sees the old file or the new one, never a part, whatever happens in
+    between. The temporary name ends like `path`, as Keras and matplotlib choose their
+    format by it. An `OSError`, as on a full disk, has the path as its `filename`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,11 +15,8 @@ flags.disclaim_key_flags()  # the help of a command lists what is defined here f
 def define_training_flags(default_epochs, default_learning_rate):
     """Defines the flags that training and quantization-aware training share.
 
-    The library checks their values, so that Python and the commands say the same.
-
-    Args:
-        default_epochs: what the help says of --epochs without a value.
-        default_learning_rate: likewise.
+    The library checks their values, so that Python and the commands say the same. The
+    help names the two defaults.
     """
     flags.DEFINE_string(
         "strategy",
@@ -47,12 +44,7 @@ def define_training_flags(default_epochs, default_learning_rate):
 
 
 def arguments(function, *left_out):
-    """Returns the values of the flags that have the names of a function's parameters.
-
-    Args:
-        function: a function of the library.
-        *left_out: names of its parameters that have no flag.
-    """
+    """Returns the flags' values for a function's parameters, less those `left_out`."""
     names = inspect.signature(function).parameters.keys() - set(left_out)
     return {name: flags.FLAGS[name].value for name in names}
 

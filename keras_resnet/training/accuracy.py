@@ -8,20 +8,16 @@ from keras_resnet.training.data import batching
 
 
 def evaluator(model, strategy, from_logits=False):
-    """Returns a function that evaluates the model.
+    """Returns a function that evaluates a model, every example once.
 
-    Keras' own `evaluate` averages over batches and replicas of unequal size;
-    here every example counts once.
-
-    Args:
-        model: a Keras 3 or tf_keras model with softmax output.
-        strategy: the strategy in whose scope it was built.
-        from_logits: whether the output is logits instead.
+    Keras' own `evaluate` averages over batches and replicas of unequal size. The model
+    is of Keras 3 or tf_keras, was built in the scope of `strategy`, and returns softmax
+    scores unless `from_logits`.
 
     Returns:
-        function of (split, preprocessing, batch size) -> {"loss", "top1", "top5"}:
-        mean cross entropy and shares of 1. The batch size is that of all
-        replicas. It raises `RuntimeError` when not every example was counted.
+        Function of (split, preprocessing, batch size over all replicas) -> {"loss",
+        "top1", "top5"}: mean cross entropy in nats, and shares of 1. It raises
+        `RuntimeError` when not every example was counted.
     """
 
     @tf.function
@@ -63,15 +59,10 @@ def evaluator(model, strategy, from_logits=False):
 
 
 def of_split(model, split, preprocessing):
-    """Returns the accuracy of a model on this machine's first device.
-
-    Args:
-        model: a `keras.Model` with softmax output.
-        split: a `datasets.Split`.
-        preprocessing: what the model expects.
+    """Returns the accuracy of a `keras.Model` on this machine's first device.
 
     Returns:
-        {"loss", "top1", "top5", "examples_evaluated"}, see `evaluator`.
+        What `evaluator` says, and "examples_evaluated".
     """
     evaluate = evaluator(model, tf.distribute.get_strategy())
     found = evaluate(split, preprocessing, min(64, split.examples))
@@ -79,14 +70,11 @@ def of_split(model, split, preprocessing):
 
 
 def of_scores(score, examples):
-    """Returns the accuracy of any classifier.
-
-    Args:
-        score: function of an example's image -> float (classes,), scores.
-        examples: iterable of (image, label).
+    """Returns the accuracy of any classifier on (image, label) examples.
 
     Returns:
-        {"top1", "top5": shares of 1, "examples_evaluated": their number}.
+        {"top1", "top5": shares of 1, "examples_evaluated": their number}. `score` is a
+        function of an image -> float (classes,).
     """
     right = np.zeros(2)
     count = 0

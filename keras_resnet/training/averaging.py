@@ -9,12 +9,10 @@ class Averages:
     """Averages of all weights, batch statistics included (as torchvision's are)."""
 
     def __init__(self, model, steps):
-        """Creates the averages. Call it in the scope of the strategy.
+        """Creates the averages; call it in the scope of the strategy.
 
-        Args:
-            model: a `keras.Model`.
-            steps: time constant. Each step moves an average by 1 / steps of its
-                distance to the weight, and by more in the first steps.
+        Each step moves an average by 1 / steps of its distance to the weight, and by
+        more in the first steps.
         """
         self._model, self._steps = model, max(1.0, steps)  # less than 1 overshoots
         self.variables = [
@@ -23,11 +21,7 @@ class Averages:
         ]
 
     def update(self, step):
-        """Moves the averages towards the weights. Call it once after each step.
-
-        Args:
-            step: number of steps made, an integer tensor.
-        """
+        """Moves the averages; call it after each step with the number of steps made."""
         step = tf.cast(step, tf.float32)
         decay = tf.minimum(1 - 1 / self._steps, (1 + step) / (10 + step))
         for average, weight in zip(self.variables, self._model.weights, strict=True):

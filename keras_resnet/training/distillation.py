@@ -24,21 +24,18 @@ TEMPERATURE = 4.0
 
 
 def open_teacher(name, labels, preprocessing):
-    """Opens a teacher. Call it in the scope of the strategy.
+    """Opens a teacher; call it in the scope of the strategy.
 
-    Args:
-        name: a model of the zoo that ships with weights ("resnet20"), or the folder
-            of a run of train.py.
-        labels: names of the student's classes.
-        preprocessing: that of the student's images.
+    The name is that of a model that ships with weights, or the folder of a run. Labels
+    and preprocessing are the student's.
 
     Returns:
         Function of (the student's input, its logits, its losses on the labels), which
         returns the losses on labels and teacher together, float32 (batch,).
 
     Raises:
-        UserError: there is no such teacher, or its classes or its input size are not
-            the student's.
+        UserError: there is no such teacher, or its classes or its input size are
+            not the student's.
     """
     if name in keras_resnet.list_models():
         try:

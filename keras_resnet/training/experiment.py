@@ -165,12 +165,7 @@ def _warn(settings, recipe):
 
 
 def _networks(settings, recipe, data, strategy):
-    """Builds the network to train, and its teacher.
-
-    Returns:
-        The network, which returns logits; its `Preprocessing`; and the teacher of
-        `distillation.open_teacher`, or None.
-    """
+    """Returns the network, which returns logits, its preprocessing and its teacher."""
     with (
         scopes.random_seed(settings.seed),
         scopes.dtype_policy(settings.precision),

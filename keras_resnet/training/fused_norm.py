@@ -11,14 +11,9 @@ import tensorflow as tf
 def with_fused_norm(model, any_size=False):
     """Builds the same model with fused batch normalization.
 
-    Call it in the scope of the strategy that will train the model.
-
-    Args:
-        model: functional `keras.Model`.
-        any_size: whether the new model takes images of any height and width.
-
-    Returns:
-        A `keras.Model` with equal outputs, and equal variables in equal order.
+    Call it in the scope of the strategy that will train the model. Outputs and
+    variables are equal, and in equal order. With `any_size` it takes images of any
+    height and width.
     """
 
     def clone(layer):

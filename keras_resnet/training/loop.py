@@ -36,22 +36,12 @@ from keras_resnet.training.steps import SUMS, step_function
 class Job:
     """One training: what is trained, on what, how, and where its files go.
 
-    Attributes:
-        api: `keras` or `tf_keras`, whichever `model` belongs to.
-        model: a model built in the scope of `strategy`.
-        dataset: a `datasets.Dataset`.
-        preprocessing: what `model` expects.
-        recipe: a `recipes.Recipe`.
-        strategy: a `tf.distribute.Strategy`.
-        seed: decides the order of the examples and their augmentation.
-        directory: folder of the run; its newest checkpoint is continued.
-        checkpoint_steps: steps between two checkpoints. The end of each epoch has one
-            too.
-        evaluation_epochs: epochs between two evaluations. The last epoch is always
-            evaluated.
-        from_logits: whether the model ends with logits and not with a softmax.
-        distilled: see `distillation.open_teacher`; None trains on the labels alone.
-        progress: called with a `Progress`; None shows a progress bar.
+    `api` is `keras` or `tf_keras`, whichever `model` belongs to; `model` was built in
+    the scope of `strategy` and takes what `preprocessing` makes. `seed` decides the
+    order of the examples and their augmentation. The newest checkpoint in `directory`
+    is continued. `checkpoint_steps` lie between two checkpoints, and the end of each
+    epoch has one too; the last epoch is always evaluated. `distilled` is a
+    `distillation.open_teacher`.
     """
 
     api: Any
@@ -70,13 +60,9 @@ class Job:
 
 
 def fit(job):
-    """Trains a model and writes history, curves, TensorBoard scalars and checkpoints.
+    """Trains a model in place and writes history, curves, scalars and checkpoints.
 
-    Args:
-        job: a `Job`. Its model is trained in place.
-
-    Returns:
-        The metrics, as in `metrics.json`.
+    Returns the metrics, as in `metrics.json`.
 
     Raises:
         UserError: the loss or a weight is not finite any more.
@@ -156,12 +142,7 @@ class _Training:
             self._board = report.open_board(job.directory)
 
     def make_steps(self, terminated):
-        """Makes the steps that the present epoch still lacks.
-
-        Raises:
-            UserError: the loss or a weight is not finite any more.
-            Terminated: a worker received SIGTERM; a checkpoint was written.
-        """
+        """Makes the steps that the present epoch still lacks."""
         # An epoch that was broken off before its evaluation lacks none.
         epoch = len(self.history) + 1
         done = self._step - (epoch - 1) * self._steps
@@ -213,11 +194,7 @@ class _Training:
         self._pace.warn_once()
 
     def save(self):
-        """Writes a checkpoint.
-
-        Raises:
-            UserError: a weight is not finite any more.
-        """
+        """Writes a checkpoint, or raises `UserError` where a weight is not finite."""
         try:
             self._checkpoints.save(self._step, (self.history, self._seconds))
         except FloatingPointError as error:

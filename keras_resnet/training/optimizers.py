@@ -6,15 +6,10 @@ from keras import ops
 
 
 def create(api, model, recipe, rates):
-    """Returns the recipe's optimizer, with the given learning rates.
+    """Returns the recipe's optimizer, with the learning rate of every step in `rates`.
 
-    Call it in the scope of the strategy.
-
-    Args:
-        api: `keras` or `tf_keras`, whichever `model` belongs to.
-        model: the model to train.
-        recipe: a `recipes.Recipe`.
-        rates: the learning rate of every step.
+    Call it in the scope of the strategy. `api` is `keras` or `tf_keras`, whichever
+    `model` belongs to.
     """
     schedule = _schedule(api, rates)
     if recipe.optimizer == "lamb":

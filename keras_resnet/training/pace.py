@@ -27,13 +27,7 @@ class Pace:
         return min(self._steps, at_most)
 
     def add(self, steps, waited, elapsed):
-        """Notes the time that some steps took.
-
-        Args:
-            steps: their number.
-            waited: seconds of it that went into waiting for batches.
-            elapsed: seconds in all.
-        """
+        """Notes the seconds that some steps took, and those of them without a batch."""
         if not self._fixed:
             self._steps = max(1, min(4 * self._steps, int(steps * LOOK / elapsed)))
         if self._started:  # the first call fills buffers and compiles

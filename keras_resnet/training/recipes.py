@@ -93,7 +93,9 @@ class Recipe:
         )
 
 
+_SMALL = dict(learning_rate=0.1, warmup_epochs=1, nesterov=True, image_size=32)
 _PHOTOGRAPHS = dict(batch_size=256, image_size=224, crop_fraction=0.875)
+_CROPPED = dict(augmentation="random_resized_crop_flip", **_PHOTOGRAPHS)
 _PAPER = dict(learning_rate=0.1, weight_decay=1e-4, decay_all=True)
 # What the procedures of Wightman et al., "ResNet strikes back", arXiv 2110.00476, have
 # in common: table 2, and the clipping that is the default of timm's LAMB. They are
@@ -115,26 +117,16 @@ RECIPES = {
     # scikit-learn's 1,797 digits, enlarged from 8x8. They are shifted but not flipped,
     # because a mirrored 2 is no 2. ResNet-20 takes less than a minute on two CPU cores.
     "digits": Recipe(
-        epochs=10,
-        batch_size=64,
-        learning_rate=0.1,
-        warmup_epochs=1,
-        nesterov=True,
-        weight_decay=5e-5,
-        augmentation="pad_crop",
-        image_size=32,
+        epochs=10, batch_size=64, weight_decay=5e-5, augmentation="pad_crop", **_SMALL
     ),
     # Our own for CIFAR: augmentation and batch size of the paper (section 4.2), with
     # the cosine schedule and Nesterov momentum that became usual later.
     "cifar": Recipe(
         epochs=200,
         batch_size=128,
-        learning_rate=0.1,
-        warmup_epochs=1,
-        nesterov=True,
         weight_decay=5e-4,
         augmentation="pad_crop_flip",
-        image_size=32,
+        **_SMALL,
     ),
     # He et al., arXiv 1512.03385, section 4.2: 64k iterations of 128 images, the rate
     # divided by 10 at 32k and 48k, shortcuts without weights. Not taken over: a warm-up
@@ -156,8 +148,7 @@ RECIPES = {
         warmup_epochs=5,
         nesterov=True,
         weight_decay=1e-4,
-        augmentation="random_resized_crop_flip",
-        **_PHOTOGRAPHS,
+        **_CROPPED,
     ),
     # He et al., sections 3.4 and 4.1: 600k iterations of 256 images, the shorter side
     # resized to 256..480. The paper divides the rate when the error plateaus, which was
@@ -171,13 +162,7 @@ RECIPES = {
     ),
     # The defaults of torchvision's references/classification/train.py, which made the
     # weights IMAGENET1K_V1.
-    "torchvision_v1": Recipe(
-        epochs=90,
-        decay_epochs=(30, 60),
-        augmentation="random_resized_crop_flip",
-        **_PHOTOGRAPHS,
-        **_PAPER,
-    ),
+    "torchvision_v1": Recipe(epochs=90, decay_epochs=(30, 60), **_CROPPED, **_PAPER),
     # The recipe of torchvision's weights IMAGENET1K_V2: its references/classification,
     # and the blog post "How to train state-of-the-art models", 2021. torchvision
     # averages every 32nd step, with a decay that makes a time constant of 23.4 epochs.
@@ -261,10 +246,8 @@ def with_epochs(recipe, epochs):
 def recipe_warning(recipe, dataset):
     """Returns why a recipe hardly fits a dataset, or None.
 
-    Args:
-        recipe: a `Recipe`.
-        dataset: name of the dataset. Only datasets with a recipe of their own are
-            judged; nothing is known about the others.
+    Only datasets with a recipe of their own are judged; nothing is known about the
+    others.
     """
     if _base(dataset) not in _DEFAULTS:
         return None

@@ -4,12 +4,7 @@ import math
 
 
 def learning_rates(recipe, steps_per_epoch):
-    """Returns the learning rate of every step of a run, as a list.
-
-    Args:
-        recipe: a `recipes.Recipe`.
-        steps_per_epoch: number of batches in an epoch.
-    """
+    """Returns the learning rate of every step of a run, as a list."""
     return [
         _learning_rate(recipe, step / steps_per_epoch, 1 / steps_per_epoch)
         for step in range(recipe.epochs * steps_per_epoch)

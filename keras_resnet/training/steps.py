@@ -20,15 +20,9 @@ def step_function(
 ):
     """Returns a function that makes training steps.
 
-    Args:
-        model: a Keras 3 or tf_keras model.
-        optimizer: its optimizer, built.
-        recipe: a `recipes.Recipe`.
-        strategy: the strategy in whose scope all of this was built.
-        totals: variable, float64 (SUMS,), to which every step adds.
-        from_logits: whether the model ends with logits and not with a softmax.
-        distilled: see `distillation.open_teacher`.
-        averages: `averaging.Averages` of the model.
+    The model and its optimizer, which is built, are of Keras 3 or tf_keras. Every step
+    adds to `totals`, a variable, float64 (SUMS,). `distilled` is what
+    `distillation.open_teacher` returns.
 
     Returns:
         Function of (iterator of batches, number of steps), which makes the steps and

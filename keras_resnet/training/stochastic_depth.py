@@ -7,22 +7,15 @@ import tensorflow as tf
 def with_stochastic_depth(model, rate):
     """Builds the same model with blocks that examples skip at random.
 
-    Each example skips each block's residual branch by itself, with a probability
-    that grows linearly from 0 for the first block to `rate` for the last. The other
-    branches are scaled up, so that the mean stays and inference needs no change
-    (Huang et al., arXiv 1603.09382; scaled as Wightman et al. do, arXiv 2110.00476).
+    Each example skips each block's residual branch by itself, with a probability that
+    grows linearly from 0 for the first block to `rate` (less than 1) for the last. The
+    other branches are scaled up, so that the mean stays and inference needs no change
+    (Huang et al., arXiv 1603.09382; scaled as Wightman et al. do, arXiv 2110.00476). A
+    plain network, which has no branches, stays as it is.
 
-    Call it in the scope of the strategy that will train the model.
-
-    Args:
-        model: functional `keras.Model` of the zoo. A plain network, which has no
-            branches, stays as it is.
-        rate: probability, at least 0 and less than 1.
-
-    Returns:
-        A `keras.Model` with equal weights in equal order, and equal outputs except
-        in training. Its `variables` hold the state of the random numbers too: with
-        a checkpoint of them, training goes on with the same numbers.
+    Call it in the scope of the strategy that will train the model. Weights are equal,
+    and in equal order. The `variables` hold the state of the random numbers too: with a
+    checkpoint of them, training goes on with the same numbers.
     """
     sums = [layer.name for layer in model.layers if _is_sum(layer)]
 

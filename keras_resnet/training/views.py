@@ -13,17 +13,10 @@ SCALES = (224, 256, 384, 480, 640)
 
 
 def ten_crop(model, preprocessing):
-    """Returns a function of an image: mean scores of ten crops.
+    """Returns a function: uint8 image -> mean scores of ten crops, float32 (classes,).
 
-    The four corners and the centre of the resized image and their mirror images
-    (He et al., section 3.4).
-
-    Args:
-        model: a `keras.Model` with softmax output.
-        preprocessing: what it expects.
-
-    Returns:
-        function of a uint8 image (height, width, 3) -> float32 (classes,).
+    The four corners and the centre of the resized image and their mirror images (He et
+    al., section 3.4).
     """
     height, width = preprocessing.input_size
 
@@ -43,17 +36,11 @@ def ten_crop(model, preprocessing):
 
 
 def multi_scale(model, preprocessing):
-    """Returns a function of an image: mean scores of the whole image at five sizes.
+    """Returns a function: uint8 image -> mean scores at five sizes, float32 (classes,).
 
-    The network is applied fully convolutionally, its scores averaged over places,
-    scales and mirror images (He et al., section 4.1).
-
-    Args:
-        model: a `keras.Model` with softmax output and global pooling.
-        preprocessing: what it expects.
-
-    Returns:
-        function of a uint8 image (height, width, 3) -> float32 (classes,).
+    The network, which must pool globally, is applied fully convolutionally to the whole
+    image, its scores averaged over places, scales and mirror images (He et al., section
+    4.1).
     """
     everywhere = keras.models.clone_model(model, keras.Input((None, None, 3)))
     everywhere.set_weights(model.get_weights())

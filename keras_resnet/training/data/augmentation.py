@@ -12,17 +12,10 @@ from keras_resnet.training.data import decoding, policies
 
 
 def augment(recipe, preprocessing, image, seed):
-    """Makes a training image.
+    """Makes a training image, uint8 (size, size, 3).
 
-    Args:
-        recipe: a `recipes.Recipe`.
-        preprocessing: the model's `Preprocessing`, whose input is square.
-        image: uint8 tensor (size, size, 3) if `takes_resized(recipe)`, else a string
-            tensor, the encoded image.
-        seed: int64 tensor (2,).
-
-    Returns:
-        uint8 tensor (size, size, 3).
+    `image` is a uint8 tensor (size, size, 3) if `takes_resized(recipe)`, else a string
+    tensor, the encoded image; the preprocessing's input is square.
     """
     function, _ = AUGMENTATIONS[recipe.augmentation]
     size = preprocessing.input_size[0]
@@ -48,16 +41,8 @@ def mix(recipe, images, targets, seed):
     """Mixes two examples by mixup or CutMix; if the recipe has both, by either.
 
     Zhang et al., arXiv 1710.09412; Yun et al., arXiv 1905.04899. It mixes pairs, not
-    whole batches, so that replicas can share a batch in any way.
-
-    Args:
-        recipe: a `recipes.Recipe`.
-        images: uint8 tensor (2, size, size, 3).
-        targets: float32 tensor (2, classes).
-        seed: int64 tensor (2,), the seed of the first example.
-
-    Returns:
-        Images and targets of the same shapes.
+    whole batches, so that replicas can share a batch in any way. Images are uint8 (2,
+    size, size, 3), targets float32 (2, classes); the seed is that of the first example.
     """
     seed += 5
     size = images.shape[1]

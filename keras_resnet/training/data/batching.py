@@ -21,13 +21,7 @@ SHUFFLE_BUFFER = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The part of every batch that one worker computes.
-
-    Attributes:
-        index: number of this worker, from 0.
-        workers: number of workers.
-        replicas: number of replicas, over all workers together.
-    """
+    """The part of every batch that one worker computes; `replicas` are of all."""
 
     index: int
     workers: int
@@ -62,24 +56,16 @@ WHOLE = Share(0, 1, 1)
 
 
 def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOLE):
-    """Returns the batches of a whole training run.
+    """Returns the batches of a whole training run, from `first_step` on.
 
     Each epoch is shuffled anew and has `steps_per_epoch(...)` batches. The examples
-    that remain and fill no batch are left out, other ones in each epoch.
-
-    Args:
-        dataset: a `datasets.Dataset`.
-        preprocessing: the model's `Preprocessing`.
-        recipe: a `recipes.Recipe`.
-        seed: int. Equal seeds give equal batches.
-        first_step: number of the first step, to continue a run that was interrupted:
-            the batches are those that it would have seen from there on.
-        share: the `Share` of this worker.
+    that remain and fill no batch are left out, other ones in each epoch. A run that is
+    continued gets the batches that it would have seen from there on.
 
     Returns:
         `tf.data.Dataset` of (images: float32 (batch, height, width, 3), targets:
-        float32 (batch, classes)). If there are several replicas, each batch comes in
-        as many consecutive parts.
+        float32 (batch, classes)). If there are several replicas, each batch comes in as
+        many consecutive parts.
     """
     takes_resized = augmentation.takes_resized(recipe)
     height, width = preprocessing.input_size
@@ -173,18 +159,12 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     """Returns every example of a split once, in batches of equal size.
 
     Black images with the label -1 fill the last batch: replicas share each batch, and
-    TensorFlow's batch normalization fails on an empty share.
-
-    Args:
-        split: a `datasets.Split`.
-        preprocessing: the model's `Preprocessing`.
-        batch_size: number of examples in a batch, over all replicas together.
-        share: the `Share` of this worker.
+    TensorFlow's batch normalization fails on an empty share. The batch size is that of
+    all replicas together.
 
     Returns:
         `tf.data.Dataset` of (images: float32 (batch, height, width, 3), labels: int64
-        (batch,)). If there are several replicas, each batch comes in as many
-        consecutive parts.
+        (batch,)), in parts as `train_batches` has them.
     """
     black = tf.io.encode_png(tf.zeros((*preprocessing.input_size, 3), tf.uint8))
     filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
@@ -206,27 +186,16 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
 def images(split, preprocessing):
     """Returns every example of a split once, as the raw pixels that a device sees.
 
-    Args:
-        split: a `datasets.Split`.
-        preprocessing: a `Preprocessing`; its size, crop and interpolation are used.
-
-    Returns:
-        `tf.data.Dataset` of (image: uint8 (height, width, 3), label: int64).
+    `tf.data.Dataset` of (image: uint8 (height, width, 3), label: int64).
     """
     return _pixels(split.read(), preprocessing)
 
 
 def calibration_images(dataset, preprocessing, examples, seed=0):
-    """Returns training images to calibrate quantization with.
-
-    Args:
-        dataset: a `datasets.Dataset`.
-        preprocessing: as for `images`.
-        examples: number of images; at most the whole training split is returned.
-        seed: int that chooses the images.
+    """Returns some training images to calibrate quantization with.
 
     Returns:
-        uint8 array (examples, height, width, 3).
+        uint8 array (examples, height, width, 3); at most the whole training split.
 
     Raises:
         UserError: an image cannot be decoded.

@@ -16,10 +16,7 @@ def without_damaged(dataset):
     """Returns the dataset without images that cannot be decoded.
 
     Decodes every image once, because the number that is left must be known before the
-    first epoch, and names the others on stderr.
-
-    Raises:
-        UserError: no image of a split is left, or one has an unknown label.
+    first epoch, and names the others on stderr. At least one must be left.
     """
 
     def of(split):
@@ -39,9 +36,6 @@ def without_damaged(dataset):
 @contextlib.contextmanager
 def damaged_images_named(dataset):
     """While images are read, turns TensorFlow's error into one that names the image.
-
-    Args:
-        dataset: the `datasets.Dataset` that is read inside the `with` block.
 
     Raises:
         UserError: an image cannot be decoded, or its label is none of the classes.

@@ -10,13 +10,7 @@ import keras_resnet.preprocessing
 
 
 def decode(encoded):
-    """Decodes a JPEG, PNG, BMP or GIF, and turns it upright as its EXIF says.
-
-    Args:
-        encoded: string tensor, the content of a file.
-
-    Returns:
-        uint8 tensor (height, width, 3), RGB.
+    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), upright by its EXIF.
 
     Raises:
         tf.errors.InvalidArgumentError: it is damaged, or another kind of file.
@@ -64,15 +58,7 @@ def upright(image, encoded):
 
 
 def resize_and_crop(image, preprocessing):
-    """Resizes an image and crops its centre, as `preprocessing` says.
-
-    Args:
-        image: uint8 tensor (height, width, 3).
-        preprocessing: a `keras_resnet.preprocessing.Preprocessing`.
-
-    Returns:
-        uint8 tensor (*preprocessing.input_size, 3).
-    """
+    """Resizes a uint8 image and crops its centre, as `preprocessing` says."""
     height, width = preprocessing.input_size
     image = resize(image, preprocessing.resize_size, preprocessing.interpolation)
     margins = tf.cast(tf.shape(image)[:2] - [height, width], tf.float32)
@@ -81,16 +67,7 @@ def resize_and_crop(image, preprocessing):
 
 
 def resize(image, size, interpolation):
-    """Resizes an image so that its shorter side has `size` pixels.
-
-    Args:
-        image: uint8 tensor (height, width, 3).
-        size: length of the shorter side, in pixels.
-        interpolation: one of `runner.preprocessing.INTERPOLATIONS`.
-
-    Returns:
-        uint8 tensor (height, width, 3).
-    """
+    """Resizes a uint8 image so that its shorter side has `size` pixels."""
 
     # Pillow does it, as on the device. TensorFlow rounds once and Pillow twice, which
     # changed the top-1 class of 2 or 3 in 100 photographs.
@@ -112,14 +89,9 @@ def to_uint8(image):
 
 
 def normalize(pixels, preprocessing):
-    """Normalizes pixels in TensorFlow, as `Preprocessing.normalize` does in numpy.
+    """Normalizes levels of 0..255, (..., height, width, 3), to float32.
 
-    Args:
-        pixels: tensor (..., height, width, 3) of levels 0..255.
-        preprocessing: a `keras_resnet.preprocessing.Preprocessing`.
-
-    Returns:
-        float32 tensor of the same shape.
+    It does in TensorFlow what `Preprocessing.normalize` does in numpy.
     """
     # By whole rows: TensorFlow takes eight times as long for three numbers at a time.
     shape = tf.shape(pixels)

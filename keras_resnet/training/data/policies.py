@@ -120,16 +120,7 @@ POLICIES = {
 
 
 def apply(name, image, seed):
-    """Augments an image with a policy.
-
-    Args:
-        name: a key of `POLICIES`.
-        image: uint8 tensor (height, width, 3).
-        seed: int64 tensor (2,); equal seeds give equal images.
-
-    Returns:
-        uint8 tensor of the same shape.
-    """
+    """Augments a uint8 image (height, width, 3) with one of `POLICIES`."""
 
     def with_pillow(image, seed):
         rng = np.random.default_rng(seed.astype(np.uint64))

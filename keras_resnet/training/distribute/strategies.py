@@ -22,21 +22,11 @@ def is_chief(strategy):
 
 
 def create(name, cpu_replicas=0):
-    """Creates a strategy.
+    """Creates a `tf.distribute.Strategy`.
 
     With `cpu_replicas`, or several workers, the first call in a process must come
-    before TensorFlow runs any operation.
-
-    Args:
-        name: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs,
-            or the CPU), "multi_worker" (all GPUs, or the CPU, of several
-            processes: see `workers.find_cluster`) or "tpu" (TPU_NAME in the
-            environment, or the local one).
-        cpu_replicas: with "mirrored", number of logical devices to split the CPU
-            into, each with a replica; 0 does not split it.
-
-    Returns:
-        A `tf.distribute.Strategy`.
+    before TensorFlow runs any operation. The names are those of `train`; a TPU is that
+    of TPU_NAME in the environment, or the local one.
 
     Raises:
         UserError: `cpu_replicas` without "mirrored"; a worker or the TPU cannot be

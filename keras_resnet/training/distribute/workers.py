@@ -24,12 +24,9 @@ EXAMPLE = (
 
 
 def find_cluster():
-    """Returns the resolver of the cluster, once all its workers are there.
+    """Returns the cluster's resolver, once all its workers are there.
 
     It is read from TF_CONFIG, else from Slurm's environment.
-
-    Returns:
-        A `tf.distribute.cluster_resolver.ClusterResolver`.
 
     Raises:
         UserError: there is neither, it is malformed, or a worker does not come.
@@ -52,17 +49,11 @@ def find_cluster():
 
 
 def config_from_slurm(environment):
-    """Returns the TF_CONFIG of a task of Slurm, as an object.
+    """Returns the TF_CONFIG of a task of Slurm, from the variables that srun sets.
 
     TensorFlow's own `SlurmClusterResolver` fails without GPUs, and where Slurm has
-    given each task its own; and it sorts the nodes by name, n10 before n9, while
-    Slurm numbers the tasks in the order of the nodes.
-
-    Args:
-        environment: dict of the variables that srun sets.
-
-    Raises:
-        UserError: one is missing, or they do not fit together.
+    given each task its own; and it sorts the nodes by name, n10 before n9, while Slurm
+    numbers the tasks in the order of the nodes.
     """
     names = ("SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
     for name in names:
@@ -140,12 +131,9 @@ def check_config(text):
 
 
 def wait_for(addresses, own, seconds):
-    """Waits until somebody listens at every address.
+    """Waits until somebody listens at every address (host:port).
 
-    Args:
-        addresses: of all workers, host:port.
-        own: the one of this process: it listens there meanwhile.
-        seconds: to wait.
+    This process listens at its own meanwhile.
 
     Raises:
         UserError: a worker did not come, or the own address cannot be had.

@@ -35,25 +35,22 @@ def import_tfmot():
 
 
 def quantize(model, preprocessing, calibration, float_layers=()):
-    """Makes a model quantization-aware.
+    """Makes a functional `keras.Model` quantization-aware.
 
-    Args:
-        model: functional `keras.Model`.
-        preprocessing: what it expects; must be `uniform` (see
-            `keras_resnet.deploy.fold_normalization`).
-        calibration: uint8 (number, height, width, 3), raw pixels of the training
-            split, for the first ranges of the activations.
-        float_layers: patterns of names of layers to leave in float, as in a shell:
-            "conv1_*", "predictions". A batch normalization goes with its convolution.
+    Its preprocessing must be `uniform` (`keras_resnet.deploy.fold_normalization`).
+    `calibration` is uint8 (number, height, width, 3), raw pixels of the training split,
+    for the first ranges of the activations. `float_layers` are patterns of names of
+    layers to leave in float, as in a shell; a batch normalization goes with its
+    convolution.
 
     Returns:
-        A `tf_keras.Model` of fake-quantized layers, ready for `loop.fit`. Its
-        input range is that of the pixels, 0..255, so that the quantized input
-        is the raw pixel.
+        A `tf_keras.Model` of fake-quantized layers, ready for `loop.fit`. Its input
+        range is that of the pixels, 0..255, so that the quantized input is the raw
+        pixel.
 
     Raises:
-        UserError: tfmot does not know a layer, and the message names it, or a pattern
-            fits none.
+        UserError: tfmot does not know a layer, and the message names it, or a
+            pattern fits none.
     """
     tfmot = import_tfmot()
     copy = twin(model)
@@ -182,13 +179,10 @@ def _quantizers_replaced(function):
 
 @contextlib.contextmanager
 def frozen(aware, parts):
-    """Keeps parts of a quantization-aware model as they are inside the block.
+    """Keeps parts of a quantization-aware model, of `FREEZABLE`, as they are inside.
 
-    Args:
-        aware: what `quantize` returned.
-        parts: some of `FREEZABLE`. "batch_norm": batch normalization takes the
-            float model's statistics, and not those of the batch. "ranges":
-            activations keep their calibrated ranges.
+    "batch_norm": batch normalization takes the float model's statistics, and not those
+    of the batch. "ranges": activations keep their calibrated ranges.
     """
     quantizers = import_tfmot().quantization.keras.quantizers
     observed = quantizers.MovingAverageQuantizer.__call__
@@ -211,14 +205,9 @@ def frozen(aware, parts):
 
 
 def copy_weights(aware, model):
-    """Copies the weights of a quantization-aware model to the float one.
+    """Copies the weights of a quantization-aware model to the float one it was made of.
 
-    Args:
-        aware: what `quantize` returned.
-        model: the `keras.Model` that it was made from; it is changed.
-
-    Returns:
-        Whether it could: not where tfmot replaced a layer with several others.
+    Returns whether it could: not where tfmot replaced a layer with several others.
     """
     trained = {variable.name: variable for variable in aware.variables}
     copy = twin(model)  # for the names: Keras 3 has others
@@ -240,10 +229,8 @@ def copy_weights(aware, model):
 def save(aware, path):
     """Saves a quantization-aware model as a SavedModel for one image.
 
-    Args:
-        aware: the model.
-        path: folder to write. Its signature takes float32 (1, height, width, 3),
-            normalized, and returns scores (1, classes).
+    Its signature takes float32 (1, height, width, 3), normalized, and returns scores
+    (1, classes).
     """
     shape = (1, *aware.input_shape[1:])
 

@@ -26,14 +26,7 @@ def import_tf_keras():
 
 
 def twin(model):
-    """Builds the same network, with the same weights, in tf_keras.
-
-    Args:
-        model: functional `keras.Model` of layers that tf_keras carries under
-            the same name.
-
-    Returns:
-        A `tf_keras.Model` with equal layer names and equal outputs.
+    """Builds the same network, with the same names and weights, in tf_keras.
 
     Raises:
         UserError: the model is not functional, or holds an operation, a nested
@@ -66,12 +59,7 @@ def twin(model):
 
 
 def _check_equal(model, layers):
-    """Raises `UserError` where a layer of tf_keras computes something else.
-
-    Args:
-        model: the `keras.Model`.
-        layers: {layer of it: its twin}.
-    """
+    """Raises `UserError` where the tf_keras twin of a layer computes something else."""
     rng = np.random.default_rng(0)
 
     def both(layer):

@@ -22,13 +22,8 @@ _DAMAGE = (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile)
 def named(**groups):
     """Returns {"group/path": variable}, the names under which variables are saved.
 
-    Args:
-        **groups: lists of variables of Keras 3, tf_keras or TensorFlow. Whoever makes
-            them names them: numbers that Keras or TensorFlow append to a name depend
-            on what else the process has made.
-
-    Raises:
-        ValueError: two variables have the same name.
+    Whoever makes the variables (of Keras 3, tf_keras or TensorFlow) names them: numbers
+    that Keras or TensorFlow append to a name depend on what else the process has made.
     """
     variables = {}
     for group, members in groups.items():
@@ -45,13 +40,7 @@ class Checkpoints:
     """Saves and restores variables, and a little state beside them."""
 
     def __init__(self, directory, variables, strategy):
-        """Writes nothing yet.
-
-        Args:
-            directory: folder of the checkpoints; created when one is written.
-            variables: {name: variable} of all that must come back, see `named`.
-            strategy: the strategy in whose scope they were made.
-        """
+        """Takes {name: variable} of all that must come back, see `named`."""
         self._directory = pathlib.Path(directory)
         self._variables = variables
         self._strategy = strategy
@@ -59,11 +48,9 @@ class Checkpoints:
     def save(self, step, state):
         """Writes a checkpoint and removes all but the last `KEEP`.
 
-        With several workers all must call it; the chief writes.
-
-        Args:
-            step: number of steps done.
-            state: what JSON can hold, to return with the variables.
+        With several workers all must call it; the chief writes. `state` is what JSON
+        can hold. Where the file cannot be written (`OSError`), the checkpoints before
+        are untouched.
 
         Raises:
             FloatingPointError: a variable is not finite; nothing was written.
@@ -83,8 +70,7 @@ class Checkpoints:
     def restore(self):
         """Assigns the newest readable checkpoint to the variables.
 
-        Returns:
-            (number of steps done, state), (0, None) without a checkpoint.
+        Returns (number of steps done, state), (0, None) without a checkpoint.
 
         Raises:
             UserError: the newest readable one holds other variables.

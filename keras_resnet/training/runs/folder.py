@@ -25,14 +25,8 @@ METRICS = "top1 top5 loss examples_per_second epochs examples_evaluated".split()
 def open_run(directory, result, settings, recipe, preprocessing, dataset, write=True):
     """Writes `config.json`, or checks that the one in the folder is the same.
 
-    Args:
-        directory: folder of the run, a `pathlib.Path`.
-        result: path of what the run makes at its end.
-        settings: dict of what the user chose.
-        recipe: the `Recipe` that follows from it.
-        preprocessing: the model's `Preprocessing`.
-        dataset: the `datasets.Dataset` to train on.
-        write: whether to write; of several workers one does.
+    `result` is the path of what the run makes at its end, `settings` a dict of what the
+    user chose, `recipe` what follows from it. Of several workers one is to `write`.
 
     Returns:
         The metrics of the run if it is complete, else None.
@@ -113,12 +107,7 @@ def _shown(value):
 
 
 def data_changes(config, fingerprint):
-    """Returns how the data of a run differs from what it was trained on, or None.
-
-    Args:
-        config: the run's `read_config`.
-        fingerprint: of the `datasets.Dataset` that is there now.
-    """
+    """Returns how the data of a run has changed since its training, or None."""
     before = config.get("data")
     if before is None or before == fingerprint:
         return None
@@ -200,14 +189,9 @@ def _read_json(directory, name):
 
 
 def dataset_of(config, data_dir=None):
-    """Opens the dataset of a run.
+    """Opens the dataset of a run, in `data_dir` or where the training found it.
 
-    Args:
-        config: the run's `read_config`.
-        data_dir: where it lies; default: where the training found it.
-
-    Returns:
-        A `datasets.Dataset`. A warning says so if it has changed since the training.
+    A warning says so if it has changed since the training.
 
     Raises:
         UserError: it cannot be opened, or its classes are not the run's.

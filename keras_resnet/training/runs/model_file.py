@@ -11,10 +11,7 @@ HALF = ("float16", "bfloat16")
 
 
 def save(model, path, preprocessing, labels, licence=None):
-    """Writes a model with its preprocessing, its labels and its licence inside.
-
-    The arguments beside `path` are those of `model_metadata.attach`.
-    """
+    """Writes a model with what `model_metadata.attach` gives it inside."""
     model_metadata.attach(model, preprocessing, list(labels), licence)
     with files.replacing(path) as temporary:
         model.save(temporary)

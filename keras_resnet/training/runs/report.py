@@ -22,13 +22,7 @@ HISTORY = (
 
 
 def write_history(directory, history):
-    """Writes one row for each epoch.
-
-    Args:
-        directory: the run's folder.
-        history: list of dicts with the keys `HISTORY`; those of an evaluation may
-            be missing.
-    """
+    """Writes one row for each epoch; an evaluation's values may be missing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
     writer.writeheader()
@@ -37,24 +31,13 @@ def write_history(directory, history):
 
 
 def open_board(directory):
-    """Returns a writer for TensorBoard.
-
-    Args:
-        directory: the run's folder.
-
-    Raises:
-        UserError: its file cannot be written, as on a full disk.
-    """
+    """Returns a writer for TensorBoard."""
     with _user_error_if_refused():
         return tf.summary.create_file_writer(str(directory / "tensorboard"))
 
 
 def write_scalars(board, row):
-    """Writes the values of one epoch, a row of the history, for TensorBoard.
-
-    Raises:
-        UserError: its file cannot be written, as on a full disk.
-    """
+    """Writes the values of one epoch, a row of the history, for TensorBoard."""
     with _user_error_if_refused():
         with board.as_default(step=row["epoch"]):
             for name in row.keys() - {"epoch"}:

@@ -8,24 +8,11 @@ from keras_resnet.training.data.sources import digits, folder, tfds
 
 
 def load(name, data_dir=None, hold_out=None, damaged_images="stop"):
-    """Opens a dataset.
-
-    Args:
-        name: "digits" (embedded), "folder" (photographs in class-named folders), or
-            the name of a dataset of tensorflow-datasets.
-        data_dir: for "folder", the folder: see `folder.load`. For tensorflow-datasets,
-            the folder of prepared datasets: see `tfds.load`.
-        hold_out: number of training images to hold out in place of the published
-            split, so that you can tune without seeing it.
-        damaged_images: "skip" leaves out images that cannot be decoded; with "stop",
-            the first one ends the run.
-
-    Returns:
-        A `datasets.Dataset`.
+    """Opens a `datasets.Dataset`; the arguments are those of `train`.
 
     Raises:
-        UserError: there is no such dataset, it is not for image classification, or it
-            is not on disk and cannot be downloaded.
+        UserError: there is no such dataset, it is not for image classification, or
+            it is not on disk and cannot be downloaded.
     """
     if name == "digits":
         dataset = digits.load()

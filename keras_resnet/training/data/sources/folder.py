@@ -18,12 +18,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 def load(data_dir):
     """Opens DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE.
 
-    Args:
-        data_dir: the folder DIR. "val" may also be called "validation" or "test". If
-            there is no folder "train", a fifth of each class is held out.
+    "val" may also be called "validation" or "test". If there is no folder "train", a
+    fifth of each class is held out.
 
     Raises:
-        UserError: the folder is missing, or a class or the held-out part has no images.
+        UserError: the folder is missing, or a class or the held-out part has no
+            images.
     """
     if not data_dir:
         raise UserError(

@@ -17,17 +17,13 @@ from keras_resnet.training.data import datasets
 
 
 def load(name, data_dir):
-    """Opens a dataset, after downloading and preparing it if it is not on disk.
+    """Opens NAME or NAME/CONFIG:VERSION, prepared in `data_dir` or downloaded to it.
 
     The split "validation" is held out, or else "test", or else a fifth of "train".
 
-    Args:
-        name: NAME or NAME/CONFIG:VERSION.
-        data_dir: a folder of prepared datasets; None means ~/tensorflow_datasets.
-
     Raises:
-        UserError: there is no such dataset, it is not for image classification, or it
-            is not on disk and cannot be downloaded.
+        UserError: there is no such dataset, it is not for image classification, or
+            it is not on disk and cannot be downloaded.
     """
     base_name = re.split("[:/]", name)[0]  # NAME/CONFIG:VERSION
     known = tfds.list_builders(with_community_datasets=False)
