@@ -17,9 +17,9 @@ TARGET = ROOT / "edge" / "run_tflite.py"
 OURS = "keras_resnet."
 # A module may import those before it. The docstring of the last one is the file's.
 ORDER = (
-    *("errors", "files", "preprocessing", "model_file", "runtime", "delegates"),
-    *("images", "classifier", "sources", "output", "supervisor", "pipeline"),
-    *("benchmark", "evaluation", "comparison", "modes", "command_line"),
+    *("errors", "preprocessing", "model_file", "runtime", "delegates", "images"),
+    *("classifier", "sources", "output", "supervisor", "pipeline", "benchmark"),
+    *("evaluation", "modes", "command_line"),
 )
 NOTICE = """\
 # Generated from keras_resnet/runner by `python edge/build_run_tflite.py`: edit the

@@ -76,11 +76,9 @@ Exit codes
 import argparse
 import collections
 import contextlib
-import csv
 import ctypes
 import dataclasses
 import gc
-import glob
 import importlib
 import io
 import itertools
@@ -98,7 +96,7 @@ import traceback
 import warnings
 import zipfile
 
-# --- Errors that the user can fix, and text that is safe to print ---------------------
+# --- Errors that the user can fix, text that is safe to print, and files to read ------
 
 
 class UserError(ValueError):
@@ -137,9 +135,6 @@ def printable(text):
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
     )
-
-
-# --- Files from elsewhere: what is opened, and how much of it is read -----------------
 
 
 def open_file(path):
@@ -1339,6 +1334,8 @@ def find_images(arguments, messages):
     found = []
     for argument in arguments:
         if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
+            import glob  # the shell expands most patterns
+
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
                 messages.error(f"{argument}: no file matches")
@@ -1480,6 +1477,8 @@ def print_json(path, top, times):
 
 def print_rows(rows):
     """Prints rows of CSV."""
+    import csv  # other outputs need no time for it
+
     csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
     sys.stdout.flush()
 
@@ -1966,40 +1965,6 @@ def print_evaluation(report):
             )
 
 
-# --- --compare: the difference between a delegate and the CPU -------------------------
-
-
-def compare(path, cpu, delegate, k):
-    """Runs one image on two classifiers; returns the dict of the JSON output."""
-    import numpy as np
-
-    pixels = load_pixels(path, cpu)[0]
-    results = [invoke(classifier, pixels, {}) for classifier in (cpu, delegate)]
-    one, other = (result.scores for result in results)
-    report = {
-        "file": path,
-        "same_top": bool(one.argmax() == other.argmax()),
-        "max_difference": float(np.abs(one - other).max()),
-    }
-    for name, result in zip(("cpu", "delegate"), results):
-        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
-        report[name] = {"top": top, "invoke": result.times["invoke"]}
-    return report
-
-
-def print_comparison(report):
-    """Prints the result of `compare` for people."""
-    same = "the same" if report["same_top"] else "ANOTHER"
-    print(
-        f"{printable(report['file'])}  ({same} top class, scores differ by at most "
-        f"{report['max_difference']:.4f})"
-    )
-    for name in ("cpu", "delegate"):
-        print(f"  {name} ({report[name]['invoke']:.1f} ms)")
-        top = [Prediction(**found) for found in report[name]["top"]]
-        print("\n".join(table_lines(top)), flush=True)
-
-
 # --- The modes: classify images, benchmark, evaluate, compare, show versions ----------
 
 VERSION = "1.0"
@@ -2070,6 +2035,37 @@ def run_comparison(delegate, options, messages, state):
             messages.error(report)
             continue
         print(json.dumps(report)) if options.json else print_comparison(report)
+
+
+def compare(path, cpu, delegate, k):
+    """Runs one image on two classifiers; returns the dict of the JSON output."""
+    import numpy as np
+
+    pixels = load_pixels(path, cpu)[0]
+    results = [invoke(classifier, pixels, {}) for classifier in (cpu, delegate)]
+    one, other = (result.scores for result in results)
+    report = {
+        "file": path,
+        "same_top": bool(one.argmax() == other.argmax()),
+        "max_difference": float(np.abs(one - other).max()),
+    }
+    for name, result in zip(("cpu", "delegate"), results):
+        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
+        report[name] = {"top": top, "invoke": result.times["invoke"]}
+    return report
+
+
+def print_comparison(report):
+    """Prints the result of `compare` for people."""
+    same = "the same" if report["same_top"] else "ANOTHER"
+    print(
+        f"{printable(report['file'])}  ({same} top class, scores differ by at most "
+        f"{report['max_difference']:.4f})"
+    )
+    for name in ("cpu", "delegate"):
+        print(f"  {name} ({report[name]['invoke']:.1f} ms)")
+        top = [Prediction(**found) for found in report[name]["top"]]
+        print("\n".join(table_lines(top)), flush=True)
 
 
 def find_results(classifier, options, messages, state):

@@ -6,8 +6,7 @@ import os
 import time
 
 from keras_resnet.runner.delegates import choose_delegate, load_delegate
-from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.files import open_file, read_at_most
+from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
 from keras_resnet.runner.images import prepare, read_image
 from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_model
 from keras_resnet.runner.preprocessing import parse_preprocessing

@@ -7,8 +7,7 @@ import os
 import re
 import sys
 
-from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.files import open_file
+from keras_resnet.runner.errors import UserError, open_file, user_errors
 
 # Pillow knows more formats; for EPS, for one, it would run a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")

@@ -8,8 +8,7 @@ import re
 import struct
 import zipfile
 
-from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.files import open_file, read_at_most
+from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
 
 MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
 MAX_LABEL_BYTES = 4 << 20

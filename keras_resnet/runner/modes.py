@@ -7,8 +7,7 @@ import sys
 import time
 
 from keras_resnet.runner.benchmark import benchmark, print_benchmark
-from keras_resnet.runner.classifier import Classifier, milliseconds_since
-from keras_resnet.runner.comparison import compare, print_comparison
+from keras_resnet.runner.classifier import Classifier, Prediction, milliseconds_since
 from keras_resnet.runner.delegates import check_edgetpu
 from keras_resnet.runner.errors import (
     UserError,
@@ -26,8 +25,9 @@ from keras_resnet.runner.output import (
     print_csv_header,
     print_json,
     print_table,
+    table_lines,
 )
-from keras_resnet.runner.pipeline import classify_all, invoke
+from keras_resnet.runner.pipeline import classify_all, invoke, load_pixels
 from keras_resnet.runner.runtime import default_threads, load_runtime
 from keras_resnet.runner.sources import camera_frames, find_images, watch
 
@@ -99,6 +99,37 @@ def run_comparison(delegate, options, messages, state):
             messages.error(report)
             continue
         print(json.dumps(report)) if options.json else print_comparison(report)
+
+
+def compare(path, cpu, delegate, k):
+    """Runs one image on two classifiers; returns the dict of the JSON output."""
+    import numpy as np
+
+    pixels = load_pixels(path, cpu)[0]
+    results = [invoke(classifier, pixels, {}) for classifier in (cpu, delegate)]
+    one, other = (result.scores for result in results)
+    report = {
+        "file": path,
+        "same_top": bool(one.argmax() == other.argmax()),
+        "max_difference": float(np.abs(one - other).max()),
+    }
+    for name, result in zip(("cpu", "delegate"), results):
+        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
+        report[name] = {"top": top, "invoke": result.times["invoke"]}
+    return report
+
+
+def print_comparison(report):
+    """Prints the result of `compare` for people."""
+    same = "the same" if report["same_top"] else "ANOTHER"
+    print(
+        f"{printable(report['file'])}  ({same} top class, scores differ by at most "
+        f"{report['max_difference']:.4f})"
+    )
+    for name in ("cpu", "delegate"):
+        print(f"  {name} ({report[name]['invoke']:.1f} ms)")
+        top = [Prediction(**found) for found in report[name]["top"]]
+        print("\n".join(table_lines(top)), flush=True)
 
 
 def find_results(classifier, options, messages, state):

@@ -1,6 +1,5 @@
 """Output: messages on stderr, results on stdout, annotated images."""
 
-import csv
 import json
 import os
 import re
@@ -67,6 +66,8 @@ def print_json(path, top, times):
 
 def print_rows(rows):
     """Prints rows of CSV."""
+    import csv  # other outputs need no time for it
+
     csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
     sys.stdout.flush()
 

@@ -4,8 +4,7 @@ import contextlib
 import importlib
 import os
 
-from keras_resnet.runner.errors import UserError
-from keras_resnet.runner.files import open_file
+from keras_resnet.runner.errors import UserError, open_file
 
 SYSTEM = ""  # the folder that holds /sys and /dev
 

@@ -1,7 +1,6 @@
 """Sources of images: files, folders, patterns, a watched folder, a camera."""
 
 import contextlib
-import glob
 import importlib
 import itertools
 import os
@@ -29,6 +28,8 @@ def find_images(arguments, messages):
     found = []
     for argument in arguments:
         if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
+            import glob  # the shell expands most patterns
+
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
                 messages.error(f"{argument}: no file matches")

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from keras_resnet.runner import Classifier
-from keras_resnet.runner.comparison import compare
+from keras_resnet.runner.modes import compare
 from tests.helpers.runner import assert_one_error, classify, run_alone, run_main
 
 

@@ -49,8 +49,8 @@ def test_the_file_is_what_its_modules_make(build):
         ("errors", "signal = 3", "'signal': of errors and of an import"),
         (
             "errors",
-            "from keras_resnet.runner.files import open_file",
-            "errors imports files, which comes later",
+            "from keras_resnet.runner.images import prepare",
+            "errors imports images, which comes later",
         ),
         ("another", '"""A new module."""', "not in both ORDER and .*another"),
     ],
