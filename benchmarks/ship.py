@@ -92,9 +92,12 @@ def ship(run, tflite, data_dir, hardware):
             export is of other weights. Nothing is written.
     """
     from keras_resnet.training.data import sources
+    from keras_resnet.training.runs import folder as run_folder
+    from keras_resnet.training.runs.run import Run
 
-    config, metrics, history = _read_run(run)
-    model, preprocessing = _model_of(run, config)
+    finished = Run.open(run)
+    config = run_folder.read_config(run)
+    model, preprocessing = _model_of(finished, config), finished.preprocessing
     name = f"{model.name}.{TAG}"
     tflite = tflite or _export_in(run)
     content, report = _export_of(run, tflite, config)
@@ -129,9 +132,7 @@ def ship(run, tflite, data_dir, hardware):
                 **_described(exported, device.relative_to(root)),
                 "accuracy": accuracy(int8_scores(exported, images), labels),
             },
-            "training": _training(
-                run, config, metrics, history, report, examples, hardware
-            ),
+            "training": _training(finished, config, report, examples, hardware),
         }
         for path, new in ((weights, stored), (device, exported)):
             with files.replacing(path) as temporary:
@@ -147,44 +148,33 @@ def ship(run, tflite, data_dir, hardware):
 # --- What the run left --------------------------------------------------------
 
 
-def _read_run(run):
-    from keras_resnet.training.runs import folder as run_folder
-
-    config = run_folder.read_config(run)
-    metrics = run_folder.read_metrics(run)
-    if metrics is None:
-        raise UserError(f"{run} has not ended: run training/train.py again")
-    with open(run / "history.csv", encoding="utf-8", newline="") as file:
-        history = file.read().splitlines()
-    return config, metrics, history
-
-
 def _model_of(run, config):
-    """Returns the network of a run, as the zoo builds it, and its preprocessing."""
+    """Returns the network of a `Run`, as the zoo builds it."""
     import keras
 
     import keras_resnet
     from keras_resnet import models
     from keras_resnet.preprocessing import Preprocessing, classes
-    from keras_resnet.training.runs.run import Run
 
-    opened = Run.open(run)
-    trained, preprocessing = opened.load_model(), opened.preprocessing
     name, recipe = config["settings"]["model"], config["recipe"]
     family = models.VARIANTS.get(name, (None,))[0]
     wanted = {
         "a ResNet for CIFAR": family == models.CIFAR and name.startswith("resnet"),
-        "trained on CIFAR-10": config["labels"] == [n for _, n in classes(TAG)],
+        "trained on CIFAR-10": run.labels == tuple(n for _, n in classes(TAG)),
         "with shortcut B": recipe["shortcut"] == models.REGISTERED["shortcut"],
-        "of 32x32 images, (pixel - 128) / 64": preprocessing == Preprocessing((32, 32)),
+        "of 32x32 images, (pixel - 128) / 64": (
+            run.preprocessing == Preprocessing((32, 32))
+        ),
     }
     missing = [what for what, there in wanted.items() if not there]
     if missing:
-        raise UserError(f"{run} cannot be shipped: it must be {', '.join(missing)}")
+        raise UserError(
+            f"{run.directory} cannot be shipped: it must be {', '.join(missing)}"
+        )
     keras.config.set_dtype_policy("float32")
     model = keras_resnet.create_model(name, weights=None)
-    model.set_weights(trained.get_weights())
-    return model, preprocessing
+    model.set_weights(run.load_model().get_weights())
+    return model
 
 
 def _export_in(run):
@@ -318,18 +308,20 @@ def licensed(content, labels, preprocessing):
 # --- The card -----------------------------------------------------------------
 
 
-def _training(run, config, metrics, history, report, examples, hardware):
-    """Returns how the network came about, without a path of this machine."""
+def _training(run, config, report, examples, hardware):
+    """Returns how the network of a `Run` came about, without a path of this machine."""
     from keras_resnet.training.runs import folder as run_folder
 
-    runs = run.resolve().parent
+    directory = run.directory.resolve()
+    history = (directory / "history.csv").read_text(encoding="utf-8").splitlines()
+    runs = directory.parent
     settings, quantize = _portable(config["settings"], runs), report["quantize"]
-    folder = {"model_dir": f"runs/{run.resolve().name}"}
+    folder = {"model_dir": f"runs/{directory.name}"}
     commands = [_command("training/train.py", settings | folder)]
     of_config = ("settings", "recipe", "versions")
     told = {key: config[key] for key in of_config}
     if quantize == "qat":
-        aware = run_folder.read_config(run / "qat")
+        aware = run_folder.read_config(directory / "qat")
         told["qat"] = {key: aware[key] for key in of_config}
         chosen = aware["settings"] | aware["recipe"]
         names = ("strategy", "cpu_replicas", "epochs", "learning_rate")
@@ -340,7 +332,7 @@ def _training(run, config, metrics, history, report, examples, hardware):
     return {
         "commands": commands,
         **_portable(told, runs),
-        "metrics": metrics,
+        "metrics": run.metrics,
         "hardware": hardware,
         # Of the float training, evaluations not counted.
         "seconds": round(sum(examples / rate for rate in rates)),

@@ -126,7 +126,7 @@ def test_nothing_lies_there_unregistered():
 
 
 @pytest.fixture(scope="module")
-def stand_in(digits_run, qat_report, tmp_path_factory):
+def stand_in(digits_run, export, tmp_path_factory):
     """A run on digits, passed off as one on CIFAR-10."""
     run = tmp_path_factory.mktemp("runs") / "resnet8-cifar10"
     # Other tests export to the same folder.
@@ -137,10 +137,10 @@ def stand_in(digits_run, qat_report, tmp_path_factory):
     config["settings"] |= {"dataset": "cifar10", "data_dir": "/somewhere/tfds"}
     config["settings"]["weights"] = str(run.parent / "teacher" / "model.keras")
     (run / "config.json").write_text(json.dumps(config))
-    export = run / "model-qat.tflite"
-    content = export.read_bytes()
+    path = run / "model-qat.tflite"
+    content = path.read_bytes()
     about = metadata.read(content).about
-    export.write_bytes(metadata.with_metadata(content, LABELS, SMALL, about))
+    path.write_bytes(metadata.with_metadata(content, LABELS, SMALL, about))
     return run
 
 
