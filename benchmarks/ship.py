@@ -30,6 +30,7 @@ from keras_resnet import console, files
 from keras_resnet.commands import app
 from keras_resnet.commands.models import table
 from keras_resnet.edge.convert import metadata
+from keras_resnet.edge.inspect import graph
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import formats, registry
@@ -188,6 +189,7 @@ def _export_of(run, tflite, config):
     """Returns the bytes of an export of this run, and the report beside it."""
     content = tflite.read_bytes()
     try:
+        graph.read(content)
         found = metadata.read(content)
         made_from = found.about.run_sha256
         labels = found.files["labels.txt"].decode().splitlines()

@@ -5,9 +5,6 @@ channels and the mean is a whole number, the quantized input is the raw pixel it
 and (pixel - mean) / std costs nothing on the device. Any other normalization (a mean
 and a deviation for each channel, another colour order) is folded into the model's
 first convolution here.
-
-The readers of a tensor are found through Keras's private `_nodes_by_depth`, tried with
-Keras 3.10 to 3.15.
 """
 
 import dataclasses
@@ -15,6 +12,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_resnet import keras_graph
 from keras_resnet.runner.errors import UserError
 
 
@@ -83,8 +81,7 @@ def _with_bias(model):
 
 def _first_convolution(model):
     """Returns the convolution that alone reads the image, and nothing else."""
-    graph = keras.Model(model.inputs, model.outputs)  # a Sequential shows none
-    nodes = [node for nodes in graph._nodes_by_depth.values() for node in nodes]
+    nodes = keras_graph.nodes(model)
     outputs = {id(tensor) for tensor in model.outputs}
 
     def readers(tensor):

@@ -23,3 +23,9 @@ def run_through_graph(model, inputs, replaced):
         What comes out, in the structure of the model's outputs.
     """
     return model._run_through_graph(inputs, operation_fn=replaced)
+
+
+def nodes(model):
+    """Returns the calls of operations: `operation`, `input_tensors`, `outputs`."""
+    graph = keras.Model(model.inputs, model.outputs)  # a Sequential shows none
+    return [node for nodes in graph._nodes_by_depth.values() for node in nodes]

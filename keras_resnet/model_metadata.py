@@ -114,13 +114,10 @@ def load(path):
 
 
 def read(path):
-    """Reads what a `.keras` file says of its model, without opening the model.
-
-    Args:
-        path: `pathlib.Path` of the file.
+    """Reads what the `.keras` file at a `pathlib.Path` says of its model.
 
     Returns:
-        Dictionary of the arguments of `attach`; `None` where the file says nothing.
+        Dictionary of the arguments of `attach`; `None` if the file says nothing.
 
     Raises:
         UserError: the file is missing, damaged or no `.keras` file.

@@ -73,16 +73,7 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
 
 
 def resize(image, size, interpolation):
-    """Resizes an image so that its shorter side has `size` pixels.
-
-    Args:
-        image: `PIL.Image`. Not changed.
-        size: pixels; the longer side is rounded down.
-        interpolation: one of `runner.preprocessing.INTERPOLATIONS`.
-
-    Returns:
-        `PIL.Image`.
-    """
+    """Resizes a `PIL.Image` to a shorter side of `size` pixels."""
     shorter, longer = sorted(image.size)
     new_size = (size, int(size * longer / shorter))
     new_size = new_size if image.width <= image.height else new_size[::-1]
@@ -123,14 +114,7 @@ def classes(dataset):
 
 
 def identifiers(labels):
-    """Returns the WordNet ids of ImageNet's classes; other labels are their own ids.
-
-    Args:
-        labels: names of classes, in the order of their scores.
-
-    Returns:
-        List of as many texts.
-    """
+    """Returns the WordNet ids of ImageNet's classes; other labels are their own ids."""
     known = classes("imagenet")
     if list(labels) == [name for _, name in known]:
         return [identifier for identifier, _ in known]

@@ -7,12 +7,12 @@ import zipfile
 import h5py
 import numpy as np
 
+from keras_resnet.blocks import BN_EPSILON
 from keras_resnet.weights.tensors import CLASSIFIER, Tensor
 
-# keras.applications normalizes with this epsilon, the zoo with 1e-5 (as torch
-# and Caffe): the difference is moved into the variance.
+# Of the batch normalization in keras.applications. The difference to the zoo's epsilon
+# is moved into the variance.
 KERAS_APPLICATIONS_EPSILON = 1.001e-5
-EPSILON = 1e-5
 
 _BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -28,17 +28,9 @@ _LEGACY_BRANCHES = {"1": 0, "2a": 1, "2b": 2, "2c": 3}
 
 
 def read(path, stack):
-    """Reads a `.keras`, `.weights.h5` or `.h5` file.
+    """Reads a file as {(layer, variable): Tensor}; `stack` closes it.
 
-    Args:
-        path: of the file.
-        stack: `contextlib.ExitStack` that closes the file.
-
-    Returns:
-        {(layer, variable): Tensor}.
-
-    Raises:
-        Exception: the file is damaged; h5py and zipfile raise many kinds.
+    If it is damaged, h5py and zipfile raise exceptions of many kinds.
     """
     file = path
     if path.endswith(".keras"):
@@ -127,7 +119,7 @@ def _fold_biases(tensors):
             return np.float32(np.float64(mean.read()) - np.float64(bias.read()))
 
         def folded_variance(variance=variance):
-            change = KERAS_APPLICATIONS_EPSILON - EPSILON
+            change = KERAS_APPLICATIONS_EPSILON - BN_EPSILON
             return np.float32(np.float64(variance.read()) + change)
 
         tensors[normalization, "moving_mean"] = dataclasses.replace(

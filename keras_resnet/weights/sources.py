@@ -78,18 +78,16 @@ def resolve(model, weights):
 def load(model, source, skip_classifier=False):
     """Puts the weights that `resolve` found into a model, all or none of them.
 
-    Args:
-        model: a `keras.Model` of the zoo, changed in place. It remembers what
-            `source` says of the weights: see `model_metadata.attach`.
-        source: what `resolve` returned.
-        skip_classifier: whether a classifier for another number of classes
-            keeps its initialization, with a warning, instead of being refused.
+    The model also gets what the source says of them: see `model_metadata.attach`.
 
-    Returns:
-        The names of the tensors of the file that were not used.
+    Args:
+        model: a `keras.Model` of the zoo, changed in place.
+        source: what `resolve` returned.
+        skip_classifier: whether a classifier for another number of classes starts at
+            random, with a warning, instead of being refused.
 
     Raises:
-        UserError: the file cannot be had or read, or does not fit.
+        UserError: the file cannot be downloaded or read, or does not fit.
     """
     if isinstance(source, LocalFile):
         path = source.path
@@ -97,10 +95,9 @@ def load(model, source, skip_classifier=False):
         path = download.fetch(source)
         if source.non_commercial:
             _warn_non_commercial(source.name, source.licence)
-    unused = formats.load(model, path, skip_classifier)
+    formats.load(model, path, skip_classifier)
     if source.preprocessing is not None:
         _describe(model, source)
-    return unused
 
 
 def _describe(model, source):

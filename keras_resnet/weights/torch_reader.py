@@ -20,19 +20,14 @@ _BATCH_NORM = {
 
 
 def read(path, stack):
-    """Reads a file with the names of torchvision's state dict.
-
-    Args:
-        path: of the file.
-        stack: `contextlib.ExitStack` that closes the file.
+    """Reads a file with the names of torchvision's state dict; `stack` closes it.
 
     Returns:
         ({(layer, variable): Tensor}, names of the tensors that nobody needs). A tensor
         with an unknown name has the key (name, ""), which fits no model.
 
     Raises:
-        ValueError: a tensor is not of floats.
-        safetensors.SafetensorError: the file is damaged.
+        Exception: a tensor is not of floats, or safetensors finds the file damaged.
     """
     file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     tensors, unused = {}, []
