@@ -33,7 +33,7 @@ from keras_resnet.edge.convert import metadata
 from keras_resnet.edge.inspect import graph
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
-from keras_resnet.weights import formats, registry
+from keras_resnet.weights import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -252,6 +252,8 @@ def write_weights(model, path):
 
 def _float_scores(model, path, preprocessing, images):
     """Returns the scores of the weights in the file, not of those in training."""
+    from keras_resnet.weights import formats
+
     formats.load(model, path)
     return model.predict(preprocessing.normalize(images), batch_size=100, verbose=0)
 
