@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet import edge
 from keras_resnet.deploy import fold_normalization
 from keras_resnet.edge.convert import converter, tflite_file
 from keras_resnet.edge.inspect import graph as tflite_graph
@@ -14,12 +13,8 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.quantize import aware as quantization
 from tests.conftest import QUANTIZATIONS, SMALL
 from tests.helpers import graphs
+from tests.helpers.device import scores
 from tests.helpers.networks import randomize, small_classifier
-
-
-def scores(path, images):
-    classifier = edge.Classifier(path)
-    return np.stack([classifier.scores(image) for image in images])
 
 
 @pytest.mark.parametrize("quantize", QUANTIZATIONS)

@@ -17,6 +17,7 @@ from keras_resnet.edge.report import page
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from tests.conftest import SMALL
+from tests.helpers.device import scores
 from tests.helpers.networks import randomize, small_classifier
 
 LABELS = ["one", "two", "three"]
@@ -35,11 +36,6 @@ def theirs(tmp_path):
     path = tmp_path / "theirs.keras"
     small_classifier().save(path)
     return path
-
-
-def scores(path, images):
-    classifier = edge.Classifier(path)
-    return np.stack([classifier.scores(image) for image in images])
 
 
 # --- What is exported ---------------------------------------------------------
@@ -162,8 +158,13 @@ def test_the_model_and_the_console_are_left_alone(held_out, tmp_path, capfd):
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
-def test_models_of_half_precision_are_exported_in_float(policy, held_out, tmp_path):
+@pytest.mark.parametrize(
+    "policy, in_memory",
+    [("mixed_float16", True), ("mixed_bfloat16", False), ("float16", False)],
+)
+def test_models_of_half_precision_are_exported_in_float(
+    policy, in_memory, held_out, tmp_path
+):
     def middle(x):
         x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x) + x)
         inner = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Conv2D(4, 3)])
@@ -178,10 +179,10 @@ def test_models_of_half_precision_are_exported_in_float(policy, held_out, tmp_pa
     images = held_out[0][:20]
     expected = model.predict(SMALL.normalize(images), verbose=0)
     output = tmp_path / "half.tflite"
-    for given in (model, tmp_path / "half.keras"):
-        edge.export(given, output, normalization="zoo", quantize="none")
-        # bfloat16 has 8 bits.
-        assert np.abs(scores(output, images) - expected).max() < 0.03
+    given = model if in_memory else tmp_path / "half.keras"
+    edge.export(given, output, normalization="zoo", quantize="none")
+    # bfloat16 has 8 bits.
+    assert np.abs(scores(output, images) - expected).max() < 0.03
 
 
 # --- What the file says of itself ---------------------------------------------

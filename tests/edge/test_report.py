@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resnet import edge
 from keras_resnet.edge.report import page as report_page
 from keras_resnet.edge.report import summary
 from tests.conftest import SMALL
+from tests.helpers.device import scores
 
 OPERATOR = {
     "name": "CONV_2D",
@@ -40,11 +40,6 @@ REPORT = {
         {"layer": "wrong", "operator": "ADD", "own_snr_db": -3.0, "snr_db": -5.0},
     ],
 }
-
-
-def scores(path, images):
-    classifier = edge.Classifier(path)
-    return np.stack([classifier.scores(image) for image in images])
 
 
 def test_the_report_has_what_was_measured(files, export, digits_run, held_out):

@@ -15,7 +15,7 @@ from tests.helpers import graphs
 from tests.helpers.graphs import Operator, Tensor
 from tests.helpers.networks import randomize, small_classifier
 
-QUICK = ("resnet8", "resnet20")  # the others take minutes together
+QUICK = ("resnet8",)  # the others take minutes together
 
 needs_vela = pytest.mark.skipif(
     vela.find_vela() is None, reason="needs Vela: pip install ethos-u-vela"
