@@ -34,17 +34,17 @@ def main():
     classify(INT8, *some, "--top_k=2")
     print_table()
     print("\nThe networks that ship, trained on CIFAR-10, on this machine:")
-    step("benchmarks/pareto.py", "--rounds=15")
+    step("-m", "benchmarks.pareto", "--rounds=15")
     print(f"\nThe whole way took {time.perf_counter() - started:.0f} s. See:")
     for path in (RUN / "curves.png", RUN / "model.keras", INT8, PICTURES):
         print(f"  {path.relative_to(ROOT)}")
 
 
-def step(script, *flags, output=None):
+def step(*command, output=None):
     """Shows a command and runs it; ends the demo where it fails."""
-    shown = [str(flag).replace(f"{ROOT}/", "") for flag in flags]
-    print(f"\n$ python {script} {' '.join(shown)}", flush=True)
-    done = subprocess.run([sys.executable, script, *flags], cwd=ROOT, stdout=output)
+    shown = [str(word).replace(f"{ROOT}/", "") for word in command]
+    print(f"\n$ python {' '.join(shown)}", flush=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=output)
     if done.returncode:
         sys.exit(done.returncode)
     return done
