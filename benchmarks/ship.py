@@ -15,7 +15,6 @@ accuracies are measured here, on the test split, with the files that are written
 """
 
 import csv
-import dataclasses
 import math
 import pathlib
 import sys
@@ -30,8 +29,7 @@ from keras_resnet import console, files
 from keras_resnet.commands import app
 from keras_resnet.commands.models import table
 from keras_resnet.edge.convert import metadata
-from keras_resnet.edge.inspect import graph
-from keras_resnet.runner import Classifier
+from keras_resnet.runner import Classifier, model_file
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry
 
@@ -101,7 +99,7 @@ def ship(run, tflite, data_dir, hardware):
     model, preprocessing = _model_of(finished, config), finished.preprocessing
     name = f"{model.name}.{TAG}"
     tflite = tflite or _export_in(run)
-    content, report = _export_of(run, tflite, config)
+    content, made_from, report = _export_of(run, tflite, config)
     settings = config["settings"]
     # The test split, whatever the run held out; and what it trained on.
     dataset = sources.load(settings["dataset"], data_dir or settings["data_dir"])
@@ -116,7 +114,10 @@ def ship(run, tflite, data_dir, hardware):
     device = root / "models" / f"{name}.int8.tflite"
     with tempfile.TemporaryDirectory() as folder:
         exported = pathlib.Path(folder) / device.name
-        exported.write_bytes(licensed(content, config["labels"], preprocessing))
+        about = metadata.About(model.name, license=LICENCE, run_sha256=made_from)
+        exported.write_bytes(
+            metadata.with_metadata(content, config["labels"], preprocessing, about)
+        )
         stored = pathlib.Path(folder) / weights.name
         write_weights(model, stored)
         card = {
@@ -186,14 +187,12 @@ def _export_in(run):
 
 
 def _export_of(run, tflite, config):
-    """Returns the bytes of an export of this run, and the report beside it."""
+    """Returns the bytes of an export, the hash of its source, and its report."""
     content = tflite.read_bytes()
     try:
-        graph.read(content)
-        found = metadata.read(content)
-        made_from = found.about.run_sha256
-        labels = found.files["labels.txt"].decode().splitlines()
-    except (AttributeError, KeyError, ValueError) as error:
+        labels = model_file.read_model(tflite).labels or b""
+        labels = model_file.parse_labels(labels, numbered=False)
+    except ValueError as error:
         raise UserError(f"{tflite} is no export of edge/export.py: {error}") from error
     if labels != config["labels"]:
         raise UserError(f"{tflite} has other labels than the run")
@@ -201,12 +200,13 @@ def _export_of(run, tflite, config):
     tuned = files.read_json(run / "qat" / "config.json")
     if tuned and tuned["settings"]["model_sha256"] in sources:
         sources.append(files.sha256(run / "qat" / "saved_model"))
-    if made_from not in sources:
+    made_from = [digest for digest in sources if bytes.fromhex(digest) in content]
+    if not made_from:
         raise UserError(f"{tflite} was not made from {run / 'model.keras'}")
     report = files.read_json(tflite.with_suffix(".report.json"))
     if report is None:
         raise UserError(f"{tflite} lacks its .report.json: run edge/export.py again")
-    return content, report
+    return content, made_from[0], report
 
 
 def arrays(split, preprocessing):
@@ -295,18 +295,6 @@ def _described(path, destination):
         "bytes": path.stat().st_size,
         "sha256": files.sha256(path),
     }
-
-
-def licensed(content, labels, preprocessing):
-    """Returns an export whose metadata name the licence of what ships.
-
-    Args:
-        content: bytes of a file of edge/export.py.
-        labels: names of its classes.
-        preprocessing: what its model expects.
-    """
-    about = dataclasses.replace(metadata.read(content).about, license=LICENCE)
-    return metadata.with_metadata(content, labels, preprocessing, about)
 
 
 # --- The card -----------------------------------------------------------------

@@ -12,11 +12,11 @@ import pytest
 import keras_resnet
 from keras_resnet import edge, model_metadata, training
 from keras_resnet.edge import exporter, source
-from keras_resnet.edge.convert import metadata
 from keras_resnet.edge.report import page
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from tests.conftest import SMALL
+from tests.helpers import metadata_reader
 from tests.helpers.device import scores
 from tests.helpers.networks import randomize, small_classifier
 
@@ -111,7 +111,7 @@ def test_a_model_that_knows_its_preprocessing_needs_nothing(held_out, tmp_path):
         assert classifier.labels == LABELS
         assert classifier.preprocessing.crop_fraction == 0.875
         assert np.abs(scores(path, images) - expected).max() <= 1.02 / 256
-        about = metadata.read(path.read_bytes()).about
+        about = metadata_reader.read(path.read_bytes()).about
         assert (about.name, about.license) == ("theirs", "mit")
         assert (about.run_sha256 is None) == (given is model)
 
@@ -133,7 +133,7 @@ def test_a_model_of_the_zoo_is_exported_with_its_classes(held_out, tmp_path):
     classifier = edge.Classifier(path)
     assert classifier.labels[:2] == ["airplane", "automobile"]
     assert len(classifier.labels) == 10
-    about = metadata.read(path.read_bytes()).about
+    about = metadata_reader.read(path.read_bytes()).about
     assert (about.license, about.run_sha256) == ("apache-2.0", None)
     model = keras_resnet.create_model("resnet8", weights="cifar10")
     images = held_out[0][:5]
@@ -189,7 +189,7 @@ def test_models_of_half_precision_are_exported_in_float(
 
 
 def test_the_hash_in_the_file_is_that_of_what_was_exported(export, digits_run):
-    about = metadata.read(export.paths["tflite"].read_bytes()).about
+    about = metadata_reader.read(export.paths["tflite"].read_bytes()).about
     saved = digits_run / "qat" / "saved_model"
     done = subprocess.run(
         "find -type f | LC_ALL=C sort | cut -c 3- | xargs sha256sum | sha256sum",
@@ -211,7 +211,7 @@ def test_the_licence_of_the_weights_goes_into_the_file(plain):
         assert source.of_run(plain).licence == licence
         if licence:
             report = edge.export(plain, license=given, **settings)
-            about = metadata.read(report.paths["tflite"].read_bytes()).about
+            about = metadata_reader.read(report.paths["tflite"].read_bytes()).about
             assert about.license == (given or licence)
     with pytest.raises(UserError, match="under cc-by-nc-4.0, .* --license=mit"):
         edge.export(plain, license="mit", **settings)

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_resnet import edge
-from keras_resnet.edge.convert import metadata
+from tests.helpers import metadata_reader
 from tests.helpers.commands import one_error, run_command, run_python
 
 
@@ -20,7 +20,7 @@ def test_the_command_prints_the_report_and_nothing_else(tmp_path):
     found = dict(line.strip().split(maxsplit=1) for line in lines)
     assert found["model"] == "resnet8, quantize=none"
     assert found["size"] == f"{path.stat().st_size:,} bytes"
-    about = metadata.read(path.read_bytes()).about
+    about = metadata_reader.read(path.read_bytes()).about
     assert (about.author, about.license) == ("Us & Co", "Apache-2.0")
     assert edge.Classifier(path).labels[0] == "airplane"
 

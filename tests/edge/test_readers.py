@@ -18,7 +18,7 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner import UserError, model_file
 from keras_resnet.runner.errors import printable
 from tests.conftest import QUANTIZATIONS
-from tests.helpers import graphs
+from tests.helpers import graphs, metadata_reader
 from tests.helpers.commands import ROOT
 from tests.helpers.graphs import Operator, Tensor
 
@@ -64,7 +64,7 @@ def by_desktop(path):
         return (table.get(field) or [{}])[0]
 
     content = path.read_bytes()
-    graph, about = tflite_graph.read(content), metadata.read(content)
+    graph, about = tflite_graph.read(content), metadata_reader.read(content)
     tensors = first(about.table, "subgraph_metadata")
     mean = std = labels = None
     for unit in first(tensors, "input_tensor_metadata").get("process_units", ()):

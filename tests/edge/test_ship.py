@@ -19,6 +19,7 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, sources
 from keras_resnet.weights import registry
 from tests.conftest import SMALL
+from tests.helpers import metadata_reader
 from tests.helpers.commands import one_error, run_command
 from tests.helpers.project_copy import copy_project, in_the_place_of_ours
 
@@ -70,7 +71,7 @@ def check_files(entry):
     assert len(training["history"]) == 1 + training["recipe"]["epochs"]
     assert training["seconds"] > 0 and training["hardware"]
     device = (root() / card["int8"]["file"]).read_bytes()
-    assert metadata.read(device).about.license == card["licence"]
+    assert metadata_reader.read(device).about.license == card["licence"]
     for text in strings_in(card):
         assert not text.startswith("/") and "=/" not in text, text
 
@@ -139,7 +140,7 @@ def stand_in(digits_run, export, tmp_path_factory):
     (run / "config.json").write_text(json.dumps(config))
     path = run / "model-qat.tflite"
     content = path.read_bytes()
-    about = metadata.read(content).about
+    about = metadata_reader.read(content).about
     path.write_bytes(metadata.with_metadata(content, LABELS, SMALL, about))
     return run
 

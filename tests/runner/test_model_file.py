@@ -7,8 +7,8 @@ import textwrap
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_resnet.edge.convert import metadata as desktop
 from keras_resnet.runner import Classifier, Preprocessing, UserError, model_file
+from tests.helpers import metadata_reader as desktop
 from tests.helpers.runner import (
     HEIGHT,
     LABELS,

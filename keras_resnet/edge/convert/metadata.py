@@ -16,7 +16,6 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
-from flatbuffers.table import Table
 
 from keras_resnet.edge.convert import tflite_file
 
@@ -89,21 +88,6 @@ class About:
     run_sha256: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """What `read` finds in a file.
-
-    Attributes:
-        about: `About`, or None if the file has no metadata table.
-        table: the `ModelMetadata` table as nested dicts, without its empty fields.
-        files: {name: bytes} of the archive.
-    """
-
-    about: About | None
-    table: dict
-    files: dict
-
-
 def with_metadata(content, labels, preprocessing, about):
     """Writes the metadata table and the archive, in place of those that are there.
 
@@ -123,34 +107,15 @@ def with_metadata(content, labels, preprocessing, about):
     builder.Finish(_write(builder, "ModelMetadata", table), IDENTIFIER)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(bytes(builder.Output()), np.uint8)
-    entry = schema.MetadataT()
-    entry.name = BUFFER_NAME
-    others = [old for old in model.metadata or [] if old.name != BUFFER_NAME]
-    replaced = [old for old in model.metadata or [] if old.name == BUFFER_NAME]
-    if replaced:
-        entry.buffer = replaced[0].buffer
-        model.buffers[entry.buffer] = buffer
-    else:
-        entry.buffer = len(model.buffers)
-        model.buffers.append(buffer)
-    model.metadata = [*others, entry]
+    entries = {entry.name: entry for entry in model.metadata or []}
+    entry = entries.pop(BUFFER_NAME, None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = BUFFER_NAME, len(model.buffers)
+        model.buffers.append(None)
+    model.buffers[entry.buffer] = buffer
+    model.metadata = [*entries.values(), entry]
     return _with_archive(tflite_file.pack(model), labels, preprocessing)
-
-
-def read(content):
-    """Reads the metadata of a .tflite.
-
-    Args:
-        content: bytes of a file whose flatbuffer is sound; see `graph.read`.
-
-    Returns:
-        `Metadata`.
-
-    Raises:
-        ValueError: the metadata table or the archive is damaged. The text is one line.
-    """
-    table = _read_table(content)
-    return Metadata(_about(table), table, _read_archive(content))
 
 
 def _model_metadata(labels, preprocessing, about):
@@ -168,10 +133,7 @@ def _model_metadata(labels, preprocessing, about):
         },
         # The graph normalizes by itself: readers must feed the pixels as they are.
         "process_units": [
-            {
-                "options_type": _NORMALIZATION,
-                "options": {"mean": [0.0], "std": [1.0]},
-            }
+            {"options_type": _NORMALIZATION, "options": {"mean": [0.0], "std": [1.0]}}
         ],
         "stats": {"max": [255.0], "min": [0.0]},
     }
@@ -194,8 +156,7 @@ def _model_metadata(labels, preprocessing, about):
         graph["custom_metadata"] = [
             {"name": RUN_HASH, "data": bytes.fromhex(about.run_sha256)}
         ]
-    texts = dataclasses.asdict(about)
-    del texts["run_sha256"]
+    texts = {"name": about.name, "author": about.author, "license": about.license}
     return {
         **{field: text for field, text in texts.items() if text is not None},
         "subgraph_metadata": [graph],
@@ -210,13 +171,7 @@ def _model_metadata(labels, preprocessing, about):
 
 
 def _write(builder, kind, value):
-    """Writes a value behind everything that it points to; returns its offset.
-
-    Args:
-        builder: `flatbuffers.Builder`.
-        kind: a type of `_SCHEMA` that is no number.
-        value: str, bytes, list of float, or dict of a table's fields.
-    """
+    """Writes a value behind everything that it points to; returns its offset."""
     if kind == "text":
         return builder.CreateString(value)
     if kind == "bytes":
@@ -265,79 +220,3 @@ def _with_archive(content, labels, preprocessing):
             archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
         archive.writestr(zipfile.ZipInfo(PREPROCESSING), json.dumps(steps))
     return file.getvalue()
-
-
-def _read_table(content):
-    """Returns the `ModelMetadata` table as nested dicts; {} if there is none."""
-    model = schema.Model.GetRootAs(content)
-    for number in range(model.MetadataLength()):
-        entry = model.Metadata(number)
-        if entry.Name() == BUFFER_NAME:
-            break
-    else:
-        return {}
-    if entry.Buffer() >= model.BuffersLength():
-        raise ValueError(f"{BUFFER_NAME.decode()} names no buffer of the model")
-    buffer = model.Buffers(entry.Buffer())
-    data = b"" if buffer.DataIsNone() else buffer.DataAsNumpy().tobytes()
-    if data[4:8] != IDENTIFIER:
-        raise ValueError(f"the metadata begin {data[:8]!r}, expected {IDENTIFIER!r}")
-    try:
-        root = Table(data, int.from_bytes(data[:4], "little"))
-        return _read("ModelMetadata", root)
-    except Exception as error:  # flatbuffers lets exceptions of many types out
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the metadata are damaged ({reason:.200})") from error
-
-
-def _read(kind, table):
-    """Returns {field: value} of the fields that a flatbuffers `Table` has."""
-    found = {}
-    for slot, (name, field_kind) in enumerate(_FIELDS[kind]):
-        offset = table.Offset(4 + 2 * slot)
-        if field_kind.startswith("<"):
-            field_kind = _member(field_kind, found.get(f"{name}_type", 0))
-        if offset and field_kind != "-":
-            found[name] = _read_field(field_kind, table, offset)
-    return found
-
-
-def _read_field(kind, table, offset):
-    place = table.Pos + offset
-    if kind in _NUMBERS:
-        return table.Get(_NUMBERS[kind], place)
-    if kind in _FIELDS:
-        return _read(kind, Table(table.Bytes, table.Indirect(place)))
-    start, count = table.Vector(offset), table.VectorLen(offset)
-    if kind == "floats":
-        return np.frombuffer(table.Bytes, "<f4", count, start).tolist()
-    if kind.startswith("["):
-        places = range(start, start + 4 * count, 4)
-        items = [Table(table.Bytes, table.Indirect(item)) for item in places]
-        return [_read(kind[1:-1], item) for item in items]
-    value = np.frombuffer(table.Bytes, np.uint8, count, start).tobytes()
-    return value.decode() if kind == "text" else value
-
-
-def _about(table):
-    if not table:
-        return None
-    texts = {field.name: table.get(field.name) for field in dataclasses.fields(About)}
-    texts["name"] = texts["name"] or ""
-    graphs = table.get("subgraph_metadata") or [{}]
-    for custom in graphs[0].get("custom_metadata", []):
-        if custom.get("name") == RUN_HASH:
-            texts["run_sha256"] = custom.get("data", b"").hex()
-    return About(**texts)
-
-
-def _read_archive(content):
-    """Returns {name: bytes} of the archive behind the model; {} without one."""
-    file = io.BytesIO(content)
-    if not zipfile.is_zipfile(file):
-        return {}
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except Exception as error:  # zipfile raises many types on a damaged archive
-        raise ValueError(f"the archive is damaged ({error})") from error
