@@ -20,6 +20,7 @@ import pathlib
 from absl import flags
 
 from keras_resnet import edge
+from keras_resnet.commands import app
 from keras_resnet.runner.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -39,10 +40,6 @@ TEXTS = {
     "default: those that the model knows, else those of the dataset if their number "
     "fits.",
 }
-OTHERS = (
-    *("quantize", "target", "crop_fraction", "calibration_examples"),
-    *("report_examples", "max_drop"),
-)
 
 
 def define_flags():
@@ -82,12 +79,12 @@ def define_flags():
 
 def main():
     """Exports as the flags say, and prints the report."""
-    settings = {name: FLAGS[name].value for name in (*TEXTS, *OTHERS)}
-    run, model = settings.pop("model_dir"), settings.pop("model")
+    run, model = FLAGS.model_dir, FLAGS.model
     if bool(run) == bool(model):
         raise UserError(
             "give either --model_dir (a run of train.py) or --model (a name or a "
             f".keras file). Received: --model_dir={run} --model={model}"
         )
     # A path, so that a folder is not taken for the model of the zoo of that name.
+    settings = app.arguments(edge.export, "model")
     print(edge.export(pathlib.Path(run) if run else model, **settings))

@@ -18,7 +18,7 @@ def model(digits_run):
 
 def by_layer(model, content, images):
     errors = layer_error.measure(model, SMALL, content, list(images))
-    return {error.layer: error for error in errors}
+    return {error["layer"]: error for error in errors}
 
 
 def test_a_float_file_has_none(model, files, held_out):
@@ -32,8 +32,8 @@ def test_a_float_file_has_none(model, files, held_out):
         "predictions",
     }
     # Scores leave as bytes, but are compared before.
-    assert min(error.snr_db for error in found.values()) > 90
-    assert min(error.own_snr_db for error in found.values()) > 90
+    assert min(error["snr_db"] for error in found.values()) > 90
+    assert min(error["own_snr_db"] for error in found.values()) > 90
 
 
 def test_layers_of_many_kinds_are_found():
@@ -47,8 +47,8 @@ def test_layers_of_many_kinds_are_found():
     (twice,) = (
         x.name for x in model.layers if x.get_config().get("activation") == "relu6"
     )
-    assert sorted(error.layer for error in errors) == sorted([*computing, twice])
-    assert min(error.snr_db for error in errors) > 90
+    assert sorted(error["layer"] for error in errors) == sorted([*computing, twice])
+    assert min(error["snr_db"] for error in errors) > 90
 
 
 def test_sequential_models_have_layers_too():
@@ -68,7 +68,7 @@ def test_sequential_models_have_layers_too():
     content = converter.from_keras(model, SMALL, "int8", images)
     found = by_layer(model, content, images)
     assert set(found) == {"relu", "pool", "scores"}
-    assert min(error.own_snr_db for error in found.values()) > 25
+    assert min(error["own_snr_db"] for error in found.values()) > 25
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int16x8", "dynamic"])
@@ -76,20 +76,20 @@ def test_quantized_files_have_the_error_of_their_bits(model, files, held_out, qu
     found = by_layer(model, files[quantize].read_bytes(), held_out[0][:8])
     assert len(found) == 14
     first = found["conv1_relu"]
-    assert first.own_snr_db == pytest.approx(first.snr_db)  # none before it
+    assert first["own_snr_db"] == pytest.approx(first["snr_db"])  # none before it
     for error in found.values():
-        assert 20 < error.own_snr_db <= layer_error.MAX_DB
-        assert 15 < error.snr_db
+        assert 20 < error["own_snr_db"] <= layer_error.MAX_DB
+        assert 15 < error["snr_db"]
     # Rounding to steps of the output's scale: its noise is that of a uniform error,
     # to which the weights add theirs.
     graph = tflite_graph.read(files[quantize].read_bytes())
     if quantize == "int8":
-        tensor = graph.operators[first.index].outputs[0]
+        tensor = graph.operators[first["index"]].outputs[0]
         image = SMALL.normalize(held_out[0][:8])
         part = keras.Model(model.inputs, model.get_layer("conv1_relu").output)
         signal = np.mean(np.square(part.predict(image, verbose=0)))
         bound = 10 * np.log10(signal / (tensor.scales[0] ** 2 / 12))
-        assert bound - 12 < first.own_snr_db < bound + 3
+        assert bound - 12 < first["own_snr_db"] < bound + 3
 
 
 def test_a_spoilt_layer_is_the_first_of_the_list(model, files, held_out):
@@ -106,13 +106,13 @@ def test_a_spoilt_layer_is_the_first_of_the_list(model, files, held_out):
     content = tflite_file.pack(spoilt)
     images = list(held_out[0][:4])
     errors = layer_error.measure(model, SMALL, content, images)
-    assert errors[0].layer == "conv3_block1_1_relu"
-    assert errors[0].own_snr_db < 5
-    own = [error.own_snr_db for error in errors]
+    assert errors[0]["layer"] == "conv3_block1_1_relu"
+    assert errors[0]["own_snr_db"] < 5
+    own = [error["own_snr_db"] for error in errors]
     assert own == sorted(own) and own[1] > 20
     # What comes behind it is fine alone, and not in all.
-    behind = {error.layer: error for error in errors}["conv3_block1_2_bn"]
-    assert behind.own_snr_db > 20 and behind.snr_db < 15
+    behind = {error["layer"]: error for error in errors}["conv3_block1_2_bn"]
+    assert behind["own_snr_db"] > 20 and behind["snr_db"] < 15
 
 
 def test_fine_tuned_files_are_compared_with_the_fine_tuned_weights(
@@ -123,9 +123,9 @@ def test_fine_tuned_files_are_compared_with_the_fine_tuned_weights(
     with_tuned = by_layer(tuned, content, images)
     with_older = by_layer(model, content, images)
     assert len(with_tuned) == 14
-    assert min(error.own_snr_db for error in with_tuned.values()) > 20
+    assert min(error["own_snr_db"] for error in with_tuned.values()) > 20
     nearer = [
-        with_tuned[layer].own_snr_db > with_older[layer].own_snr_db
+        with_tuned[layer]["own_snr_db"] > with_older[layer]["own_snr_db"]
         for layer in with_tuned
         if layer.endswith(("_bn", "_relu"))
     ]

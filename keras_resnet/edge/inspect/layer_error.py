@@ -6,7 +6,6 @@ dB. 6 dB are one bit; an int8 layer alone has about 30 to 40 dB.
 """
 
 import collections
-import dataclasses
 import re
 
 import keras
@@ -16,26 +15,6 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras_resnet.edge.inspect import graph as tflite_graph
 
 MAX_DB = 120.0  # also if there is no noise at all
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerError:
-    """The error of one layer's output.
-
-    Attributes:
-        index: index of its operator in the file, which is the order of execution.
-        layer: name of the Keras layer.
-        operator: name of the operator in TFLite's schema.
-        own_snr_db: SNR of this layer alone in dB, against the float layer on the same
-            quantized inputs. None if the layer cannot be computed alone.
-        snr_db: SNR of this layer and all layers before it, in dB.
-    """
-
-    index: int
-    layer: str
-    operator: str
-    own_snr_db: float | None
-    snr_db: float
 
 
 def measure(model, preprocessing, content, images):
@@ -48,8 +27,15 @@ def measure(model, preprocessing, content, images):
         images: list of uint8 arrays (height, width, 3).
 
     Returns:
-        list of `LayerError`, the lowest SNR alone first. Operators that only move data
-        are left out, and those whose name in the file is not the name of a layer.
+        list of dicts, the lowest SNR alone first:
+            index: index of the operator in the file, which is the order of execution.
+            layer: name of the Keras layer.
+            operator: name of the operator in TFLite's schema.
+            own_snr_db: SNR of this layer alone in dB, against the float layer on the
+                same quantized inputs; None if it cannot be computed alone.
+            snr_db: SNR of this layer and all layers before it, in dB.
+        Operators that only move data are left out, and those whose name in the file is
+        not the name of a layer.
     """
     model = keras.Model(model.inputs, model.outputs)  # a sequential one has no graph
     graph = tflite_graph.read(content)
@@ -70,18 +56,19 @@ def measure(model, preprocessing, content, images):
                 own = part([values[source] for source in sources], training=False)
                 sums[index][2:] += _signal_and_noise(own.numpy(), actual)
     errors = [
-        LayerError(
-            operator.index,
-            tensor._keras_history.operation.name,
-            operator.name,
-            _decibels(*sums[index][2:]) if index in alone else None,
-            _decibels(*sums[index][:2]),
-        )
+        {
+            "index": operator.index,
+            "layer": tensor._keras_history.operation.name,
+            "operator": operator.name,
+            "own_snr_db": _decibels(*sums[index][2:]) if index in alone else None,
+            "snr_db": _decibels(*sums[index][:2]),
+        }
         for index, (operator, tensor) in found.items()
     ]
 
     def snr(error):
-        return error.snr_db if error.own_snr_db is None else error.own_snr_db
+        own = error["own_snr_db"]
+        return error["snr_db"] if own is None else own
 
     return sorted(errors, key=snr)
 
@@ -153,8 +140,14 @@ def _same_tensors(graph, model, values, expected):
         {index of the tensor: (`Operator`, symbolic tensor of Keras)}.
     """
     layers = {operation.name: operation for operation in model.operations}
-    readers = _readers(model)
-    scores = _before_moves(graph, graph.outputs[0])
+    readers = collections.defaultdict(list)  # {id of a tensor: nodes that read it}
+    for node in _nodes(model):
+        for tensor in node.input_tensors:
+            readers[id(tensor)].append(node)
+    scores = graph.outputs[0]
+    for operator in reversed(graph.operators):
+        if operator.name in tflite_graph.MOVES and scores in operator.outputs:
+            scores = operator.inputs[0]
     found = {}
     for operator in graph.operators:
         if operator.name in tflite_graph.MOVES or not operator.outputs:
@@ -165,7 +158,8 @@ def _same_tensors(graph, model, values, expected):
             for part in tensor.name.split(";")[0].split("/")
             for name in _possible_names(part)
             if name in layers
-            for output in _outputs(layers[name])
+            for node in layers[name]._inbound_nodes
+            for output in node.output_tensors
             for candidate in _followed(output, readers)
         ]
         if tensor is scores:
@@ -189,13 +183,6 @@ def _same_tensors(graph, model, values, expected):
     return found
 
 
-def _before_moves(graph, tensor):
-    for operator in reversed(graph.operators):
-        if operator.name in tflite_graph.MOVES and tensor in operator.outputs:
-            tensor = operator.inputs[0]
-    return tensor
-
-
 def _possible_names(part):
     """Yields the layers that a part of a name may mean.
 
@@ -205,19 +192,6 @@ def _possible_names(part):
     for name in (part, part.removeprefix("quant_")):
         yield name
         yield re.sub(r"_\d+$", "", name)
-
-
-def _outputs(operation):
-    return [out for node in operation._inbound_nodes for out in node.output_tensors]
-
-
-def _readers(model):
-    """Returns {id of a symbolic tensor: nodes that read it}."""
-    readers = collections.defaultdict(list)
-    for node in _nodes(model):
-        for tensor in node.input_tensors:
-            readers[id(tensor)].append(node)
-    return readers
 
 
 def _followed(tensor, readers):

@@ -36,11 +36,7 @@ class Operators:
 
 
 def summarize(graph):
-    """Returns a tuple of `Operators`, the most frequent first.
-
-    Args:
-        graph: a `graph.Graph`.
-    """
+    """Returns a tuple of `Operators` for a `Graph`, the most frequent first."""
     groups = collections.defaultdict(list)
     for operator in graph.operators:
         name = operator.custom or operator.name
@@ -72,13 +68,9 @@ def version_table():
 
 
 def oldest_runtime(operator):
-    """Returns the first TensorFlow Lite that computes an operator correctly.
+    """Returns the first TensorFlow Lite that computes a `graph.Operator` correctly.
 
-    Args:
-        operator: a `graph.Operator`.
-
-    Returns:
-        A version such as "2.3.0", or None if it is not known.
+    It is a version such as "2.3.0", or None if it is not known.
     """
     versions = version_table().get(operator.name, ())
     if not 1 <= operator.version <= len(versions):
@@ -112,10 +104,9 @@ def version_parts(version):
 
 
 def multiply_adds(operator):
-    """Returns the multiplications of one inference; a size that is not fixed is 1.
+    """Returns the multiplications of an operator; a size that is not fixed is 1.
 
-    Args:
-        operator: a `graph.Operator`. Only convolutions and matrix products count.
+    Only convolutions and matrix products count.
     """
     shapes = [
         [1 if size < 0 else size for size in tensor.shape]

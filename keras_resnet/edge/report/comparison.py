@@ -1,6 +1,5 @@
 """The scores of a file beside those of the Keras model, on held-out images."""
 
-import dataclasses
 import pathlib
 import tempfile
 
@@ -68,7 +67,6 @@ class Comparison:
         return compared
 
     def layers(self, content, model, preprocessing):
-        """Returns `layer_error.measure` on a few of the images, as dicts."""
+        """Returns `layer_error.measure` on a few of the images."""
         images = self._images[:LAYER_IMAGES]
-        errors = layer_error.measure(model, preprocessing, content, images)
-        return [dataclasses.asdict(error) for error in errors]
+        return layer_error.measure(model, preprocessing, content, images)

@@ -130,12 +130,9 @@ def check(content, target="litert", integer=True):
 
 def _used(graph):
     """Returns the tensors that the graph reads or writes, in their order."""
-    found = {tensor.index: tensor for tensor in (*graph.inputs, *graph.outputs)}
-    for operator in graph.operators:
-        for tensor in (*operator.inputs, *operator.outputs):
-            if tensor is not None:
-                found[tensor.index] = tensor
-    return [found[index] for index in sorted(found)]
+    used = {tensor for part in (graph, *graph.operators) for tensor in part.inputs}
+    used |= {tensor for part in (graph, *graph.operators) for tensor in part.outputs}
+    return [tensor for tensor in graph.tensors if tensor in used]
 
 
 def _tensors(what, names):
