@@ -46,18 +46,11 @@ def main():
 
 
 def read(folder):
-    """Reads a run.
+    """Reads the folder of a run of training/train.py into a dict.
 
-    Args:
-        folder: of training/train.py.
-
-    Returns:
-        {"folder", "kind": of `KINDS`, "depth": int, "recipe": dict, "images": that it
-        was evaluated on, None before the end, "train" and "test": lists of (epoch,
-        error in percent)}.
-
-    Raises:
-        UserError: it holds no run of one of the networks, or none with an epoch yet.
+    "train" and "test" are lists of (epoch, error in percent); "images", on which it was
+    evaluated, is None before the end. If the folder holds no run of one of the
+    networks, or none with an epoch yet, `UserError` is raised.
     """
     folder = pathlib.Path(folder)
     history = folder / "history.csv"
@@ -89,11 +82,8 @@ def read(folder):
 
 def _errors(rows, column):
     """Returns (epoch, error in percent) of the epochs that have one."""
-    return [
-        (int(row["epoch"]), 100 * (1 - float(row[column])))
-        for row in rows
-        if row[column]
-    ]
+    known = [row for row in rows if row[column]]
+    return [(int(row["epoch"]), 100 * (1 - float(row[column]))) for row in known]
 
 
 def refuse_other_recipes(runs):
@@ -110,10 +100,7 @@ def refuse_other_recipes(runs):
 
 def table(runs):
     """Returns the last errors as a Markdown table."""
-    rows = [
-        ("Network", "Epochs", "Training error (%)", "Test error (%)"),
-        ("---",) * 4,
-    ]
+    rows = [("Network", "Epochs", "Training error (%)", "Test error (%)"), ["---"] * 4]
     for run in runs:
         epoch, training = run["train"][-1]
         planned = run["recipe"]["epochs"]
@@ -141,22 +128,16 @@ def picture(runs):
     depths = sorted({run["depth"] for run in runs})
     # The paper's scale, unless a run ends above it.
     highest = max(25, 1.2 * max(run["train"][-1][1] for run in runs))
-    for axes, (kind, title) in zip(
-        figure.subplots(1, 2, sharey=True), KINDS.items(), strict=True
-    ):
-        for run in runs:
-            if run["kind"] == kind:
-                color = f"C{depths.index(run['depth'])}"
-                name = f"{kind}-{run['depth']}"
-                axes.plot(*zip(*run["train"], strict=True), "--", color=color, lw=1)
-                axes.plot(
-                    *zip(*(run["test"] or [(math.nan, math.nan)]), strict=True),
-                    color=color,
-                    lw=2,
-                    marker="." if len(run["test"]) < 30 else "",
-                    label=name,
-                )
-        axes.set(title=title, xlabel="epoch", ylim=(0, highest))
+    columns = dict(zip(KINDS, figure.subplots(1, 2, sharey=True), strict=True))
+    for run in runs:
+        axes, name = columns[run["kind"]], f"{run['kind']}-{run['depth']}"
+        look = {"color": f"C{depths.index(run['depth'])}"}
+        axes.plot(*zip(*run["train"], strict=True), "--", lw=1, **look)
+        tested = run["test"] or [(math.nan, math.nan)]
+        look["marker"] = "." if len(tested) < 30 else ""
+        axes.plot(*zip(*tested, strict=True), lw=2, label=name, **look)
+    for kind, axes in columns.items():
+        axes.set(title=KINDS[kind], xlabel="epoch", ylim=(0, highest))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()

@@ -20,6 +20,8 @@ import time
 
 from PIL import Image
 
+from benchmarks import turns
+
 RUNNER = pathlib.Path(__file__).resolve().parents[1] / "edge" / "run_tflite.py"
 REPEATS = 15
 
@@ -70,74 +72,56 @@ def run(argv):
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def medians(*commands):
-    """Runs commands in turn; returns the median result of `run` of each."""
-    samples = [[run(command) for command in commands] for _ in range(REPEATS)]
-    return [
-        tuple(statistics.median(values) for values in zip(*column, strict=True))
-        for column in zip(*samples, strict=True)
-    ]
+def medians(commands, repeats):
+    """Runs {name: command} in turns; returns the median result of `run` of each."""
+    return {
+        name: [statistics.median(values) for values in zip(*results, strict=True)]
+        for name, results in turns.in_turns(run, commands, repeats).items()
+    }
 
 
-def start_up(model, photo, resize):
+def start_up(ours, bare, photo, resize):
     """Prints the time from process start to the end after one picture."""
-    ours, bare = medians(
-        [sys.executable, RUNNER, f"--model={model}", photo],
-        [sys.executable, "-c", BARE, model, str(os.cpu_count()), resize, photo],
+    commands = {
+        "ours": [*ours, photo],
+        "bare": [*bare, str(os.cpu_count()), resize, photo],
+    }
+    found = medians(commands, REPEATS)
+    print(
+        f"one picture, start to end: {found['ours'][0]:.3f} s, bare script "
+        f"{found['bare'][0]:.3f} s"
     )
-    print(f"one picture, start to end: {ours[0]:.3f} s, bare script {bare[0]:.3f} s")
-    ratios = [f"{mine / theirs:.2f}" for mine, theirs in zip(ours, bare, strict=True)]
+    pairs = zip(found["ours"], found["bare"], strict=True)
+    ratios = [f"{mine / theirs:.2f}" for mine, theirs in pairs]
     print(f"  ratios: time {ratios[0]}, processor {ratios[1]}, peak memory {ratios[2]}")
 
 
-def single_pictures(model, photos):
+def single_pictures(ours, photos):
     """Prints the share of decoding and running in the time of a picture."""
-    argv = [sys.executable, RUNNER, f"--model={model}", "--benchmark", "--json"]
-    done = subprocess.run(
-        [*argv, "--threads=1", *photos], capture_output=True, text=True, check=True
-    )
+    argv = [*ours, "--benchmark", "--json", "--threads=1", *photos]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     stages = {name: report[name]["median"] for name in ("decode", "resize", "invoke")}
     ratio = report["total"]["median"] / (stages["decode"] + stages["invoke"])
     print(f"one thread, milliseconds: {stages}, total / (decode + invoke) {ratio:.3f}")
 
 
-def folder(model, photos, resize):
+def folder(ours, bare, photos, resize):
     """Prints the throughput of a folder beside a sequential loop."""
     with tempfile.TemporaryDirectory() as name:
         paths = [pathlib.Path(name) / f"{number:04d}.jpg" for number in range(120)]
         for number, path in enumerate(paths):
             shutil.copy(photos[number % len(photos)], path)
-        runs = {
-            "ours": [sys.executable, RUNNER, f"--model={model}", name],
-            "loop, one thread": [
-                sys.executable,
-                "-c",
-                BARE,
-                model,
-                "1",
-                resize,
-                *paths,
-            ],
-            "loop, two threads": [
-                sys.executable,
-                "-c",
-                BARE,
-                model,
-                "2",
-                resize,
-                *paths,
-            ],
+        commands = {
+            "ours": [*ours, name],
+            "loop, one thread": [*bare, "1", resize, *paths],
+            "loop, two threads": [*bare, "2", resize, *paths],
         }
-        samples = {side: [] for side in runs}
-        for _ in range(3):
-            for side, argv in runs.items():
-                samples[side].append(run(argv)[0])
-    seconds = {side: statistics.median(values) for side, values in samples.items()}
-    for side, value in seconds.items():
-        print(f"folder, {side}: {len(paths) / value:.1f} pictures a second")
+        found = medians(commands, 3)
+    for side, (seconds, *_) in found.items():
+        print(f"folder, {side}: {len(paths) / seconds:.1f} pictures a second")
         if side != "ours":
-            print(f"  ours is {value / seconds['ours']:.2f} times as fast")
+            print(f"  ours is {seconds / found['ours'][0]:.2f} times as fast")
 
 
 def main():
@@ -152,9 +136,11 @@ def main():
         for path in sorted(pathlib.Path(options.photos).rglob("*.JPEG"))
         if Image.open(path).size == (500, 375)
     ]
-    start_up(options.model, photos[0], options.resize_size)
-    single_pictures(options.model, photos)
-    folder(options.model, photos, options.resize_size)
+    ours = [sys.executable, RUNNER, f"--model={options.model}"]
+    bare = [sys.executable, "-c", BARE, options.model]
+    start_up(ours, bare, photos[0], options.resize_size)
+    single_pictures(ours, photos)
+    folder(ours, bare, photos, options.resize_size)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from benchmarks import turns
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.training import recipes
 from keras_resnet.training.data import batching, datasets
@@ -106,6 +107,13 @@ def measure(batches, seconds):
     return images / (time.perf_counter() - started), 1000 * used / images
 
 
+def measure_anew(make, files, seconds):
+    """Makes a pipeline and measures it: one that waits would fill its queues."""
+    batches = make(files)
+    measure(batches, 1.0)  # fills the buffers and lets tf.data tune itself
+    return measure(batches, seconds)
+
+
 def main():
     """Prints images a second, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,29 +135,21 @@ def main():
     size = statistics.mean(map(len, files)) / 1000
     print(f"{len(files)} JPEGs of {size:.0f} kB, {os.cpu_count()} cores")
 
-    makers = (ours, naive, pil)
-    rates, costs = ({make: [] for make in makers} for _ in range(2))
-    for number in range(arguments.rounds + 1):
-        for make in makers:
-            # Made anew each time: a pipeline that waits would fill its queues.
-            batches = make(files)
-            measure(batches, 1.0)  # fills the buffers and lets tf.data tune itself
-            rate, cost = measure(batches, arguments.seconds)
-            del batches
-            if number:  # the first round warms up
-                rates[make].append(rate)
-                costs[make].append(cost)
-    for make in makers:
+    found = turns.in_turns(
+        lambda make: measure_anew(make, files, arguments.seconds),
+        {make.__name__: make for make in (ours, naive, pil)},
+        arguments.rounds,
+        warm_up=1,
+    )
+    found = {name: list(zip(*pairs, strict=True)) for name, pairs in found.items()}
+    our_rates, our_costs = found["ours"]
+    for name, (rates, costs) in found.items():
         print(
-            f"{make.__name__:<6}{statistics.median(rates[make]):6.0f} images/s"
-            f"{statistics.median(costs[make]):6.2f} ms of a core for each; ours is "
-            f"{_ratio(rates[ours], rates[make]):.2f}x as fast, and "
-            f"{_ratio(costs[make], costs[ours]):.2f}x by the work"
+            f"{name:<6}{statistics.median(rates):6.0f} images/s"
+            f"{statistics.median(costs):6.2f} ms of a core for each; ours is "
+            f"{turns.ratio(our_rates, rates):.2f}x as fast, and "
+            f"{turns.ratio(costs, our_costs):.2f}x by the work"
         )
-
-
-def _ratio(some, others):
-    return statistics.median(a / b for a, b in zip(some, others, strict=True))
 
 
 if __name__ == "__main__":

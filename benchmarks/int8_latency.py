@@ -15,18 +15,23 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_resnet
+from benchmarks import turns
 from keras_resnet import console
+from keras_resnet.deploy import fold_normalization
+from keras_resnet.edge.convert import converter as conversion
+from keras_resnet.preprocessing import Preprocessing
 
 SHAPE = (224, 224, 3)
 
 
 def ours(images):
     """Returns the bytes that edge/export.py writes, and the float32 file's."""
-    import keras_resnet
-    from keras_resnet.deploy import fold_normalization
-    from keras_resnet.edge.convert import converter as conversion
-    from keras_resnet.preprocessing import Preprocessing
-
     model = keras_resnet.ResNet50(weights=None)
     model, preprocessing = fold_normalization(model, Preprocessing(SHAPE[:2]))
     return [
@@ -37,9 +42,6 @@ def ours(images):
 
 def plain(images):
     """Returns the bytes of the plain recipe."""
-    import keras
-    import tensorflow as tf
-
     model = keras.applications.ResNet50(weights=None)
     with tempfile.TemporaryDirectory() as folder, console.hidden_output(1, 2):
         model.export(folder)
@@ -53,8 +55,6 @@ def plain(images):
 
 
 def _caffe(pixels):
-    import keras
-
     return keras.applications.resnet50.preprocess_input(pixels.astype("float32"))
 
 
@@ -63,8 +63,6 @@ class Runner:
 
     def __init__(self, content, prepare, threads):
         """Loads it; `prepare` takes pixels and the input's (scale, zero point)."""
-        from ai_edge_litert.interpreter import Interpreter
-
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         given = self._interpreter.get_input_details()[0]
         if given["shape"][0] != 1:  # the plain recipe's batch
@@ -92,9 +90,6 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=31)
     arguments = parser.parse_args()
-    console.import_tensorflow()
-    import numpy as np
-
     images = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
     content, in_float = ours(images)
 
@@ -106,18 +101,15 @@ def main():
         "ours": Runner(content, lambda pixels, *_: pixels, arguments.threads),
         "plain": Runner(plain(images), quantized, arguments.threads),
     }
-    found = {name: [] for name in runners}
-    for number in range(arguments.rounds + 3):
-        for name, runner in runners.items():
-            seconds = runner.times(images[number % len(images)])
-            if number >= 3:  # the first ones warm up
-                found[name].append(seconds)
+    found = turns.in_turns(
+        lambda runner: runner.times(images[0]), runners, arguments.rounds, warm_up=3
+    )
     for index, what in enumerate(("invoke", "pixels to scores")):
-        ours_, plain_ = ([pair[index] for pair in found[n]] for n in found)
-        ratio = statistics.median(a / b for a, b in zip(ours_, plain_, strict=True))
+        seconds = [[pair[index] for pair in pairs] for pairs in found.values()]
+        ours_, plain_ = (1000 * statistics.median(times) for times in seconds)
         print(
-            f"{what:<17} ours {1000 * statistics.median(ours_):.2f} ms, plain "
-            f"{1000 * statistics.median(plain_):.2f} ms: {ratio:.3f}x"
+            f"{what:<17} ours {ours_:.2f} ms, plain {plain_:.2f} ms: "
+            f"{turns.ratio(*seconds):.3f}x"
         )
     print(
         f"file              {len(content):,} bytes: "

@@ -18,7 +18,7 @@ import time
 
 from absl import flags
 
-from benchmarks import ship
+from benchmarks import ship, turns
 from keras_resnet import console, files
 from keras_resnet.commands import app
 from keras_resnet.runner.errors import UserError
@@ -65,17 +65,10 @@ def main():
 
 
 def describe(path):
-    """Returns what a file and its card tell.
+    """Returns what a .tflite and its card tell, as a dict.
 
-    Args:
-        path: a .tflite.
-
-    Returns:
-        {"name", "path", "bytes", "parameters", "multiply_adds": of the graph,
-        "float", "int8": accuracies as in a card, or None}.
-
-    Raises:
-        UserError: it is missing, damaged or no classifier of CIFAR-10.
+    "float" and "int8" are accuracies as in a card, or None. A file that is damaged or
+    no classifier of CIFAR-10 raises `UserError`.
     """
     from keras_resnet.edge.inspect import graph as tflite_graph
     from keras_resnet.edge.targets import checks as targets
@@ -141,18 +134,15 @@ def measure_accuracies(models, data_dir):
 
 
 def measure_latencies(models, rounds, seconds=0.02):
-    """Puts the median time of an inference into each model.
+    """Gives each `describe` its "milliseconds": {threads: median of an inference}.
 
-    Args:
-        models: list of `describe`; each gets "milliseconds", {threads: float}.
-        rounds: how often each has its turn.
-        seconds: how long a turn lasts, about.
+    A turn lasts about `seconds`.
     """
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    turns = []
-    for model in models:
+    runs = {}
+    for place, model in enumerate(models):
         for threads in THREADS:
             interpreter = Interpreter(str(model["path"]), num_threads=threads)
             interpreter.allocate_tensors()
@@ -160,22 +150,20 @@ def measure_latencies(models, rounds, seconds=0.02):
             random = np.random.default_rng(0).integers(0, 128, given["shape"])
             interpreter.set_tensor(given["index"], random.astype(given["dtype"]))
             interpreter.invoke()
-            single = _seconds(interpreter, 10) / 10
-            count = max(1, round(seconds / single))
-            turns.append((model, threads, interpreter, count, []))
-    for _ in range(rounds):
-        for _, _, interpreter, count, found in turns:
-            found.append(_seconds(interpreter, count) / count)
-    for model, threads, _, _, found in turns:
-        median = 1000 * statistics.median(found)
-        model.setdefault("milliseconds", {})[threads] = median
+            count = max(1, round(seconds / _milliseconds((interpreter, 10)) * 1000))
+            runs[place, threads] = interpreter, count
+    for (place, threads), found in turns.in_turns(_milliseconds, runs, rounds).items():
+        median = statistics.median(found)
+        models[place].setdefault("milliseconds", {})[threads] = median
 
 
-def _seconds(interpreter, count):
+def _milliseconds(run):
+    """Returns the mean time of (an interpreter, number of inferences)."""
+    interpreter, count = run
     started = time.perf_counter()
     for _ in range(count):
         interpreter.invoke()
-    return time.perf_counter() - started
+    return 1000 * (time.perf_counter() - started) / count
 
 
 # --- Showing ------------------------------------------------------------------
@@ -221,10 +209,7 @@ def picture(models):
         place = (model["milliseconds"][THREADS[0]], 100 * model["int8"]["top1"])
         error = 100 * model["int8"]["standard_error"]
         axes.errorbar(*place, yerr=error, fmt="o", capsize=3, label=model["name"])
-    axes.set(
-        xlabel="ms an image, int8, one thread",
-        ylabel="CIFAR-10 top-1, %",
-    )
+    axes.set(xlabel="ms an image, int8, one thread", ylabel="CIFAR-10 top-1, %")
     axes.grid(alpha=0.3)
     if axes.containers:
         axes.legend(loc="lower right")

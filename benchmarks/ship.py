@@ -74,21 +74,11 @@ def main():
 
 
 def ship(run, tflite, data_dir, hardware):
-    """Writes the files of a shipped network, next to those of the others.
+    """Writes the files of a network beside those of the others; returns its card.
 
-    Args:
-        run: folder of an ended run.
-        tflite: its int8 export; None takes the one in the folder, that of
-            quantization-aware training where there are two.
-        data_dir: where CIFAR-10 lies; None: where the training found it.
-        hardware: what it was trained on, for the card.
-
-    Returns:
-        The card, as written.
-
-    Raises:
-        UserError: the run has not ended, is of another kind of network, or the
-            export is of other weights. Nothing is written.
+    The arguments are the values of the flags. If the run has not ended, is of another
+    kind of network, or the export is of other weights, `UserError` is raised and
+    nothing is written.
     """
     from keras_resnet.training.data import sources
     from keras_resnet.training.runs import folder as run_folder
@@ -154,7 +144,6 @@ def _model_of(run, config):
     """Returns the network of a `Run`, as the zoo builds it."""
     import keras
 
-    import keras_resnet
     from keras_resnet import models
     from keras_resnet.preprocessing import Preprocessing, classes
 
@@ -222,14 +211,10 @@ def arrays(split, preprocessing):
 
 
 def write_weights(model, path):
-    """Writes a .weights.h5 of Keras with kernels in float16.
+    """Writes a .weights.h5 of a float32 `keras.Model`, with kernels in float16.
 
     Biases and batch normalization stay in float32: variances span more powers of
     two than float16 has. Equal weights give equal bytes.
-
-    Args:
-        model: a `keras.Model` in float32.
-        path: the file, which ends in .weights.h5.
     """
 
     def copy(name, item):
@@ -268,11 +253,10 @@ def accuracy(scores, labels):
     """Returns the accuracy of scores, one row for each image, as a card tells it."""
     from keras_resnet.training import accuracy as measured
 
-    def of(count):
-        examples = zip(scores[:count], labels[:count], strict=True)
-        return measured.of_scores(lambda row: row, examples)
-
-    whole, first = of(len(labels)), of(FIRST)
+    pairs = list(zip(scores, labels, strict=True))
+    whole, first = (
+        measured.of_scores(lambda row: row, some) for some in (pairs, pairs[:FIRST])
+    )
     top1, images = whole["top1"], whole["examples_evaluated"]
     return {
         "top1": top1,

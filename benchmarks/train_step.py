@@ -17,6 +17,7 @@ slow all down alike.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import statistics
@@ -27,25 +28,26 @@ import time
 
 import numpy as np
 
+from benchmarks import turns
+
 RATE = 0.01  # learning rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What all contenders do; images are float32 (batch, size, size, 3)."""
+    """What all contenders do."""
 
     model: str
     precision: str
-    size: int
-    classes: int
-    images: np.ndarray
-    targets: np.ndarray  # one-hot, float32
+    images: np.ndarray  # float32 (batch, size, size, 3)
+    targets: np.ndarray  # one-hot, float32 (batch, classes)
 
 
 # --- Contenders: Task -> (number of parameters, function that makes n steps) -----
 
 
-def _ours(task, **strategy):
+def ours(task, **strategy):
+    """The step of training/train.py, with a strategy's arguments."""
     import keras
     import tensorflow as tf
 
@@ -79,16 +81,6 @@ def _ours(task, **strategy):
     return _parameters(model), run
 
 
-def ours(task):
-    """The step of training/train.py."""
-    return _ours(task, name="one_device")
-
-
-def ours_mirrored(task):
-    """The same, the batch shared by two replicas on the CPU."""
-    return _ours(task, name="mirrored", cpu_replicas=2)
-
-
 def keras_fit(task):
     """The model of the zoo under plain `fit`."""
     return _fit(task, _zoo(task))
@@ -103,8 +95,7 @@ def applications(task):
     build = getattr(keras.applications, name, None)
     if build is None:
         raise ValueError(f"keras.applications has no {name}")
-    shape = (task.size, task.size, 3)
-    return _fit(task, build(weights=None, input_shape=shape, classes=task.classes))
+    return _fit(task, build(weights=None, **_sizes(task)))
 
 
 def _zoo(task):
@@ -113,10 +104,11 @@ def _zoo(task):
     import keras_resnet
 
     keras.config.set_dtype_policy(task.precision)
-    shape = (task.size, task.size, 3)
-    return keras_resnet.create_model(
-        task.model, weights=None, input_shape=shape, classes=task.classes
-    )
+    return keras_resnet.create_model(task.model, weights=None, **_sizes(task))
+
+
+def _sizes(task):
+    return {"input_shape": task.images.shape[1:], "classes": task.targets.shape[1]}
 
 
 def _parameters(model):
@@ -154,9 +146,10 @@ def pytorch(task):
     from tests.helpers import torch_resnet
 
     family, _, counts = keras_resnet.models.VARIANTS[task.model]
+    classes = task.targets.shape[1]
     if family is keras_resnet.models.IMAGENET:
         depth = int(task.model.removeprefix("resnet"))
-        net = torch_resnet.TorchResNet(depth, task.classes, stride_on="1x1")
+        net = torch_resnet.TorchResNet(depth, classes, stride_on="1x1")
     else:
         layers, channels = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)], 16
         layers += [nn.BatchNorm2d(16), nn.ReLU()]
@@ -168,7 +161,7 @@ def pytorch(task):
                 )
                 channels = filters
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        net = nn.Sequential(*layers, nn.Linear(channels, task.classes))
+        net = nn.Sequential(*layers, nn.Linear(channels, classes))
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = net.to(device, memory_format=torch.channels_last).train()
@@ -192,8 +185,12 @@ def pytorch(task):
 
 # name: (backend of Keras, function of the task)
 CONTENDERS = {
-    "ours": ("tensorflow", ours),
-    "ours_mirrored": ("tensorflow", ours_mirrored),
+    "ours": ("tensorflow", functools.partial(ours, name="one_device")),
+    # The batch is shared by two replicas on the CPU.
+    "ours_mirrored": (
+        "tensorflow",
+        functools.partial(ours, name="mirrored", cpu_replicas=2),
+    ),
     "keras": ("tensorflow", keras_fit),
     "applications": ("tensorflow", applications),
     "keras_jax": ("jax", keras_fit),
@@ -216,18 +213,18 @@ def contend(arguments):
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
-    size = 32 if _is_small(arguments.model) else 224
-    classes = 10 if size == 32 else 1000
+    from keras_resnet.models import VARIANTS
+
+    family = VARIANTS[arguments.model][0]
+    size = family.image_size
     rng = np.random.default_rng(0)
     images = rng.normal(size=(arguments.batch_size, size, size, 3))
-    labels = rng.integers(0, classes, arguments.batch_size)
+    labels = rng.integers(0, family.classes, arguments.batch_size)
     task = Task(
         arguments.model,
         arguments.precision,
-        size,
-        classes,
         images.astype(np.float32),
-        np.eye(classes, dtype=np.float32)[labels],
+        np.eye(family.classes, dtype=np.float32)[labels],
     )
     parameters, run = make(task)
     run(1)
@@ -239,16 +236,12 @@ def contend(arguments):
         print(time.perf_counter() - started, file=answers)
 
 
-def _is_small(model):
-    return model not in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-
-
 class Contender:
     """The process of one contender."""
 
     def __init__(self, name):
         """Starts it."""
-        self.name, self.rates = name, []
+        self.name = name
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, *sys.argv[1:], f"--contend={name}"],
@@ -259,24 +252,21 @@ class Contender:
         )
 
     def answer(self):
-        """Returns the next number it says, or None where it has ended."""
+        """Returns the next number it says; raises `ChildProcessError` if it ended."""
         line = self._process.stdout.readline()
-        return float(line) if line else None
+        if line:
+            return float(line)
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        raise ChildProcessError(
+            lines[-1] if lines else f"exit code {self._process.returncode}"
+        )
 
     def measure(self, steps):
         """Returns the seconds that it takes for some steps."""
         print(steps, file=self._process.stdin, flush=True)
-        seconds = self.answer()
-        if seconds is None:
-            raise RuntimeError(f"{self.name} ended: {self.reason()}")
-        return seconds
-
-    def reason(self):
-        """Returns the last line of its errors."""
-        self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+        return self.answer()
 
     def stop(self):
         """Ends it."""
@@ -290,14 +280,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet20", metavar="NAME")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument(
-        "--precision", default="float32", choices=["float32", "mixed_bfloat16"]
-    )
-    parser.add_argument(
-        "--contenders",
-        default="ours,keras,pytorch",
-        help=f"some of {','.join(CONTENDERS)}; the ratios are to the first",
-    )
+    precisions = ["float32", "mixed_bfloat16"]
+    parser.add_argument("--precision", default="float32", choices=precisions)
+    text = f"some of {','.join(CONTENDERS)}; the ratios are to the first"
+    parser.add_argument("--contenders", default="ours,keras,pytorch", help=text)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=5, help="steps in a round")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
@@ -309,30 +295,29 @@ def main():
         parser.error(f"--contenders: no {', '.join(sorted(unknown))}")
 
     with contextlib.ExitStack() as stack:
-        running = []
+        running = {}
         for name in names:
             contender = Contender(name)
             stack.callback(contender.stop)
-            parameters = contender.answer()
-            if parameters is None:
-                print(f"{name:<14} cannot run here: {contender.reason()}")
-            else:
-                print(f"{name:<14} {parameters:,.0f} parameters")
-                running.append(contender)
-        for _ in range(arguments.rounds):
-            for contender in running:
-                seconds = contender.measure(arguments.steps)
-                contender.rates.append(arguments.steps * arguments.batch_size / seconds)
-    for contender in running:
-        ratios = [
-            first / rate
-            for first, rate in zip(running[0].rates, contender.rates, strict=True)
-        ]
+            try:
+                print(f"{name:<14} {contender.answer():,.0f} parameters")
+                running[name] = contender
+            except ChildProcessError as error:
+                print(f"{name:<14} cannot run here: {error}")
+        images = arguments.steps * arguments.batch_size
+        rates = turns.in_turns(
+            lambda contender: images / contender.measure(arguments.steps),
+            running,
+            arguments.rounds,
+        )
+    for name, found in rates.items():
+        first = next(iter(rates.values()))
+        ratios = [one / other for one, other in zip(first, found, strict=True)]
         print(
-            f"{contender.name:<14} {statistics.median(contender.rates):8.1f} images/s; "
-            f"{running[0].name} is {statistics.median(ratios):.2f}x "
+            f"{name:<14} {statistics.median(found):8.1f} images/s; "
+            f"{next(iter(rates))} is {statistics.median(ratios):.2f}x "
             f"({min(ratios):.2f} to {max(ratios):.2f}), "
-            f"{max(running[0].rates) / max(contender.rates):.2f}x by the best rounds"
+            f"{max(first) / max(found):.2f}x by the best rounds"
         )
 
 

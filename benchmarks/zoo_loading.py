@@ -11,6 +11,7 @@ them, do not count. Needs Linux (/proc).
 
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -20,6 +21,7 @@ import time
 import keras
 
 import keras_resnet
+from benchmarks import turns
 from keras_resnet.weights import formats
 from tests.helpers import oracles
 
@@ -33,28 +35,22 @@ def anonymous_memory(process):
 def measure(function):
     """Calls a function; returns its seconds, and how many MiB more it needed."""
     before = anonymous_memory(os.getpid())
-    stop_reader, stop_writer = os.pipe()
-    result_reader, result_writer = os.pipe()
-    watcher = os.fork()
-    if not watcher:  # another process: a thread would wait for the same lock
-        os.set_blocking(stop_reader, False)
-        os.close(stop_writer)
-        peak, stopped = 0.0, False
-        while not stopped:
-            peak = max(peak, anonymous_memory(os.getppid()))
-            time.sleep(0.0005)
-            try:
-                stopped = os.read(stop_reader, 1) == b""
-            except BlockingIOError:
-                pass
-        os.write(result_writer, str(peak).encode())
-        os._exit(0)
-    start = time.perf_counter()
-    function()
-    seconds = time.perf_counter() - start
-    os.close(stop_writer)
-    os.waitpid(watcher, 0)
-    return seconds, float(os.read(result_reader, 64)) - before
+    ours, theirs = multiprocessing.Pipe()
+    # Another process: a thread would wait for the same lock.
+    watcher = multiprocessing.get_context("fork").Process(target=watch, args=[theirs])
+    watcher.start()
+    seconds = turns.seconds(function)
+    ours.send("stop")
+    return seconds, ours.recv() - before
+
+
+def watch(connection):
+    """Sends the peak of the parent's anonymous memory once it is told to stop."""
+    peak, stopped = 0.0, False
+    while not stopped:
+        peak = max(peak, anonymous_memory(os.getppid()))
+        stopped = connection.poll(0.0005)
+    connection.send(peak)
 
 
 def write(path):
@@ -92,17 +88,14 @@ def report(path):
 def main():
     """Writes the file in one process and measures in another, clean one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--format", choices=["safetensors", "h5"], default="safetensors"
-    )
+    choices = ["safetensors", "h5"]
+    parser.add_argument("--format", choices=choices, default="safetensors")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / f"resnet152.{arguments.format}"
-        child = os.fork()
-        if not child:
-            write(path)
-            os._exit(0)
-        os.waitpid(child, 0)
+        child = multiprocessing.get_context("fork").Process(target=write, args=[path])
+        child.start()
+        child.join()
         print(json.dumps(report(path), indent=1))
 
 
