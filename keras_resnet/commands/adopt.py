@@ -16,27 +16,19 @@ from absl import flags
 from keras_resnet import console
 from keras_resnet.commands import app
 
+REQUIRED = {
+    "model": "A .keras file, which is copied.",
+    "model_dir": "Folder of the run to make.",
+    "normalization": "How its pixels were normalized in training: zoo, torch, tf, "
+    "caffe (as in keras.applications) or raw (0..255).",
+    "dataset": "What it was trained on; as for train.py.",
+}
+
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_string("model", None, "A .keras file, which is copied.", required=True)
-    flags.DEFINE_string("model_dir", None, "Folder of the run to make.", required=True)
-    flags.DEFINE_string(
-        "normalization",
-        None,
-        "How its pixels were normalized in training: zoo, torch, tf, caffe (as in "
-        "keras.applications) or raw (0..255).",
-        required=True,
-    )
-    flags.DEFINE_float(
-        "crop_fraction",
-        1.0,
-        "Side of the centre crop relative to the shorter side of the resized image, in "
-        "(0, 1].",
-    )
-    flags.DEFINE_string(
-        "dataset", None, "What it was trained on; as for train.py.", required=True
-    )
+    app.define(flags.DEFINE_string, REQUIRED, required=True)
+    flags.DEFINE_float("crop_fraction", 1.0, f"{app.CROP_FRACTION}.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
     flags.DEFINE_integer(
         "batch_size",

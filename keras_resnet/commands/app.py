@@ -9,6 +9,10 @@ from absl import flags
 from keras_resnet.errors import Terminated
 from keras_resnet.runner.errors import UserError
 
+CROP_FRACTION = (
+    "Side of the centre crop relative to the shorter side of the resized image, in "
+    "(0, 1]"
+)
 flags.disclaim_key_flags()  # the help of a command lists what is defined here for it
 
 
@@ -30,17 +34,21 @@ def define_training_flags(default_epochs, default_learning_rate):
         "With --strategy=mirrored: split the CPU into this many parts and train a "
         "replica on each.",
     )
-    flags.DEFINE_integer(
-        "epochs", None, f"Passes over the training images; default: {default_epochs}."
-    )
-    flags.DEFINE_float(
-        "learning_rate",
-        None,
-        f"Highest learning rate; default: {default_learning_rate}.",
-    )
-    flags.DEFINE_integer(
-        "checkpoint_steps", 1000, "Training steps between two checkpoints."
-    )
+    text = f"Passes over the training images; default: {default_epochs}."
+    flags.DEFINE_integer("epochs", None, text)
+    text = f"Highest learning rate; default: {default_learning_rate}."
+    flags.DEFINE_float("learning_rate", None, text)
+    text = "Training steps between two checkpoints."
+    flags.DEFINE_integer("checkpoint_steps", 1000, text)
+
+
+def define(kind, texts, **options):
+    """Defines flags without a default: `texts` is {name: help}.
+
+    The kind is a function of absl, such as `flags.DEFINE_string`, which gets `options`.
+    """
+    for name, text in texts.items():
+        kind(name, None, text, **options)
 
 
 def arguments(function, *left_out):

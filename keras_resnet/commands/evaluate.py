@@ -21,12 +21,8 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "model",
-        None,
-        "A .keras or .tflite file, or the folder of a run.",
-        required=True,
-    )
+    text = "A .keras or .tflite file, or the folder of a run."
+    flags.DEFINE_string("model", None, text, required=True)
     flags.DEFINE_string("dataset", None, "Default: the dataset of the model's run.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
     flags.DEFINE_string(
@@ -41,12 +37,8 @@ def define_flags():
         "How pixels are normalized for a .keras file that does not say it: zoo, torch, "
         "tf, caffe or raw.",
     )
-    flags.DEFINE_float(
-        "crop_fraction",
-        None,
-        "Side of the centre crop relative to the shorter side of the resized image, in "
-        "(0, 1]; default: the model's.",
-    )
+    text = f"{app.CROP_FRACTION}; default: the model's."
+    flags.DEFINE_float("crop_fraction", None, text)
 
 
 def main():

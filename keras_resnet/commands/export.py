@@ -44,14 +44,9 @@ TEXTS = {
 
 def define_flags():
     """Defines the flags of the command."""
-    for name, text in TEXTS.items():
-        flags.DEFINE_string(name, None, text)
-    flags.DEFINE_enum(
-        "quantize",
-        None,
-        edge.QUANTIZATIONS,
-        "Default: qat if qat.py was run, else int8 (post-training).",
-    )
+    app.define(flags.DEFINE_string, TEXTS)
+    text = "Default: qat if qat.py was run, else int8 (post-training)."
+    flags.DEFINE_enum("quantize", None, edge.QUANTIZATIONS, text)
     flags.DEFINE_string(
         "target",
         "litert",
@@ -64,17 +59,12 @@ def define_flags():
         "With --model: the crop's share of the resized image; default: what the model "
         "knows, else 1.",
     )
-    flags.DEFINE_integer(
-        "calibration_examples",
-        500,
-        "Training images to calibrate int8 and int16x8 with.",
-    )
-    flags.DEFINE_integer(
-        "report_examples", 1000, "Held-out images to report on, at most."
-    )
-    flags.DEFINE_float(
-        "max_drop", 1.0, "Percentage points of top-1 that the file may lose."
-    )
+    text = "Training images to calibrate int8 and int16x8 with."
+    flags.DEFINE_integer("calibration_examples", 500, text)
+    text = "Held-out images to report on, at most."
+    flags.DEFINE_integer("report_examples", 1000, text)
+    text = "Percentage points of top-1 that the file may lose."
+    flags.DEFINE_float("max_drop", 1.0, text)
 
 
 def main():

@@ -17,12 +17,10 @@ from keras_resnet.commands import app
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "model_dir", None, "Folder of a run of train.py or adopt.py.", required=True
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of the dataset; default: where the training found it."
-    )
+    text = "Folder of a run of train.py or adopt.py."
+    flags.DEFINE_string("model_dir", None, text, required=True)
+    text = "Folder of the dataset; default: where the training found it."
+    flags.DEFINE_string("data_dir", None, text)
     flags.DEFINE_list(
         "float_layers",
         [],

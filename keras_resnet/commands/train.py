@@ -18,6 +18,24 @@ from absl import flags
 from keras_resnet import console
 from keras_resnet.commands import app
 
+TEXTS = {
+    "data_dir": "Folder of the dataset: DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE "
+    "with --dataset=folder, else where tensorflow-datasets keeps its datasets.",
+    "recipe": "Name of the hyperparameters; default: by dataset.",
+    "weights": "Initial weights: a name such as imagenet, or a file.",
+    "teacher": "Learn the scores of this model too (distillation): the name of a model "
+    "that ships with weights (resnet20), or the folder of a run.",
+    "damaged_images": "stop or skip: what to do about images that cannot be decoded; "
+    "default: stop.",
+    "model_dir": "Folder of the run; default: runs/MODEL-DATASET.",
+}
+WHOLE_NUMBERS = {
+    "hold_out": "Evaluate on this many training images and train on the others, to "
+    "tune without touching the test set.",
+    "batch_size": "Images in one training step, over all replicas together.",
+    "image_size": "Height and width of the images in pixels, at least 32.",
+}
+
 
 def define_flags():
     """Defines the flags of the command."""
@@ -31,48 +49,10 @@ def define_flags():
         "of tensorflow-datasets.",
     )
     flags.DEFINE_string(
-        "data_dir",
-        None,
-        "Folder of the dataset: DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE with "
-        "--dataset=folder, else where tensorflow-datasets keeps its datasets.",
-    )
-    flags.DEFINE_integer(
-        "hold_out",
-        None,
-        "Evaluate on this many training images and train on the others, to tune "
-        "without touching the test set.",
-    )
-    flags.DEFINE_string(
-        "recipe", None, "Name of the hyperparameters; default: by dataset."
-    )
-    app.define_training_flags(
-        "the recipe's", "the recipe's, scaled from its batch size to yours"
-    )
-    flags.DEFINE_integer(
-        "batch_size", None, "Images in one training step, over all replicas together."
-    )
-    flags.DEFINE_integer(
-        "image_size", None, "Height and width of the images in pixels, at least 32."
-    )
-    flags.DEFINE_string(
         "precision",
         "float32",
         "float32, mixed_bfloat16 or mixed_float16 (for GPUs). The saved model is "
         "float32.",
-    )
-    flags.DEFINE_string(
-        "weights", None, "Initial weights: a name such as imagenet, or a file."
-    )
-    flags.DEFINE_string(
-        "teacher",
-        None,
-        "Learn the scores of this model too (distillation): the name of a model that "
-        "ships with weights (resnet20), or the folder of a run.",
-    )
-    flags.DEFINE_string(
-        "damaged_images",
-        None,
-        "stop or skip: what to do about images that cannot be decoded; default: stop.",
     )
     flags.DEFINE_boolean("cache", False, "Keep the encoded images in memory.")
     flags.DEFINE_integer("evaluation_epochs", 1, "Epochs between two evaluations.")
@@ -81,8 +61,10 @@ def define_flags():
         0,
         "Seed of the initial weights, the order of the images and their augmentation.",
     )
-    flags.DEFINE_string(
-        "model_dir", None, "Folder of the run; default: runs/MODEL-DATASET."
+    app.define(flags.DEFINE_string, TEXTS)
+    app.define(flags.DEFINE_integer, WHOLE_NUMBERS)
+    app.define_training_flags(
+        "the recipe's", "the recipe's, scaled from its batch size to yours"
     )
 
 

@@ -15,7 +15,6 @@ from keras_resnet.edge.convert.metadata import (
     IDENTIFIER,
     RUN_HASH,
     About,
-    _member,
 )
 
 
@@ -83,6 +82,12 @@ def _read(kind, table):
         if offset and field_kind != "-":
             found[name] = _read_field(field_kind, table, offset)
     return found
+
+
+def _member(union, number):
+    """Returns the table that a union holds, or "-" if it is none of `_FIELDS`."""
+    members = ["-", *union[1:-1].split("|")]
+    return members[number] if number < len(members) else "-"
 
 
 def _read_field(kind, table, offset):

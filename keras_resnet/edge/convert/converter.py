@@ -73,14 +73,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
 
 
 def from_saved_model(path, preprocessing):
-    """Converts a quantization-aware SavedModel to int8.
-
-    Args:
-        path: folder that `training.quantize.aware.save` wrote.
-        preprocessing: what it expects; must be `uniform`.
-
-    Returns:
-        bytes of the file.
+    """Converts a folder of `training.quantize.aware.save` to int8; see `from_keras`.
 
     Raises:
         UserError: the SavedModel is damaged, or TensorFlow Lite has no operator for a
@@ -157,11 +150,7 @@ def _with_full_range(calibration):
 
 
 def _with_interface(content, preprocessing):
-    """Gives a file the promised interface.
-
-    Raises:
-        RuntimeError: the converter chose another scale or zero point.
-    """
+    """Gives a file the promised interface, and checks its scales and zero points."""
     pixels = 1 / preprocessing.std_rgb_255[0], int(preprocessing.mean_rgb_255[0])
     content = tflite_file.with_uint8_interface(content, *pixels)
     for tensor, (scale, zero_point) in zip(

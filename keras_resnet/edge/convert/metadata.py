@@ -54,7 +54,7 @@ _SCHEMA = {
     "ProcessUnit": "options_type:byte options:<NormalizationOptions>",
     "NormalizationOptions": "mean:floats std:floats",
     "Stats": "max:floats min:floats",
-    "AssociatedFile": ("name:text description:text type:byte locale:text version:text"),
+    "AssociatedFile": "name:text description:text type:byte locale:text version:text",
     "CustomMetadata": "name:text data:bytes",
 }
 _FIELDS = {
@@ -89,17 +89,10 @@ class About:
 
 
 def with_metadata(content, labels, preprocessing, about):
-    """Writes the metadata table and the archive, in place of those that are there.
+    """Writes the table and the archive into a .tflite, in place of those that it has.
 
-    Args:
-        content: bytes of a .tflite from one uint8 image to the scores of its classes.
-        labels: names of the classes, or None to write no labels.txt.
-        preprocessing: a `Preprocessing`.
-        about: `About`.
-
-    Returns:
-        bytes that are a .tflite and a ZIP archive at once. Equal arguments give
-        equal bytes.
+    Without labels (None) there is no labels.txt. The bytes returned are a .tflite and a
+    ZIP archive at once. Equal arguments give equal bytes.
     """
     model = tflite_file.parse(content)
     table = _model_metadata(labels, preprocessing, about)
@@ -144,28 +137,20 @@ def _model_metadata(labels, preprocessing, about):
         "stats": {"max": [255.0], "min": [0.0]},
     }
     if labels is not None:
-        scores["associated_files"] = [
-            {
-                "name": LABELS,
-                "description": "Names of the classes, one a line.",
-                "type": _TENSOR_AXIS_LABELS,
-            }
-        ]
+        text = "Names of the classes, one a line."
+        file = {"name": LABELS, "description": text, "type": _TENSOR_AXIS_LABELS}
+        scores["associated_files"] = [file]
     graph = {"input_tensor_metadata": [image], "output_tensor_metadata": [scores]}
     if about.run_sha256:
         graph["custom_metadata"] = [
             {"name": RUN_HASH, "data": bytes.fromhex(about.run_sha256)}
         ]
     texts = {"name": about.name, "author": about.author, "license": about.license}
+    steps = "How to resize and crop a photograph: JSON."
     return {
         **{field: text for field, text in texts.items() if text is not None},
         "subgraph_metadata": [graph],
-        "associated_files": [
-            {
-                "name": PREPROCESSING,
-                "description": "How to resize and crop a photograph: JSON.",
-            }
-        ],
+        "associated_files": [{"name": PREPROCESSING, "description": steps}],
         "min_parser_version": "1.5.0",  # has custom_metadata
     }
 
@@ -187,8 +172,9 @@ def _write(builder, kind, value):
     offsets = {}
     for name, field_kind in _FIELDS[kind]:
         if name in value and field_kind not in _NUMBERS:
-            if field_kind.startswith("<"):
-                field_kind = _member(field_kind, value[f"{name}_type"])
+            if field_kind.startswith("<"):  # members are numbered from 1
+                members = field_kind[1:-1].split("|")
+                field_kind = members[value[f"{name}_type"] - 1]
             offsets[name] = _write(builder, field_kind, value[name])
     builder.StartObject(len(_FIELDS[kind]))
     for slot, (name, field_kind) in enumerate(_FIELDS[kind]):
@@ -197,12 +183,6 @@ def _write(builder, kind, value):
         elif name in value:
             builder.PrependSlot(_NUMBERS[field_kind], slot, value[name], 0)
     return builder.EndObject()
-
-
-def _member(union, number):
-    """Returns the table that a union holds, or "-" if it is not in `_SCHEMA`."""
-    members = ["-", *union[1:-1].split("|")]
-    return members[number] if number < len(members) else "-"
 
 
 def _with_archive(content, labels, preprocessing):

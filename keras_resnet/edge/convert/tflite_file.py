@@ -34,11 +34,7 @@ def parse(content):
 
 
 def pack(model):
-    """Returns the bytes of a .tflite with aligned buffers.
-
-    Args:
-        model: `ModelT`.
-    """
+    """Returns the bytes of a `ModelT`, with aligned buffers."""
     model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -52,19 +48,11 @@ def interface(content):
 
 
 def with_uint8_interface(content, scale, zero_point):
-    """Turns a float input or output of a graph into a uint8 one.
+    """Turns a float input and a float output of a .tflite into uint8 ones.
 
-    A DEQUANTIZE goes before a float input, a QUANTIZE behind a float output.
-
-    Args:
-        content: bytes of a .tflite with one input and one output, each float32 or
-            uint8.
-        scale: scale of a new uint8 input: real = scale * (pixel - zero_point).
-        zero_point: zero point of a new uint8 input.
-
-    Returns:
-        bytes of a .tflite with uint8 input and uint8 output. A new output has scale
-        1/256 and zero point 0.
+    A DEQUANTIZE goes before a float input: real = scale * (pixel - zero_point). A
+    QUANTIZE of scale 1/256 and zero point 0 goes behind a float output. What is uint8
+    already stays as it is.
     """
     model = parse(content)
     graph = model.subgraphs[0]

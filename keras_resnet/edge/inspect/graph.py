@@ -88,12 +88,7 @@ class Tensor:
         return self.data is not None or self.shape and 0 in self.shape
 
     def values(self):
-        """Returns a constant of integers as an array of `shape`.
-
-        Raises:
-            ValueError: the tensor is no such constant, or its bytes do not fit its
-                shape.
-        """
+        """Returns a constant of integers; raises `ValueError` for any other tensor."""
         if self.data is None or self.dtype not in ("INT8", "UINT8", "INT32", "INT64"):
             raise ValueError(f"{self} is no constant of integers")
         if self.dynamic or len(self.data) != self.size:
@@ -149,13 +144,7 @@ class Graph:
 
 
 def read(content):
-    """Reads the main graph of a .tflite.
-
-    Args:
-        content: bytes of the file.
-
-    Returns:
-        `Graph`.
+    """Returns the main `Graph` of the bytes of a .tflite.
 
     Raises:
         ValueError: the file is no .tflite, is damaged, or holds a graph that no
@@ -170,13 +159,10 @@ def read(content):
         reader = _Reader(content)
         graph = reader.graph()
         _check_order(graph)
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"truncated or damaged model ({reason:.300})") from error
     except Exception as error:  # struct.error, from the generated classes
-        raise ValueError(
-            f"truncated or damaged model ({type(error).__name__})"
-        ) from error
+        known = isinstance(error, ValueError)
+        reason = " ".join(str(error).split()) if known else type(error).__name__
+        raise ValueError(f"truncated or damaged model ({reason:.300})") from error
     version = reader.model.Version()
     if version != SCHEMA_VERSION:
         raise ValueError(

@@ -100,10 +100,10 @@ class _File:
 
 
 def _real(tensor, values):
+    values = values.astype(np.float32)
     if not tensor.scales.size:
-        return values.astype(np.float32)
-    shifted = values.astype(np.float32) - tensor.zero_points[0]
-    return np.float32(tensor.scales[0]) * shifted
+        return values
+    return np.float32(tensor.scales[0]) * (values - tensor.zero_points[0])
 
 
 class _Floats:

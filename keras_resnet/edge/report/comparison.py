@@ -17,14 +17,7 @@ class Comparison:
     """Held-out images and the scores that the Keras model gives them."""
 
     def __init__(self, model, preprocessing, dataset, examples):
-        """Reads the images and runs the Keras model on them.
-
-        Args:
-            model: the `keras.Model`.
-            preprocessing: the `Preprocessing` that it expects.
-            dataset: the `Dataset` that has the images.
-            examples: number of images, at most.
-        """
+        """Reads images of a dataset, `examples` at most, and runs the Keras model."""
         held_out = batching.images(dataset.held_out, preprocessing)
         with damaged.damaged_images_named(dataset):
             pairs = list(held_out.take(examples).as_numpy_iterator())
@@ -34,18 +27,12 @@ class Comparison:
         self._expected = model.predict(normalized, verbose=0)
 
     def scores(self, content):
-        """Compares the scores of a file, as the device computes them.
-
-        Args:
-            content: bytes of the file.
+        """Compares the scores of a .tflite, as the device computes them.
 
         Returns:
             dict that JSON can hold: the dataset, the number of images, the largest and
             the mean difference of a score, the share of equal top-1 classes, and if the
             dataset has the model's classes the top-1 accuracies (0..1).
-
-        Raises:
-            UserError: the runner refuses the file.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.tflite"

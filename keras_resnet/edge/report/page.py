@@ -8,25 +8,10 @@ from keras_resnet.edge.report import summary
 
 
 def html(report):
-    """Returns the page as text.
-
-    Args:
-        report: the content of `report.json`.
-    """
+    """Returns the page of a report, the content of `report.json`, as text."""
     layers = report.get("layers") or []
     ratios = [row[key] or 0.0 for row in layers for key in ("snr_db", "own_snr_db")]
     sizes = [row["constant_bytes"] for row in report["operators"]]
-    return _template().render(
-        report=report,
-        rows=summary.rows(report),
-        layers=layers,
-        percent=_percent,
-        largest_ratio=max(ratios, default=0.0),
-        largest_size=max(sizes, default=0),
-    )
-
-
-def _template():
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -35,7 +20,14 @@ def _template():
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        rows=summary.rows(report),
+        layers=layers,
+        percent=_percent,
+        largest_ratio=max(ratios, default=0.0),
+        largest_size=max(sizes, default=0),
+    )
 
 
 def _percent(value, largest):

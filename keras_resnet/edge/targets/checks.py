@@ -64,27 +64,17 @@ class Check:
 
 
 def find(name):
-    """Returns the `Target` of a name.
-
-    Raises:
-        UserError: there is no such target.
-    """
+    """Returns the `Target` of a name; raises `UserError` if there is none."""
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     return TARGETS[name]
 
 
 def check(content, target="litert", integer=True):
-    """Checks a file against a target.
+    """Checks the bytes of a .tflite against one of `TARGETS`; returns a `Check`.
 
-    Args:
-        content: bytes of a .tflite.
-        target: one of `TARGETS`.
-        integer: whether a floating-point tensor is a problem even for a target that
-            computes in floating point.
-
-    Returns:
-        `Check`.
+    With `integer`, a floating-point tensor is a problem even for a target that computes
+    in floating point.
 
     Raises:
         UserError: there is no such target, or the file is damaged.

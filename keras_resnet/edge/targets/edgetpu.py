@@ -147,13 +147,7 @@ def _grouped(verdicts):
 
 
 def check(content):
-    """Judges a .tflite.
-
-    Args:
-        content: bytes of the file.
-
-    Returns:
-        `Report`.
+    """Judges the bytes of a .tflite; returns a `Report`.
 
     Raises:
         ValueError: the file is damaged or no .tflite; the text is one line.

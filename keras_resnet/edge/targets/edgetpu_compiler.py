@@ -45,11 +45,7 @@ class Compilation:
         return sum(n for _, n, status in self.operators if status == _MAPPED)
 
     def confirms(self, report):
-        """Returns whether the compiler mapped what an estimate says.
-
-        Args:
-            report: `edgetpu.Report` of the same file.
-        """
+        """Returns whether the compiler mapped what an `edgetpu.Report` says."""
         estimated = collections.Counter(v.operator for v in report.verdicts if v.maps)
         found = collections.Counter()
         for operator, count, status in self.operators:
@@ -57,11 +53,7 @@ class Compilation:
         return found == estimated
 
     def lines(self, report):
-        """Returns the log for people, as a list of (name, text).
-
-        Args:
-            report: `edgetpu.Report` of the same file.
-        """
+        """Returns the log for people beside an `edgetpu.Report`: (name, text) pairs."""
         total = sum(count for _, count, _ in self.operators)
         verb = "confirmed" if self.confirms(report) else "corrected"
         text = f"{verb} by edgetpu_compiler {self.version}: "
@@ -82,16 +74,9 @@ _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def read_log(text):
-    """Reads what edgetpu_compiler prints.
+    """Reads what edgetpu_compiler prints with -s, or the shorter *_edgetpu.log.
 
-    Args:
-        text: its standard output with the flag -s, or the shorter *_edgetpu.log.
-
-    Returns:
-        `Compilation`.
-
-    Raises:
-        ValueError: the text has no table of operators.
+    Returns a `Compilation`; raises `ValueError` if there is no table of operators.
     """
 
     def found(pattern):
@@ -117,13 +102,9 @@ def read_log(text):
 
 
 def compile_model(path):
-    """Runs edgetpu_compiler on a .tflite.
+    """Runs edgetpu_compiler on MODEL.tflite.
 
-    Args:
-        path: path of MODEL.tflite.
-
-    Returns:
-        (path of MODEL_edgetpu.tflite in the same folder, `Compilation`).
+    Returns (path of MODEL_edgetpu.tflite in the same folder, `Compilation`).
 
     Raises:
         UserError: the compiler is not installed, and the text says how to get it; or
@@ -157,11 +138,7 @@ def compile_model(path):
         text = done.stdout.decode("utf-8", "replace")
         compiled = source.with_name("model_edgetpu.tflite")
         if done.returncode or not compiled.is_file():
-            wrong = [
-                line
-                for line in text.splitlines()
-                if re.search("error|fail|invalid|not |abort", line, re.I)
-            ]
+            wrong = re.findall("(?im)^.*(?:error|fail|invalid|not |abort).*$", text)
             reason = "; ".join(wrong[:3]) or f"exit code {done.returncode}"
             raise UserError(f"edgetpu_compiler refuses {path}: {reason}")
         try:

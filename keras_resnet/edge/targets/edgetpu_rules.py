@@ -69,13 +69,9 @@ class Rule:
 
 
 def judge(operator):
-    """Judges one operator, whatever surrounds it.
+    """Judges one `graph.Operator`, whatever surrounds it.
 
-    Args:
-        operator: `Operator` of keras_resnet.edge.inspect.graph.
-
-    Returns:
-        (kind, reason) as in `edgetpu.Verdict`; (None, None) for one that maps.
+    Returns (kind, reason) as in `edgetpu.Verdict`; (None, None) for one that maps.
     """
     rule = RULES.get(operator.name)
     if rule is None:
@@ -219,9 +215,7 @@ def _keeps_batch(axes):
 _RELU = Condition(
     lambda op: _activation(op) in RELUS, "its fused activation function is no ReLU"
 )
-_PLAIN = Condition(
-    lambda op: _activation(op) == 0, "it has a fused activation function"
-)
+_PLAIN = Condition(lambda op: not _activation(op), "it has a fused activation function")
 _WINDOW = Condition(
     _slides, "the size of its output does not follow from its window", "shape"
 )

@@ -89,14 +89,7 @@ def find_vela():
 
 
 def compile_model(content, accelerator):
-    """Compiles a file.
-
-    Args:
-        content: bytes of a .tflite.
-        accelerator: one of `ACCELERATORS`.
-
-    Returns:
-        (`Summary`, bytes of the compiled .tflite).
+    """Compiles a .tflite for one of `ACCELERATORS`; returns (`Summary`, its bytes).
 
     Raises:
         UserError: Vela is missing, cannot read the file, or takes longer than
