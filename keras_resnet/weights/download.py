@@ -25,10 +25,7 @@ ALGORITHMS = {32: "md5", 64: "sha256"}
 
 
 def fetch(entry):
-    """Returns the local path of a weight file, downloading it at first use.
-
-    Args:
-        entry: a `registry.WeightFile`.
+    """Returns the local path of a `WeightFile`, downloading it at first use.
 
     Raises:
         UserError: the file cannot be had, or has the wrong hash; one line that
@@ -63,12 +60,10 @@ def fetch(entry):
 
 def _in_package(entry):
     path = str(registry.PACKAGE / entry.source)
-    if not os.path.isfile(path):
-        problem = "are missing"
-    elif not _is_whole(path, entry):
-        problem = f"are damaged: {_must_be(entry)}"
-    else:
+    there = os.path.isfile(path)
+    if there and _is_whole(path, entry):
         return path
+    problem = f"are damaged: {_must_be(entry)}" if there else "are missing"
     raise UserError(
         f"The weights {entry.name} {problem}. Install keras-resnet-zoo again. "
         f"Received: {path!r}"
@@ -142,11 +137,9 @@ def _download(address, path, entry):
     os.makedirs(directory, exist_ok=True)
     part = os.path.join(directory, f"{name}.{os.getpid()}.part")
     try:
+        part_name = os.path.basename(part)
         keras.utils.get_file(
-            os.path.basename(part),
-            address,
-            cache_subdir=directory,
-            force_download=True,
+            part_name, address, cache_subdir=directory, force_download=True
         )
         if not _is_whole(part, entry):
             raise UserError(f"wrong hash, {_must_be(entry)}")

@@ -26,13 +26,10 @@ PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
 
 
 def load(model, path, skip_classifier=False):
-    """Puts a local weight file into a model, all of it or nothing.
+    """Puts a local weight file into a model of the zoo, all of it or nothing.
 
-    Args:
-        model: a `keras.Model` of the zoo, changed in place.
-        path: a file of one of the formats above.
-        skip_classifier: whether a classifier for another number of classes
-            keeps its initialization instead of being refused.
+    With `skip_classifier`, a classifier for another number of classes keeps its
+    initialization instead of being refused.
 
     Returns:
         The names of the tensors of the file that were not used: a classifier

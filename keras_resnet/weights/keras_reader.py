@@ -57,9 +57,8 @@ def _keras3_tensors(file):
         names = _BATCH_NORM if arrays["0"].ndim == 1 else ("kernel", "bias")
         for index in range(len(arrays)):
             variable = names[index] if index < len(names) else str(index)
-            tensors[layer, variable] = _tensor(
-                f"{layer}/{variable}", arrays[str(index)]
-            )
+            name = f"{layer}/{variable}"
+            tensors[layer, variable] = _tensor(name, arrays[str(index)])
     return tensors
 
 
@@ -109,8 +108,10 @@ def _fold_biases(tensors):
             continue
         bias = tensors[key]
         normalization = f"{layer.removesuffix('_conv')}_bn"
-        mean = tensors.get((normalization, "moving_mean"))
-        variance = tensors.get((normalization, "moving_variance"))
+        of_mean, of_variance = (
+            (normalization, name) for name in ("moving_mean", "moving_variance")
+        )
+        mean, variance = tensors.get(of_mean), tensors.get(of_variance)
         if mean is None or variance is None or mean.shape != bias.shape:
             continue  # stays in `tensors`, and is reported as unknown
         del tensors[key]
@@ -122,9 +123,5 @@ def _fold_biases(tensors):
             change = KERAS_APPLICATIONS_EPSILON - BN_EPSILON
             return np.float32(np.float64(variance.read()) + change)
 
-        tensors[normalization, "moving_mean"] = dataclasses.replace(
-            mean, read=folded_mean
-        )
-        tensors[normalization, "moving_variance"] = dataclasses.replace(
-            variance, read=folded_variance
-        )
+        tensors[of_mean] = dataclasses.replace(mean, read=folded_mean)
+        tensors[of_variance] = dataclasses.replace(variance, read=folded_variance)

@@ -165,15 +165,10 @@ def shipped(model):
 
 
 def find(model, name):
-    """Returns the `WeightFile` of a name.
+    """Returns the `WeightFile` of a name; raises `UserError` if the model has none.
 
-    Args:
-        model: name of a model.
-        name: "imagenet" or "cifar10" (the default weights for it), a tag such
-            as "a1_in1k", or model and tag together: "resnet50.a1_in1k".
-
-    Raises:
-        UserError: there is no such file for this model.
+    The name is "imagenet" or "cifar10" (the default weights for it), a tag such as
+    "a1_in1k", or model and tag together: "resnet50.a1_in1k".
     """
     entries = weight_files().get(model, {})
     tag = name.removeprefix(f"{model}.")

@@ -38,15 +38,10 @@ class LocalFile:
 
 
 def resolve(model, weights):
-    """Finds the file that a `weights` argument names.
+    """Returns the `registry.WeightFile` or `LocalFile` that a `weights` argument names.
 
-    Args:
-        model: name of the zoo's variant, or `None` for a custom network.
-        weights: a registered name, "hf://owner/repo[@revision]" or a local
-            path.
-
-    Returns:
-        A `registry.WeightFile` or a `LocalFile`.
+    That is a registered name, "hf://owner/repo[@revision]" or a local path. The model
+    is the name of the zoo's variant, or `None` for a custom network.
 
     Raises:
         UserError: there is no such name or file, or it is for another model.
@@ -76,15 +71,9 @@ def resolve(model, weights):
 
 
 def load(model, source, skip_classifier=False):
-    """Puts the weights that `resolve` found into a model, all or none of them.
+    """Puts the weights that `resolve` found into a model, as `formats.load` does.
 
     The model also gets what the source says of them: see `model_metadata.attach`.
-
-    Args:
-        model: a `keras.Model` of the zoo, changed in place.
-        source: what `resolve` returned.
-        skip_classifier: whether a classifier for another number of classes starts at
-            random, with a warning, instead of being refused.
 
     Raises:
         UserError: the file cannot be downloaded or read, or does not fit.
@@ -105,14 +94,9 @@ def _describe(model, source):
     size = model_metadata.image_size(model)
     if size is None:  # `input_tensor` is made of something else than an image
         return
-    height, width = size
-    preprocessing = dataclasses.replace(
-        source.preprocessing,
-        input_size=(
-            height or source.preprocessing.input_size[0],
-            width or source.preprocessing.input_size[1],
-        ),
-    )
+    known = source.preprocessing.input_size
+    sides = tuple(side or usual for side, usual in zip(size, known, strict=True))
+    preprocessing = dataclasses.replace(source.preprocessing, input_size=sides)
     # A classifier for another number of classes is a new one.
     top = model.layers[-1]
     same_classes = (
