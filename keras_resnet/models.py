@@ -24,20 +24,15 @@ REGISTERED = {"shortcut": "B", "residual": True, "width": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the networks for one kind of image share.
+    """What the networks for one kind of image share."""
 
-    Attributes:
-        filters: channels of the stem and of the first stage; every later stage
-            doubles them and halves the map.
-        image_size: default height and width, in pixels.
-        classes: default number of classes.
-        pooled_stem: 7x7 stride-2 convolution and 3x3 stride-2 max pooling
-            (ImageNet), or one 3x3 convolution (CIFAR).
-    """
-
+    # Channels of the stem and of the first stage; every later stage doubles them and
+    # halves the map.
     filters: int
-    image_size: int
-    classes: int
+    image_size: int  # default height and width, in pixels
+    classes: int  # default number of classes
+    # 7x7 stride-2 convolution and 3x3 stride-2 max pooling (ImageNet), or one 3x3
+    # convolution (CIFAR).
     pooled_stem: bool
 
 

@@ -31,41 +31,26 @@ HUB_FILE = "model.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A published accuracy, and the preprocessing that it was measured with.
-
-    Attributes:
-        preprocessing: a `Preprocessing`.
-        top1: percent; `None` if none is published.
-        top5: percent; `None` if none is published.
-    """
+    """A published accuracy, and the preprocessing that it was measured with."""
 
     preprocessing: Preprocessing
-    top1: float | None = None
-    top5: float | None = None
+    top1: float | None = None  # percent; `None` if none is published
+    top5: float | None = None  # percent; `None` if none is published
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """A published weight file.
+    """A published weight file."""
 
-    Attributes:
-        model: name of its model.
-        tag: its name among the files for that model.
-        dataset: "imagenet" or "cifar10": the dataset whose classes it predicts.
-        source: its address, hf://owner/repo[@revision], or its path in the package.
-        digest: hexadecimal MD5 or SHA-256; `None` if the hub announces one.
-        licence: SPDX identifier in lower case, or "not stated".
-        stride_on: the convolution of a bottleneck that has the stride, "1x1" or "3x3".
-        evaluations: the published ones; the first is at the zoo's default input size.
-    """
-
-    model: str
-    tag: str
-    dataset: str
-    source: str
-    digest: str | None
-    licence: str
+    model: str  # name of its model
+    tag: str  # its name among the files for that model
+    dataset: str  # "imagenet" or "cifar10": the dataset whose classes it predicts
+    source: str  # its address, hf://owner/repo[@revision], or its path in the package
+    digest: str | None  # hexadecimal MD5 or SHA-256; `None` if the hub announces one
+    licence: str  # SPDX identifier in lower case, or "not stated"
+    # The convolution of a bottleneck that has the stride, "1x1" or "3x3".
     stride_on: str
+    # The published ones; the first is at the zoo's default input size.
     evaluations: tuple[Evaluation, ...]
 
     stride_known = True  # see `sources.LocalFile`

@@ -17,24 +17,16 @@ from keras_resnet.weights.tensors import CLASSIFIER
 
 @dataclasses.dataclass(frozen=True)
 class LocalFile:
-    """A local weight file.
+    """A local weight file."""
 
-    Attributes:
-        path: path of a file that `formats.load` reads.
-        stride_on: where its bottlenecks have the stride, "1x1" or "3x3".
-        stride_known: whether the file says so. If not, `stride_on` is what the
-            writers of its format use.
-        preprocessing: a `Preprocessing`; `None` if the file has none.
-        labels: names of the classes; `None` if the file has none.
-        licence: of the weights; `None` if the file has none.
-    """
-
-    path: str
-    stride_on: str
+    path: str  # path of a file that `formats.load` reads
+    stride_on: str  # where its bottlenecks have the stride, "1x1" or "3x3"
+    # Whether the file says so. If not, `stride_on` is what the writers of its format
+    # use.
     stride_known: bool
-    preprocessing: Preprocessing | None = None
-    labels: list[str] | None = None
-    licence: str | None = None
+    preprocessing: Preprocessing | None = None  # `None` if the file has none
+    labels: list[str] | None = None  # names of the classes; `None` if the file has none
+    licence: str | None = None  # of the weights; `None` if the file has none
 
 
 def resolve(model, weights):

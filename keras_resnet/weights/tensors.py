@@ -10,15 +10,10 @@ CLASSIFIER = "predictions"
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One array of a weight file.
+    """One array of a weight file."""
 
-    Attributes:
-        name: its name in the file, for messages.
-        shape: its shape, in Keras' layout.
-        read: returns it in Keras' layout, as float32. It is called when the array is
-            needed, so that no more than one is in memory.
-    """
-
-    name: str
-    shape: tuple[int, ...]
+    name: str  # its name in the file, for messages
+    shape: tuple[int, ...]  # its shape, in Keras' layout
+    # Returns it in Keras' layout, as float32. It is called when the array is needed, so
+    # that no more than one is in memory.
     read: Callable[[], np.ndarray]

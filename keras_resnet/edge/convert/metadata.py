@@ -72,19 +72,13 @@ _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a file tells people about its model; a field that is None is left out.
+    """What a file tells people about its model; a field that is None is left out."""
 
-    Attributes:
-        name: name of the model.
-        author: person or organization.
-        license: name or text of the licence.
-        run_sha256: SHA-256 of the trained `model.keras`, or of the folder that qat.py
-            made of it (see `files.sha256`), in hexadecimal.
-    """
-
-    name: str
-    author: str | None = None
-    license: str | None = None
+    name: str  # of the model
+    author: str | None = None  # person or organization
+    license: str | None = None  # name or text of the licence
+    # SHA-256 of the trained `model.keras`, or of the folder that qat.py made of it (see
+    # `files.sha256`), in hexadecimal.
     run_sha256: str | None = None
 
 

@@ -41,31 +41,21 @@ _OPTIONS = _names(schema.BuiltinOptions)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor of the graph.
+    """A tensor of the graph."""
 
-    Attributes:
-        index: place in the graph's list of tensors.
-        name: name in the file.
-        dtype: type in TFLite's schema: INT8, UINT8, FLOAT32, ...
-        shape: tuple of sizes; -1 for a size that is not fixed.
-        scales: float32 array with one scale, or one for each channel; empty if the
-            tensor is not quantized.
-        zero_points: int64 array of the same length.
-        axis: the dimension of the channels that have their own scales.
-        data: bytes of a constant as a uint8 array, a view of the file; None for a
-            tensor that is computed or fed.
-        variable: whether the tensor keeps its value from one run to the next.
-    """
-
-    index: int
-    name: str
-    dtype: str
-    shape: tuple
+    index: int  # place in the graph's list of tensors
+    name: str  # in the file
+    dtype: str  # type in TFLite's schema: INT8, UINT8, FLOAT32, ...
+    shape: tuple  # of sizes; -1 for a size that is not fixed
+    # A float32 array with one scale, or one for each channel; empty if the tensor is not
+    # quantized.
     scales: np.ndarray
-    zero_points: np.ndarray
-    axis: int
+    zero_points: np.ndarray  # an int64 array of the same length
+    axis: int  # the dimension of the channels that have their own scales
+    # The bytes of a constant as a uint8 array, a view of the file; None for a tensor that
+    # is computed or fed.
     data: np.ndarray | None
-    variable: bool
+    variable: bool  # whether the tensor keeps its value from one run to the next
 
     @property
     def dynamic(self):
@@ -103,44 +93,26 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Operator:
-    """An operator of the graph.
+    """An operator of the graph."""
 
-    Attributes:
-        index: place in the graph's list, which is the order of execution.
-        name: name in TFLite's schema (CONV_2D, ...); "CUSTOM" for a custom operator.
-        custom: name of a custom operator, else "".
-        version: version of the operator.
-        inputs: tuple of `Tensor`; None for an optional input that is left out.
-        outputs: tuple of `Tensor`.
-        options: {name: value} of its options (`strideW`, ...), named as in the schema.
-    """
-
-    index: int
-    name: str
-    custom: str
+    index: int  # place in the graph's list, which is the order of execution
+    name: str  # name in TFLite's schema (CONV_2D, ...); "CUSTOM" for a custom operator
+    custom: str  # name of a custom operator, else ""
     version: int
-    inputs: tuple
-    outputs: tuple
-    options: dict
+    inputs: tuple  # of `Tensor`; None for an optional input that is left out
+    outputs: tuple  # of `Tensor`
+    options: dict  # {name in the schema: value}: `strideW`, ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """The main graph of a file.
+    """The main graph of a file."""
 
-    Attributes:
-        tensors: list of `Tensor`.
-        operators: list of `Operator`, in the order of execution.
-        inputs: list of `Tensor`.
-        outputs: list of `Tensor`.
-        subgraphs: number of graphs in the file; more than one means control flow.
-    """
-
-    tensors: list
-    operators: list
-    inputs: list
-    outputs: list
-    subgraphs: int
+    tensors: list  # of `Tensor`
+    operators: list  # of `Operator`, in the order of execution
+    inputs: list  # of `Tensor`
+    outputs: list  # of `Tensor`
+    subgraphs: int  # number of graphs in the file; more than one means control flow
 
 
 def read(content):

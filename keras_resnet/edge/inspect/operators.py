@@ -15,24 +15,16 @@ INT16_ACTIVATIONS = "2.3.0"
 
 @dataclasses.dataclass(frozen=True)
 class Operators:
-    """All operators of one name and version.
+    """All operators of one name and version."""
 
-    Attributes:
-        name: name in TFLite's schema, or a custom operator's own name.
-        version: version of the operator.
-        count: how many the file has.
-        oldest_runtime: the first TensorFlow Lite that computes them correctly, or
-            None if that is not known (custom, or newer than `op_versions.tsv`).
-        multiply_adds: multiplications in one inference, of all of them together.
-        constant_bytes: bytes of their weights, biases and other constants.
-    """
-
-    name: str
+    name: str  # name in TFLite's schema, or a custom operator's own name
     version: int
-    count: int
+    count: int  # how many the file has
+    # The first TensorFlow Lite that computes them correctly, or None if that is not
+    # known (custom, or newer than `op_versions.tsv`).
     oldest_runtime: str | None
-    multiply_adds: int
-    constant_bytes: int
+    multiply_adds: int  # multiplications in one inference, of all of them together
+    constant_bytes: int  # bytes of their weights, biases and other constants
 
 
 def summarize(graph):

@@ -25,42 +25,28 @@ TARGETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What `check` finds; `dataclasses.asdict` turns it into JSON.
+    """What `check` finds; `dataclasses.asdict` turns it into JSON."""
 
-    Attributes:
-        target: one of `TARGETS`.
-        problems: why the target cannot run the file, one line each; empty if it can.
-        operators: tuple of `operators.Operators`, the most frequent first.
-        oldest_runtime: the first TensorFlow Lite that computes every operator
-            correctly, or None if that is not known.
-        float_tensors: names of the floating-point tensors.
-        dynamic_tensors: names of the tensors without a fixed size.
-        multiply_adds: multiplications in one inference, of convolutions and matrix
-            products.
-        file_bytes: size of the file in bytes.
-        edgetpu_operators: how many operators would run on an Edge TPU.
-        edgetpu_likely: how many of those are only likely to.
-        edgetpu_estimate: whether these figures are an estimate. They are, unless the
-            file comes from Google's compiler.
-        on_chip_bytes_low: what their parameters need of its 8 MiB at least.
-        on_chip_bytes_high: what their parameters need at most.
-        fits_on_chip: whether 8 MiB are enough for that; otherwise they are streamed.
-    """
-
-    target: str
+    target: str  # one of `TARGETS`
+    # Why the target cannot run the file, one line each; empty if it can.
     problems: tuple
-    operators: tuple
+    operators: tuple  # of `operators.Operators`, the most frequent first
+    # The first TensorFlow Lite that computes every operator correctly, or None if that
+    # is not known.
     oldest_runtime: str | None
-    float_tensors: tuple
-    dynamic_tensors: tuple
+    float_tensors: tuple  # names of the floating-point tensors
+    dynamic_tensors: tuple  # names of the tensors without a fixed size
+    # Multiplications in one inference, of convolutions and matrix products.
     multiply_adds: int
-    file_bytes: int
-    edgetpu_operators: int
-    edgetpu_likely: int
+    file_bytes: int  # size of the file in bytes
+    edgetpu_operators: int  # how many operators would run on an Edge TPU
+    edgetpu_likely: int  # how many of those are only likely to
+    # Whether these figures are an estimate. They are, unless the file comes from
+    # Google's compiler.
     edgetpu_estimate: bool
-    on_chip_bytes_low: int
-    on_chip_bytes_high: int
-    fits_on_chip: bool
+    on_chip_bytes_low: int  # what their parameters need of its 8 MiB at least
+    on_chip_bytes_high: int  # what their parameters need at most
+    fits_on_chip: bool  # whether 8 MiB are enough for that; otherwise they are streamed
 
 
 def find(name):

@@ -22,23 +22,16 @@ PARAMETER_OVERHEAD = (1.04, 1.33)
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What becomes of one operator.
+    """What becomes of one operator."""
 
-    Attributes:
-        index: its position in the order of execution.
-        operator: its name in TensorFlow Lite's schema; of a custom one its own name.
-        kind: None where it maps to the Edge TPU and "likely" where it probably does.
-            Otherwise it stays on the CPU, because of its "operator" (the Edge TPU has
-            none of this name), "version", "type", "shape" or "limit", because no
-            source says that it maps ("uncertain"), or because an operator before it
-            stays on the CPU ("partition").
-        reason: a sentence that says why; None where it maps.
-    """
-
-    index: int
-    operator: str
+    index: int  # its position in the order of execution
+    operator: str  # its name in TensorFlow Lite's schema; of a custom one its own name
+    # None where it maps to the Edge TPU, and "likely" where it probably does. Otherwise
+    # it stays on the CPU, because of its "operator" (the Edge TPU has none of this
+    # name), "version", "type", "shape" or "limit", because no source says that it maps
+    # ("uncertain"), or because an operator before it stays on the CPU ("partition").
     kind: str | None = None
-    reason: str | None = None
+    reason: str | None = None  # a sentence that says why; None where it maps
 
     @property
     def maps(self):
@@ -48,23 +41,17 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What becomes of a file.
+    """What becomes of a file."""
 
-    Attributes:
-        verdicts: tuple of `Verdict`, one for each operator.
-        compiled: whether the file comes from Google's compiler. Otherwise everything
-            here is an estimate.
-        parameter_bytes: size of the constants of the operators that map.
-        on_chip_bytes_low: what the parameters take on the chip at least. The chip
-            holds activations too: with large images, less than 8 MiB is left.
-        on_chip_bytes_high: what they take at most.
-    """
-
-    verdicts: tuple
+    verdicts: tuple  # of `Verdict`, one for each operator
+    # Whether the file comes from Google's compiler. Otherwise everything here is an
+    # estimate.
     compiled: bool
-    parameter_bytes: int
+    parameter_bytes: int  # size of the constants of the operators that map
+    # What the parameters take on the chip at least. The chip holds activations too:
+    # with large images, less than 8 MiB is left.
     on_chip_bytes_low: int
-    on_chip_bytes_high: int
+    on_chip_bytes_high: int  # what they take at most
 
     @property
     def mapped(self):

@@ -23,21 +23,13 @@ HOW_TO_GET = (
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """What edgetpu_compiler says of a file.
+    """What edgetpu_compiler says of a file."""
 
-    Attributes:
-        version: of the compiler.
-        operators: tuple of (operator, count, status), as in its log.
-        on_chip_bytes: parameters that are kept on the chip, or None.
-        streamed_bytes: parameters that are streamed for each image, or None.
-        milliseconds: time of the compilation, or None.
-    """
-
-    version: str
-    operators: tuple
-    on_chip_bytes: int | None
-    streamed_bytes: int | None
-    milliseconds: int | None
+    version: str  # of the compiler
+    operators: tuple  # of (operator, count, status), as in its log
+    on_chip_bytes: int | None  # parameters that are kept on the chip, or None
+    streamed_bytes: int | None  # parameters that are streamed for each image, or None
+    milliseconds: int | None  # time of the compilation, or None
 
     @property
     def mapped(self):

@@ -35,37 +35,26 @@ RELUS = (0, 1, 2, 3)  # in the schema: no activation, RELU, RELU_N1_TO_1, RELU6
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A limit of the Edge TPU.
+    """A limit of the Edge TPU."""
 
-    Attributes:
-        holds: function of an `Operator`: whether it keeps to the limit.
-        reason: a sentence on an operator that does not.
-        kind: of the verdict on it: "limit", or "shape" where the file contradicts
-            itself; "uncertain" where the limit is not published; "likely" for one
-            that probably maps, although no compiled model shows it.
-    """
-
-    holds: Callable
-    reason: str
+    holds: Callable  # function of an `Operator`: whether it keeps to the limit
+    reason: str  # a sentence on an operator that does not
+    # Of the verdict on it: "limit", or "shape" where the file contradicts itself;
+    # "uncertain" where the limit is not published; "likely" for one that probably maps,
+    # although no compiled model shows it.
     kind: str = "limit"
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What an operator must be.
+    """What an operator must be."""
 
-    Attributes:
-        version: newest version of the operator that Google's compiler reads. Its last
-            release, 16.0, is of July 2021 and reads what TensorFlow Lite 2.5 has.
-        inputs: names of `ROLES`; "?" marks an optional input, "*" any number of them.
-        conditions: tuple of `Condition`.
-        outputs: names of `ROLES`, like `inputs`.
-    """
-
+    # Newest version of the operator that Google's compiler reads. Its last release,
+    # 16.0, is of July 2021 and reads what TensorFlow Lite 2.5 has.
     version: int
-    inputs: str
-    conditions: tuple = ()
-    outputs: str = "image"
+    inputs: str  # names of `ROLES`; "?" marks an optional input, "*" any number of them
+    conditions: tuple = ()  # of `Condition`
+    outputs: str = "image"  # names of `ROLES`, like `inputs`
 
 
 def judge(operator):

@@ -48,26 +48,18 @@ TIMEOUT_SECONDS = 600
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What Vela says of one file.
+    """What Vela says of one file."""
 
-    Attributes:
-        accelerator: one of `ACCELERATORS`.
-        cpu_operators: number of operators left to the CPU.
-        npu_operators: number of operators compiled for the NPU. Vela splits and fuses
-            operators, so this may be more than the file has.
-        reasons: one line for each operator left to the CPU.
-        sram_kib: memory on the chip, in KiB.
-        off_chip_kib: flash or DRAM, weights included, in KiB.
-        milliseconds: estimated time of one inference on the NPU alone, for the system
-            and the memory mode in `ACCELERATORS`.
-    """
-
-    accelerator: str
-    cpu_operators: int
+    accelerator: str  # one of `ACCELERATORS`
+    cpu_operators: int  # number of operators left to the CPU
+    # Number of operators compiled for the NPU. Vela splits and fuses operators, so this
+    # may be more than the file has.
     npu_operators: int
-    reasons: tuple
-    sram_kib: float
-    off_chip_kib: float
+    reasons: tuple  # one line for each operator left to the CPU
+    sram_kib: float  # memory on the chip, in KiB
+    off_chip_kib: float  # flash or DRAM, weights included, in KiB
+    # Estimated time of one inference on the NPU alone, for the system and the memory
+    # mode in `ACCELERATORS`.
     milliseconds: float
 
     @property
