@@ -72,14 +72,8 @@ def write_pictures():
 def print_table():
     """Measures both files with the runner, on the PNG files."""
     metrics = json.loads((RUN / "metrics.json").read_text())
-    rows = [
-        (
-            "Keras float32",
-            f"{metrics['top1']:.2%}",
-            f"{(RUN / 'model.keras').stat().st_size:,}",
-            "",
-        )
-    ]
+    size = f"{(RUN / 'model.keras').stat().st_size:,}"
+    rows = [("Keras float32", f"{metrics['top1']:.2%}", size, "")]
     for name, path in (("TFLite float32", FLOAT), ("TFLite int8, QAT", INT8)):
         found = classify(path, PICTURES, "--json", output=subprocess.PIPE)
         results = [json.loads(line) for line in found.stdout.splitlines()]
@@ -90,14 +84,8 @@ def print_table():
         assert len(results) == metrics["examples_evaluated"]
         timing = classify(path, "--benchmark", "--json", output=subprocess.PIPE)
         invoke = json.loads(timing.stdout)["invoke"]["median"]
-        rows.append(
-            (
-                name,
-                f"{right / len(results):.2%}",
-                f"{path.stat().st_size:,}",
-                f"{invoke:.3f}",
-            )
-        )
+        size = f"{path.stat().st_size:,}"
+        rows.append((name, f"{right / len(results):.2%}", size, f"{invoke:.3f}"))
     print(f"\nResNet-8 on {len(results)} held-out digits, PNG files through the runner")
     heads = ("", "top-1", "file, bytes", "invoke, ms")
     for row in (heads, *rows):

@@ -30,14 +30,9 @@ END = 'if __name__ == "__main__":\n    sys.exit(main())\n'
 
 
 def build(folder=MODULES, order=ORDER):
-    """Returns the text of the file.
+    """Returns the text of the file, from modules in the order of their imports.
 
-    Args:
-        folder: path of the modules.
-        order: their names, each behind those that it imports.
-
-    Raises:
-        ValueError: two modules define one name, or the order does not fit.
+    If two modules define one name, or the order does not fit, `ValueError` is raised.
     """
     found = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     if found != set(order):

@@ -1,8 +1,4 @@
-"""Estimates what an Edge TPU runs of a .tflite; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/edgetpu.py, since the installed command
-`keras-resnet edgetpu` has the same.
-"""
+"""Estimates for an Edge TPU: keras_resnet/commands/edgetpu.py has the flags."""
 
 from keras_resnet.commands import app, edgetpu
 

@@ -1,8 +1,4 @@
-"""Converts a trained model to a .tflite; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/export.py, since the installed command
-`keras-resnet export` has the same.
-"""
+"""Converts a model to a .tflite: keras_resnet/commands/export.py has the flags."""
 
 from keras_resnet.commands import app, export
 

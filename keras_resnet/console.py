@@ -51,13 +51,8 @@ def require_tensorflow(purpose):
     """Imports TensorFlow and Keras without their start-up messages on stderr.
 
     They print notes on oneDNN and CUDA before any log level is read. Whoever sets
-    TF_CPP_MIN_LOG_LEVEL=0 wants to see them.
-
-    Args:
-        purpose: what needs them, the subject of the error's sentence.
-
-    Raises:
-        MissingExtra: TensorFlow is not installed, or Keras uses another backend.
+    TF_CPP_MIN_LOG_LEVEL=0 wants to see them. If TensorFlow is not installed, or Keras
+    uses another backend, the `MissingExtra` raised says what `purpose` needs.
     """
     is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") != "0"
     with hidden_output(2) if is_quiet else contextlib.nullcontext():

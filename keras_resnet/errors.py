@@ -17,9 +17,7 @@ class MissingExtra(UserError, ImportError):
 def require(module, extra, purpose):
     """Imports an optional package, which `purpose` needs, and returns it.
 
-    Raises:
-        MissingExtra: it cannot be imported. The message names the extra that
-            installs it.
+    If it is missing, the `MissingExtra` raised names the extra that installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,8 +1,4 @@
-"""Makes a run of a Keras model of your own; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/adopt.py, since the installed command
-`keras-resnet adopt` has the same.
-"""
+"""Adopts a Keras model: keras_resnet/commands/adopt.py has the flags."""
 
 from keras_resnet.commands import adopt, app
 

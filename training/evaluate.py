@@ -1,8 +1,4 @@
-"""Measures the accuracy of a model; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/evaluate.py, since the installed command
-`keras-resnet evaluate` has the same.
-"""
+"""Evaluates a model: keras_resnet/commands/evaluate.py has the flags."""
 
 from keras_resnet.commands import app, evaluate
 

@@ -1,8 +1,4 @@
-"""Fine-tunes a trained model quantization-aware; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/qat.py, since the installed command
-`keras-resnet qat` has the same.
-"""
+"""Fine-tunes a model for int8: keras_resnet/commands/qat.py has the flags."""
 
 from keras_resnet.commands import app, qat
 

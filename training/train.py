@@ -1,8 +1,4 @@
-"""Trains a model; --help lists the flags, with examples.
-
-The flags are defined in keras_resnet/commands/train.py, since the installed command
-`keras-resnet train` has the same.
-"""
+"""Trains a model: keras_resnet/commands/train.py has the flags."""
 
 from keras_resnet.commands import app, train
 

@@ -59,22 +59,16 @@ def evaluator(model, strategy, from_logits=False):
 
 
 def of_split(model, split, preprocessing):
-    """Returns the accuracy of a `keras.Model` on this machine's first device.
-
-    Returns:
-        What `evaluator` says, and "examples_evaluated".
-    """
+    """Returns what `evaluator` finds on this machine's first device."""
     evaluate = evaluator(model, tf.distribute.get_strategy())
     found = evaluate(split, preprocessing, min(64, split.examples))
     return {**found, "examples_evaluated": split.examples}
 
 
 def of_scores(score, examples):
-    """Returns the accuracy of any classifier on (image, label) examples.
+    """Returns {"top1", "top5", "examples_evaluated"} for (image, label) examples.
 
-    Returns:
-        {"top1", "top5": shares of 1, "examples_evaluated": their number}. `score` is a
-        function of an image -> float (classes,).
+    `score` is a function of an image -> float (classes,).
     """
     right = np.zeros(2)
     count = 0

@@ -12,12 +12,7 @@ DAMAGED_IMAGES = ("stop", "skip")
 # The least values of the settings that are whole numbers. The second group may be
 # None: the recipe or the dataset then decides.
 _WHOLE_NUMBERS = {"cpu_replicas": 0, "evaluation_epochs": 1, "seed": 0}
-_OPTIONAL_WHOLE_NUMBERS = {
-    "hold_out": 1,
-    "batch_size": 1,
-    "epochs": 1,
-    "image_size": 32,
-}
+_OPTIONAL_NUMBERS = {"hold_out": 1, "batch_size": 1, "epochs": 1, "image_size": 32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Settings:
             checks.choice("damaged_images", self.damaged_images, DAMAGED_IMAGES)
         for name, least in _WHOLE_NUMBERS.items():
             self._set(name, checks.whole_number(name, getattr(self, name), least))
-        for name, least in _OPTIONAL_WHOLE_NUMBERS.items():
+        for name, least in _OPTIONAL_NUMBERS.items():
             value = getattr(self, name)
             if value is not None:
                 self._set(name, checks.whole_number(name, value, least))

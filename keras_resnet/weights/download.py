@@ -106,11 +106,8 @@ def hub_file(repository, name, revision):
     """Returns the path of a hub repository's file in huggingface_hub's cache.
 
     A file that is there stays in use until it is removed, even where the hub has
-    a newer one: name another revision to have that.
-
-    Raises:
-        UserError: its content is not what the hub says it is; it is removed.
-        Exception: whatever huggingface_hub raises without a network or a file.
+    a newer one: name another revision to have that. A damaged one is removed, and
+    `UserError` raised.
     """
     path = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
     # Asking the hub first would cost a cached file half a minute of retries

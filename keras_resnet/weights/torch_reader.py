@@ -22,12 +22,9 @@ _BATCH_NORM = {
 def read(path, stack):
     """Reads a file with the names of torchvision's state dict; `stack` closes it.
 
-    Returns:
-        ({(layer, variable): Tensor}, names of the tensors that nobody needs). A tensor
-        with an unknown name has the key (name, ""), which fits no model.
-
-    Raises:
-        Exception: a tensor is not of floats, or safetensors finds the file damaged.
+    Returns ({(layer, variable): Tensor}, names of the tensors that nobody needs). A
+    tensor with an unknown name has the key (name, ""), which fits no model. If the file
+    is damaged, safetensors raises exceptions of many kinds.
     """
     file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     tensors, unused = {}, []

@@ -47,13 +47,13 @@ class Tensor:
     name: str  # in the file
     dtype: str  # type in TFLite's schema: INT8, UINT8, FLOAT32, ...
     shape: tuple  # of sizes; -1 for a size that is not fixed
-    # A float32 array with one scale, or one for each channel; empty if the tensor is not
+    # A float32 array with one scale, or one for each channel; empty if it is not
     # quantized.
     scales: np.ndarray
     zero_points: np.ndarray  # an int64 array of the same length
     axis: int  # the dimension of the channels that have their own scales
-    # The bytes of a constant as a uint8 array, a view of the file; None for a tensor that
-    # is computed or fed.
+    # The bytes of a constant as a uint8 array, a view of the file; None for what is
+    # computed or fed.
     data: np.ndarray | None
     variable: bool  # whether the tensor keeps its value from one run to the next
 

@@ -49,8 +49,7 @@ class Checkpoints:
         """Writes a checkpoint and removes all but the last `KEEP`.
 
         With several workers all must call it; the chief writes. `state` is what JSON
-        can hold. Where the file cannot be written (`OSError`), the checkpoints before
-        are untouched.
+        can hold. If the file cannot be written, the checkpoints before are untouched.
 
         Raises:
             FloatingPointError: a variable is not finite; nothing was written.
@@ -99,16 +98,9 @@ class Checkpoints:
                 state = json.loads(arrays.pop(STATE).item())
                 if not _finite(arrays.values()):
                     raise ValueError("not all of its numbers are finite")
-            except (
-                ValueError,
-                OSError,
-                KeyError,
-                EOFError,
-                zipfile.BadZipFile,
-            ) as error:
-                print(
-                    f"warning: checkpoint {path} is unusable: {error}", file=sys.stderr
-                )
+            except _DAMAGE as error:
+                text = f"warning: checkpoint {path} is unusable: {error}"
+                print(text, file=sys.stderr)
                 continue
             yield step, path, arrays, state
 

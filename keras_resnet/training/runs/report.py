@@ -10,14 +10,8 @@ from keras_resnet import files
 from keras_resnet.runner.errors import UserError
 
 HISTORY = (
-    "epoch",
-    "loss",
-    "top1",
-    "val_loss",
-    "val_top1",
-    "val_top5",
-    "learning_rate",
-    "examples_per_second",
+    *("epoch", "loss", "top1", "val_loss", "val_top1", "val_top5"),
+    *("learning_rate", "examples_per_second"),
 )
 
 
