@@ -45,14 +45,13 @@ FIRST = 1000
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_string("model_dir", None, "The run to ship.", required=True)
-    flags.DEFINE_string(
-        "tflite", None, "Its int8 export; default: model-qat.tflite, else model-int8."
-    )
-    flags.DEFINE_string(
-        "data_dir", None, "Where CIFAR-10 lies; default: where the training found it."
-    )
-    flags.DEFINE_string("hardware", None, "What it was trained on.", required=True)
+    required = {"model_dir": "The run to ship.", "hardware": "What it was trained on."}
+    app.define(flags.DEFINE_string, required, required=True)
+    texts = {
+        "tflite": "Its int8 export; default: model-qat.tflite, else model-int8.",
+        "data_dir": "Where CIFAR-10 lies; default: where the training found it.",
+    }
+    app.define(flags.DEFINE_string, texts)
 
 
 def main():

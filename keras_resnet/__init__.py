@@ -8,33 +8,17 @@ import importlib
 
 __version__ = "0.2.0"
 
-# Public name: the module that defines it.
-_PUBLIC = {
-    "Preprocessing": "preprocessing",
-    "ResNet": "models",
-    "ResNet8": "models",
-    "ResNet14": "models",
-    "ResNet18": "models",
-    "ResNet20": "models",
-    "ResNet32": "models",
-    "ResNet34": "models",
-    "ResNet44": "models",
-    "ResNet50": "models",
-    "ResNet56": "models",
-    "ResNet101": "models",
-    "ResNet110": "models",
-    "ResNet152": "models",
-    "create_model": "models",
-    "decode_predictions": "inference",
-    "feature_maps": "models",
-    "list_models": "models",
-    "list_weights": "weights.registry",
-    "load": "model_metadata",
-    "plain20": "models",
-    "plain32": "models",
-    "plain44": "models",
-    "preprocess_input": "inference",
+# Module: the public names that it defines.
+_MODULES = {
+    "models": "ResNet ResNet8 ResNet14 ResNet18 ResNet20 ResNet32 ResNet34 ResNet44 "
+    "ResNet50 ResNet56 ResNet101 ResNet110 ResNet152 plain20 plain32 plain44 "
+    "create_model feature_maps list_models",
+    "inference": "decode_predictions preprocess_input",
+    "model_metadata": "load",
+    "preprocessing": "Preprocessing",
+    "weights.registry": "list_weights",
 }
+_PUBLIC = {name: module for module in _MODULES for name in _MODULES[module].split()}
 
 __all__ = list(_PUBLIC)
 

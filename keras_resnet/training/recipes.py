@@ -7,74 +7,54 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train on one kind of data.
+    """How to train on one kind of data."""
 
-    Attributes:
-        epochs: passes over the training split.
-        batch_size: images in one step, over all replicas together.
-        learning_rate: peak learning rate at `batch_size`; `scaled_rate` gives that of
-            another batch size.
-        augmentation: a name in `augmentation.AUGMENTATIONS`.
-        image_size: side of the square input image, in pixels.
-        weight_decay: with SGD the factor of half the sum of squares that is added to
-            the loss (L2), as in the paper and in torchvision; with LAMB the factor of
-            the weights that is added to their step.
-        warmup_epochs: epochs in which the rate grows linearly to `learning_rate`.
-        decay_epochs: epochs after which the rate is divided by 10. If there are none,
-            the rate falls to 0 along a cosine.
-        optimizer: "sgd" or "lamb" (`optimizers.Lamb`).
-        momentum: momentum of SGD.
-        nesterov: whether it is Nesterov momentum.
-        clip_norm: largest norm of all gradients together; 0 does not clip.
-        decay_all: whether biases and batch normalization decay too, and not only the
-            kernels of convolutions and of the classifier.
-        loss: a name in `losses.LOSSES`.
-        label_smoothing: share of the target that is spread over all classes.
-        policy: a name in `policies.POLICIES`, or None.
-        random_erasing: probability that a box of the image is erased.
-        mixup: alpha of mixup's beta distribution; 0 turns mixup off.
-        cutmix: the same for CutMix. If both are on, each pair of images draws one of
-            the two, with equal probability.
-        repeats: how often an epoch uses an image, augmented differently each time. The
-            epoch then has that many times fewer different images (Hoffer et al., arXiv
-            1901.09335).
-        average_epochs: time constant of the exponential moving average of the weights
-            that is evaluated and saved; 0 saves the weights themselves.
-        train_size: `image_size` of the training images, if that differs (Touvron et
-            al., arXiv 1906.06423).
-        stochastic_depth: probability that an image skips the last residual block in
-            training; see `stochastic_depth.with_stochastic_depth`.
-        crop_fraction: see `keras_resnet.preprocessing.Preprocessing`.
-        interpolation: likewise.
-        shortcut: option "A", "B" or "C" of the paper's section 3.3.
-    """
-
-    epochs: int
-    batch_size: int
+    epochs: int  # passes over the training split
+    batch_size: int  # images in one step, over all replicas together
+    # Peak learning rate at `batch_size`; `scaled_rate` gives that of another batch
+    # size.
     learning_rate: float
-    augmentation: str
-    image_size: int
+    augmentation: str  # a name in `augmentation.AUGMENTATIONS`
+    image_size: int  # side of the square input image, in pixels
+    # With SGD the factor of half the sum of squares that is added to the loss (L2), as
+    # in the paper and in torchvision; with LAMB the factor of the weights that is added
+    # to their step.
     weight_decay: float
+    # Epochs in which the rate grows linearly to `learning_rate`.
     warmup_epochs: float = 0
+    # Epochs after which the rate is divided by 10. If there are none, the rate falls to
+    # 0 along a cosine.
     decay_epochs: tuple[float, ...] = ()
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    nesterov: bool = False
-    clip_norm: float = 0.0
+    optimizer: str = "sgd"  # "sgd" or "lamb" (`optimizers.Lamb`)
+    momentum: float = 0.9  # momentum of SGD
+    nesterov: bool = False  # whether it is Nesterov momentum
+    clip_norm: float = 0.0  # largest norm of all gradients together; 0 does not clip
+    # Whether biases and batch normalization decay too, and not only the kernels of
+    # convolutions and of the classifier.
     decay_all: bool = False
-    loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    policy: str | None = None
-    random_erasing: float = 0.0
-    mixup: float = 0.0
+    loss: str = "cross_entropy"  # a name in `losses.LOSSES`
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    policy: str | None = None  # a name in `policies.POLICIES`, or None
+    random_erasing: float = 0.0  # probability that a box of the image is erased
+    mixup: float = 0.0  # alpha of mixup's beta distribution; 0 turns mixup off
+    # The same for CutMix. If both are on, each pair of images draws one of the two,
+    # with equal probability.
     cutmix: float = 0.0
+    # How often an epoch uses an image, augmented differently each time. The epoch then
+    # has that many times fewer different images (Hoffer et al., arXiv 1901.09335).
     repeats: int = 1
+    # Time constant of the exponential moving average of the weights that is evaluated
+    # and saved; 0 saves the weights themselves.
     average_epochs: float = 0.0
+    # `image_size` of the training images, if that differs (Touvron et al., arXiv
+    # 1906.06423).
     train_size: int | None = None
+    # Probability that an image skips the last residual block in training; see
+    # `stochastic_depth.with_stochastic_depth`.
     stochastic_depth: float = 0.0
-    crop_fraction: float = 1.0
-    interpolation: str = "bilinear"
-    shortcut: str = "B"
+    crop_fraction: float = 1.0  # see `keras_resnet.preprocessing.Preprocessing`
+    interpolation: str = "bilinear"  # likewise
+    shortcut: str = "B"  # option "A", "B" or "C" of the paper's section 3.3
 
     def __post_init__(self):
         """Turns a list, as JSON has it, into a tuple: equal recipes compare equal."""
@@ -88,9 +68,8 @@ class Recipe:
         4).
         """
         ratio = batch_size / self.batch_size
-        return self.learning_rate * (
-            ratio if self.optimizer == "sgd" else math.sqrt(ratio)
-        )
+        factor = ratio if self.optimizer == "sgd" else math.sqrt(ratio)
+        return self.learning_rate * factor
 
 
 _SMALL = dict(learning_rate=0.1, warmup_epochs=1, nesterov=True, image_size=32)
@@ -256,7 +235,6 @@ def recipe_warning(recipe, dataset):
         return f"it mirrors images, and in {dataset} mirrored ones mean something else"
     sizes = [r.image_size for r in (recipe, usual)]
     if max(sizes) > 4 * min(sizes):
-        return f"it is for images of {sizes[0]} pixels, those of {dataset} are " + (
-            "smaller" if sizes[0] > sizes[1] else "larger"
-        )
+        theirs = "smaller" if sizes[0] > sizes[1] else "larger"
+        return f"it is for images of {sizes[0]} pixels, those of {dataset} are {theirs}"
     return None

@@ -31,14 +31,13 @@ def text(report):
 def rows(report):
     """Returns the report as a list of (name, text)."""
     operators = report["operators"]
-    runtime = report["oldest_runtime"]
     lines = [
         ("model", f"{report['model']}, quantize={report['quantize']}"),
         ("size", f"{report['file_bytes']:,} bytes"),
         ("operators", ", ".join(f"{op['name']} {op['count']}" for op in operators)),
         ("multiply-adds", f"{report['multiply_adds']:,}"),
         ("float tensors", len(report["float_tensors"]) or "none"),
-        ("runtime", runtime_text(runtime)),
+        ("runtime", runtime_text(report["oldest_runtime"])),
         ("Edge TPU", f"estimate: {edgetpu_text(report)}"),
     ]
     if "npu" in report:
@@ -59,10 +58,8 @@ def rows(report):
     if "gate_not_applied" in report:
         lines.append(("accuracy gate", f"not applied: {report['gate_not_applied']}"))
     if report.get("layers"):
-        worst = ", ".join(
-            f"{row['layer']} {decibels(row)}" for row in report["layers"][:3]
-        )
-        lines.append(("worst layers", f"{worst} (signal to noise)"))
+        worst = [f"{row['layer']} {decibels(row)}" for row in report["layers"][:3]]
+        lines.append(("worst layers", f"{', '.join(worst)} (signal to noise)"))
     if "top1" in report.get("post_training", {}):
         lines.append(("advice", advice(report)))
     return lines

@@ -96,17 +96,12 @@ def compile_model(content, accelerator):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "model.tflite").write_bytes(content)
+        command = [vela, "model.tflite", f"--accelerator-config={accelerator}"]
+        command += ["--config=Arm/vela.ini", f"--system-config={system}"]
+        command += [f"--memory-mode={memory_mode}", "--output-dir=."]
         try:
             done = subprocess.run(
-                [
-                    vela,
-                    "model.tflite",
-                    f"--accelerator-config={accelerator}",
-                    "--config=Arm/vela.ini",
-                    f"--system-config={system}",
-                    f"--memory-mode={memory_mode}",
-                    "--output-dir=.",
-                ],
+                command,
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -132,8 +127,7 @@ def compile_model(content, accelerator):
             )
         with open(tables[0], newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file))
-        summary = _summary(accelerator, row, output)
-        return summary, compiled.read_bytes()
+        return _summary(accelerator, row, output), compiled.read_bytes()
 
 
 def _compile_whole(accelerator, content):
