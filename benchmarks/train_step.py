@@ -183,14 +183,12 @@ def pytorch(task):
     return sum(value.numel() for value in net.parameters()), run
 
 
+# Two replicas on the CPU share the batch.
+ours_mirrored = functools.partial(ours, name="mirrored", cpu_replicas=2)
 # name: (backend of Keras, function of the task)
 CONTENDERS = {
     "ours": ("tensorflow", functools.partial(ours, name="one_device")),
-    # The batch is shared by two replicas on the CPU.
-    "ours_mirrored": (
-        "tensorflow",
-        functools.partial(ours, name="mirrored", cpu_replicas=2),
-    ),
+    "ours_mirrored": ("tensorflow", ours_mirrored),
     "keras": ("tensorflow", keras_fit),
     "applications": ("tensorflow", applications),
     "keras_jax": ("jax", keras_fit),

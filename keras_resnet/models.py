@@ -154,7 +154,8 @@ def ResNet(
             f"Received: dropout={dropout!r}"
         )
     inputs = _image_input(family, include_top, input_tensor, input_shape)
-    variant = _variant(family, block, tuple(counts))
+    network = (family, block, tuple(counts))
+    variant = next((name for name in VARIANTS if VARIANTS[name] == network), None)
     architecture = {"shortcut": shortcut, "residual": residual, "width": width}
     if weights == "auto":
         fit = (
@@ -199,16 +200,8 @@ def ResNet(
     return model
 
 
-def _variant(*network):
-    """Returns the name of a ResNet of the table, `None` for any other network."""
-    return next((name for name in VARIANTS if VARIANTS[name] == network), None)
-
-
 def _stride_for(source, block, stride_on, architecture):
-    """Returns the placement of the stride that a weight file is for.
-
-    Raises UserError where an argument contradicts the weights.
-    """
+    """Returns `stride_on` of a weight file; raises `UserError` if arguments differ."""
     if isinstance(source, registry.WeightFile):
         for flag, needed in REGISTERED.items():
             if architecture[flag] != needed:

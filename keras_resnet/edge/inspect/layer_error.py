@@ -129,15 +129,12 @@ def _nodes(model):
 
 
 def _same_tensors(graph, model, values, expected):
-    """Finds the layer whose output an operator computes.
+    """Returns {index of a tensor: (its `Operator`, the same tensor in Keras)}.
 
     A fused operator has the name of one of its layers. Mostly that is the last one, as
     in "resnet8_1/conv1_relu_1/Relu;resnet8_1/conv1_bn_1/...", but a convolution with a
     normalization behind it may be called "a/project_1/conv". Of the layers that the
     name may mean, the one with the nearest values is taken.
-
-    Returns:
-        {index of the tensor: (`Operator`, symbolic tensor of Keras)}.
     """
     layers = {operation.name: operation for operation in model.operations}
     readers = collections.defaultdict(list)  # {id of a tensor: nodes that read it}

@@ -20,12 +20,8 @@ class Report(dict):
 
     def __str__(self):
         """Returns the path of the .tflite and the report as lines."""
-        return f"{self.paths['tflite']}\n{text(self)}"
-
-
-def text(report):
-    """Returns the report as readable lines."""
-    return "\n".join(f"  {name:<14} {value}" for name, value in rows(report))
+        lines = [f"  {name:<14} {value}" for name, value in rows(self)]
+        return "\n".join([str(self.paths["tflite"]), *lines])
 
 
 def rows(report):
