@@ -38,6 +38,11 @@ def hidden_output(*descriptors):
                 os.close(copy)
 
 
+def warn(text):
+    """Prints a warning on standard error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def import_tensorflow():
     """Imports TensorFlow, and Keras on it whatever the environment says.
 

@@ -5,13 +5,12 @@ then handed to the loop.
 """
 
 import dataclasses
-import sys
 
 import keras
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet import files
+from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import checks, distillation, loop, recipes, scopes
 from keras_resnet.training.data import datasets, sources
@@ -155,13 +154,10 @@ def _warn(settings, recipe):
     """Warns of settings that are hardly what the user wants."""
     reason = recipes.recipe_warning(recipe, settings.dataset)
     if reason:
-        print(f"warning: --recipe={settings.recipe}: {reason}", file=sys.stderr)
+        console.warn(f"--recipe={settings.recipe}: {reason}")
     has_gpu = tf.config.list_physical_devices("GPU")
     if settings.precision == "mixed_float16" and not has_gpu:
-        print(
-            "warning: CPUs compute slowly in float16: use --precision=mixed_bfloat16",
-            file=sys.stderr,
-        )
+        console.warn("CPUs compute slowly in float16: use --precision=mixed_bfloat16")
 
 
 def _networks(settings, recipe, data, strategy):

@@ -61,9 +61,7 @@ class _FusedBatchNormalization(keras.layers.BatchNormalization):
         # The kernel divides by count - 1, Keras by count.
         count = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], tf.float32)
         variance *= (count - 1) / count
-        for moving, batch in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
+        pairs = (self.moving_mean, mean), (self.moving_variance, variance)
+        for moving, batch in pairs:
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs

@@ -1,7 +1,6 @@
 """How many steps to make without a look at the device, and what they wait for."""
 
-import sys
-
+from keras_resnet import console
 from keras_resnet.training.distribute import strategies
 
 # Seconds between two looks at the device: for the progress bar, a loss that is no
@@ -39,10 +38,9 @@ class Pace:
         """Warns if a third of the time or more went into waiting for images."""
         share = self._waited / self._elapsed if self._elapsed else 0.0
         if share > 1 / 3 and not self._warned:
-            print(
-                f"warning: {share:.0%} of the time went into waiting for images: their "
-                "reading and decoding limits the speed, not the model. More CPU cores, "
-                "a faster disk or --cache help",
-                file=sys.stderr,
+            console.warn(
+                f"{share:.0%} of the time went into waiting for images: their reading "
+                "and decoding limits the speed, not the model. More CPU cores, a "
+                "faster disk or --cache help"
             )
             self._warned = True

@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import sys
 
 import tensorflow as tf
 
-from keras_resnet.console import hidden_output
+from keras_resnet.console import hidden_output, warn
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.distribute import workers
 
@@ -44,10 +43,9 @@ def create(name, cpu_replicas=0):
     if name == "tpu":
         return _tpu()
     if cpu_replicas > (os.cpu_count() or 1):
-        print(
-            f"warning: {cpu_replicas} replicas share {os.cpu_count()} CPU cores: more "
-            "replicas than cores are slower",
-            file=sys.stderr,
+        warn(
+            f"{cpu_replicas} replicas share {os.cpu_count()} CPU cores: more replicas "
+            "than cores are slower"
         )
     gpus = tf.config.list_logical_devices("GPU") if not cpu_replicas else []
     if name == "one_device":

@@ -3,13 +3,12 @@
 import json
 import pathlib
 import re
-import sys
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import files
+from keras_resnet import console, files
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.distribute import strategies
 
@@ -99,8 +98,7 @@ class Checkpoints:
                 if not _finite(arrays.values()):
                     raise ValueError("not all of its numbers are finite")
             except _DAMAGE as error:
-                text = f"warning: checkpoint {path} is unusable: {error}"
-                print(text, file=sys.stderr)
+                console.warn(f"checkpoint {path} is unusable: {error}")
                 continue
             yield step, path, arrays, state
 

@@ -5,14 +5,13 @@ import importlib.metadata
 import json
 import pathlib
 import shutil
-import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet import files
+from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import recipes
@@ -125,10 +124,9 @@ def _warn_of_versions(before, now):
         if before.get(name, now[name]) != now[name]
     ]
     if changed:
-        print(
-            f"warning: this run was begun with other versions: {'; '.join(changed)}. "
-            "Its weights may differ from those of an unbroken run",
-            file=sys.stderr,
+        console.warn(
+            f"this run was begun with other versions: {'; '.join(changed)}. Its "
+            "weights may differ from those of an unbroken run"
         )
 
 
@@ -211,10 +209,9 @@ def dataset_of(config, data_dir=None):
         )
     changes = data_changes(config, dataset.fingerprint)
     if changes:
-        print(
-            f"warning: the data has changed since the training ({changes}): the model "
-            "may have been trained on pictures that are held out now",
-            file=sys.stderr,
+        console.warn(
+            f"the data has changed since the training ({changes}): the model may have "
+            "been trained on pictures that are held out now"
         )
     return dataset
 
