@@ -81,10 +81,12 @@ def resize(image, size, interpolation):
 
 
 # Normalizations by name: those of `mode` in keras.applications' preprocess_input
-# ("tf", "torch", "caffe"), raw pixels, and the zoo's own, which is `uniform`.
+# ("tf", "torch", "caffe"), raw pixels, `Rescaling(1 / 255)` ("unit"), and the zoo's
+# own, which is `uniform`.
 NORMALIZATIONS = {
     "zoo": dict(mean_rgb_255=(128.0,) * 3, std_rgb_255=(64.0,) * 3),
     "raw": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(1.0,) * 3),
+    "unit": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(255.0,) * 3),
     "tf": dict(mean_rgb_255=(127.5,) * 3, std_rgb_255=(127.5,) * 3),
     "torch": dict(
         mean_rgb_255=(123.675, 116.28, 103.53), std_rgb_255=(58.395, 57.12, 57.375)

@@ -43,7 +43,7 @@ def evaluate(
             "ten_crop", or "multi_scale" (the whole image at five sizes). The scores of
             several views are averaged (He et al., arXiv 1512.03385, section 4.1).
         normalization: how a Keras model wants its pixels normalized: "zoo", "torch",
-            "tf", "caffe" or "raw". `None` is what the model or its run says.
+            "tf", "caffe", "unit" or "raw". `None` is what the model or its run says.
         crop_fraction: side of the centre crop relative to the shorter side of the
             resized image, in (0, 1]. `None` is what the model or its run says.
         output: path of a JSON file to write the result to; `None` writes none.

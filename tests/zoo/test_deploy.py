@@ -71,7 +71,7 @@ def test_resize_size_follows_the_crop_fraction():
 
 
 def test_uniform_normalization_leaves_the_model_alone(model):
-    for mode in ("zoo", "raw"):
+    for mode in ("zoo", "raw", "unit"):
         preprocessing = Preprocessing((32, 32), **NORMALIZATIONS[mode])
         assert fold_normalization(model, preprocessing) == (model, preprocessing)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import keras_resnet
-from keras_resnet.preprocessing import Preprocessing, classes
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing, classes
 from keras_resnet.runner.errors import UserError
 from tests.helpers.commands import ROOT
 
@@ -51,6 +51,16 @@ def test_preprocess_input_defaults_to_keras_applications(pixels):
     np.testing.assert_allclose(
         keras_resnet.preprocess_input(pixels), theirs(pixels), atol=1e-4
     )
+
+
+def test_unit_is_what_keras_rescales_by():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    how = Preprocessing((8, 8), **NORMALIZATIONS["unit"])
+    expected = keras.layers.Rescaling(1 / 255)(pixels)
+    np.testing.assert_allclose(
+        how.normalize(pixels), keras.ops.convert_to_numpy(expected), atol=1e-6
+    )
+    assert how.uniform
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
