@@ -17,8 +17,16 @@ TARGET = ROOT / "edge" / "run_tflite.py"
 OURS = "keras_resnet."
 # A module may import those before it. The docstring of the last one is the file's.
 ORDER = (
-    *("errors", "preprocessing", "model_file", "runtime", "delegates", "images"),
-    *("classifier", "sources", "output", "supervisor", "pipeline", "benchmark"),
+    *("errors", "preprocessing", "model_file", "runtime", "delegates", "geometry"),
+    *(
+        "images",
+        "classifier",
+        "sources",
+        "output",
+        "supervisor",
+        "pipeline",
+        "benchmark",
+    ),
     *("evaluation", "modes", "command_line"),
 )
 NOTICE = """\

@@ -21,12 +21,15 @@ Pixels
     own scale and zero point if it is not float. Scores are dequantized likewise.
 Resizing
     A model that was written by our export contains `preprocessing.json`, which says how
-    to resize: the shorter side of the image becomes `resize_size`, then the centre is
-    cropped, as torchvision and timm evaluate. For any other model, the image is
-    stretched to the input size, as in pycoral's classify_image.py.
+    to resize: in proportion, then the centre is cropped, as torchvision and timm
+    evaluate (`crop`); whatever its proportions (`stretch`); or padded with black
+    (`pad`). Without `antialias`, pixels are interpolated as tf.image.resize and Keras's
+    image_dataset_from_directory do. For any other model, the image is stretched to the
+    input size, as in pycoral's classify_image.py.
     EXIF orientation is applied, alpha is dropped, 16-bit grey keeps its high byte, and
     an animation is represented by its first frame. A JPEG much larger than needed is
-    decoded at a half, quarter or eighth of its size, except with --annotate.
+    decoded at a half, quarter or eighth of its size, except with --annotate and without
+    `antialias`.
 Labels
     Labels come from --labels or, without it, from the model. If neither has any, the
     output shows class numbers alone.
@@ -163,6 +166,8 @@ def read_at_most(file, limit):
 # --- Preprocessing: how an image becomes the input of a model -------------------------
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+RESIZES = ("crop", "stretch", "pad")
+VERSIONS = (1, 2)  # of preprocessing.json
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 
 
@@ -170,18 +175,31 @@ MAX_SIDE = 16384  # pixels, of the input and of the resized image
 class Preprocessing:
     """How a raw RGB image becomes a model's input.
 
-    The image is resized so that its shorter side is `resize_size` (the longer
-    one in proportion, rounded down), then its centre is cut out, then pixels
-    are normalized: (pixel - mean) / std.
+    The image is resized, then its centre is cut out, then pixels are normalized:
+    (pixel - mean) / std. `resize` says how an image of another aspect than the
+    input's is resized:
+
+    - "crop": in proportion, so that it covers `resized_size`. For a square input,
+      its shorter side becomes `resize_size`; the longer one is rounded down.
+      Without antialiasing it is cut to the input's aspect first, as Keras's
+      `crop_to_aspect_ratio` does.
+    - "stretch": to `resized_size`, whatever its aspect, as Keras's
+      `image_dataset_from_directory` does by default.
+    - "pad": in proportion, so that it fits into the input, and centred on black, as
+      Keras's loaders do with `pad_to_aspect_ratio`. Nothing is cut off.
 
     Attributes:
         input_size: (height, width) of the model's input, in pixels.
         mean_rgb_255: mean of each channel, on the scale 0..255, in RGB order.
         std_rgb_255: standard deviation of each channel, likewise.
         channel_order: "rgb" or "bgr": the order in which the model takes them.
-        crop_fraction: side of the crop relative to the shorter side of the
-            resized image (timm's `crop_pct`).
-        interpolation: one of `INTERPOLATIONS`, antialiased as PIL does.
+        crop_fraction: share of each side of `resized_size` that the crop keeps
+            (timm's `crop_pct`); 1 where `resize` is "pad".
+        interpolation: one of `INTERPOLATIONS`.
+        resize: one of `RESIZES`.
+        antialias: whether shrinking averages over all pixels, as Pillow does. If
+            not, it picks some, as `tf.image.resize` and Keras's loaders do by
+            default.
 
     Raises:
         UserError: a field has a wrong type, length or value.
@@ -193,6 +211,8 @@ class Preprocessing:
     channel_order: str = "rgb"
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
+    resize: str = "crop"
+    antialias: bool = True
 
     def __post_init__(self):
         """Checks every field; lists (from JSON) become tuples."""
@@ -216,21 +236,36 @@ class Preprocessing:
         for field, names in (
             ("channel_order", ("rgb", "bgr")),
             ("interpolation", INTERPOLATIONS),
+            ("resize", RESIZES),
         ):
             value = getattr(self, field)
             if not isinstance(value, str) or value not in names:
                 raise _wrong_field(field, " or ".join(names), value)
+        if not isinstance(self.antialias, bool):
+            raise _wrong_field("antialias", "true or false", self.antialias)
+        if self.resize == "pad" and self.crop_fraction != 1:
+            expected = "1, since resize=pad cuts nothing off"
+            raise _wrong_field("crop_fraction", expected, self.crop_fraction)
+
+    @property
+    def resized_size(self):
+        """(height, width) of the image before its centre is cut out, in pixels.
+
+        Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
+        """
+        return tuple(int(side / self.crop_fraction) for side in self.input_size)
 
     @property
     def resize_size(self):
-        """Shorter side of the resized image, in pixels."""
-        return int(max(self.input_size) / self.crop_fraction)
+        """Longer side of `resized_size`."""
+        return max(self.resized_size)
 
 
 def parse_preprocessing(data, input_size):
     """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
-    Unknown fields are ignored.
+    Version 1 has no `resize` and no `antialias`: their defaults hold. Unknown fields
+    are ignored.
 
     Args:
         data: bytes of the file.
@@ -240,25 +275,42 @@ def parse_preprocessing(data, input_size):
         `Preprocessing` with a mean of 0 and a standard deviation of 1.
 
     Raises:
-        ValueError: the file is no JSON, or a field of it is wrong.
+        UserError: the file is no JSON, a field of it is wrong, or its version is
+            newer than this runner. The text says what to do.
     """
-    found = json.loads(data.decode("utf-8"))
-    if not isinstance(found, dict):
-        raise UserError(f"expected a JSON object, received {data[:40]!r}")
+    try:
+        found = json.loads(data.decode("utf-8"))
+        if not isinstance(found, dict):
+            raise UserError(f"expected a JSON object, received {data[:40]!r}")
+        version = found.get("version")
+        if not _is_number(version, int, max(VERSIONS) + 1, math.inf):
+            return _read_fields(found, version, tuple(input_size))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{error}; export the model again") from error
+    raise UserError(
+        f"version: this runner reads {' and '.join(map(str, VERSIONS))}, received "
+        f"{version!r:.80}; take the run_tflite.py of the keras_resnet that exported "
+        "the model"
+    )
+
+
+def _read_fields(found, version, input_size):
+    if version not in VERSIONS or isinstance(version, (bool, float)):
+        raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
+    added = ("resize", "antialias") if version == 2 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),
         mean_rgb_255=(0.0, 0.0, 0.0),
         std_rgb_255=(1.0, 1.0, 1.0),
         crop_fraction=found.get("crop_fraction"),
         interpolation=found.get("interpolation"),
+        **{field: found.get(field) for field in added},
     )
-    for field, expected, value in (
-        ("version", 1, found.get("version")),
-        ("input_size", tuple(input_size), preprocessing.input_size),
-        ("resize_size", preprocessing.resize_size, found.get("resize_size")),
-    ):
-        if type(value) is not type(expected) or value != expected:
-            raise _wrong_field(field, expected, value)
+    if preprocessing.input_size != input_size:
+        raise _wrong_field("input_size", input_size, preprocessing.input_size)
+    told, size = found.get("resize_size"), preprocessing.resize_size
+    if version == 1 and (type(told) is not int or told != size):
+        raise _wrong_field("resize_size", size, told)
     return preprocessing
 
 
@@ -812,11 +864,226 @@ def find_edgetpu_pci():
     return [f"{SYSTEM}/dev/apex_{number}" for number in range(len(found))]
 
 
+# --- Geometry: an image is cut or padded, resized and cropped to the model's input ----
+
+MAX_PIXELS = 89478485  # Pillow warns of larger images: 256 MiB of RGB
+
+
+def resize_and_crop(image, how, box=None):
+    """Makes a model's input of an image, in training as on the device.
+
+    Args:
+        image: PIL image of mode RGB. Not changed.
+        how: `Preprocessing`, whose docstring defines the result.
+        box: (left, top, right, bottom) of the part of the image that is filled,
+            where it `may_shrink`; None is all of it.
+
+    Returns:
+        uint8 array (*how.input_size, 3), RGB.
+
+    Raises:
+        ValueError: the image is too elongated to be resized within MAX_PIXELS.
+    """
+    import numpy as np
+
+    target, new_size = how.input_size[::-1], how.resized_size[::-1]
+    region = box if box and may_shrink(how) else (0, 0) + image.size
+    size = (region[2] - region[0], region[3] - region[1])
+    resize_region = resize_with_pillow if how.antialias else sample
+    if how.resize == "pad":
+        (width, height), (left, top) = fitting_size(size, target)
+        whole = (0, 0, width, height)
+        pixels = np.zeros(how.input_size + (3,), np.uint8)
+        pixels[top : top + height, left : left + width] = resize_region(
+            image, region, (width, height), whole, how.interpolation
+        )
+        return pixels
+    if how.resize == "crop" and how.antialias:
+        new_size = covering_size(size, new_size)
+        if new_size[0] * new_size[1] > MAX_PIXELS:
+            raise ValueError(
+                f"{image.width} x {image.height} pixels: too elongated to be resized"
+            )
+    elif how.resize == "crop":
+        region = region_of_aspect(size, target)
+    crop = centre(new_size, target)
+    return resize_region(image, region, new_size, crop, how.interpolation)
+
+
+def may_shrink(how):
+    """Returns whether a large JPEG may be decoded at a fraction of its size.
+
+    Without antialiasing, pixels are picked: they must be the real ones.
+    """
+    return how.antialias and how.interpolation != "nearest"
+
+
+def centre(size, crop):
+    """Returns the box (left, top, right, bottom) of a crop, both (width, height)."""
+    left, top = (round((whole - part) / 2) for whole, part in zip(size, crop))
+    return left, top, left + crop[0], top + crop[1]
+
+
+def covering_size(size, target):
+    """Returns the least (width, height) of an image's aspect that covers a target."""
+    width, height = size
+    if width * target[1] <= height * target[0]:
+        return target[0], int(target[0] * height / width)
+    return int(target[1] * width / height), target[1]
+
+
+def fitting_size(size, target):
+    """Returns how `tf.image.resize_with_pad` fits an image into a target.
+
+    In its 32 bits, in which a side sometimes comes out one pixel short.
+
+    Returns:
+        (width, height) of the image after resizing, and its place (left, top).
+    """
+    import numpy as np
+
+    sides, targets = np.float32(size), np.float32(target)
+    fitted = sides / (sides / targets).max()
+    margins = ((targets - fitted) / 2).clip(0)
+    new_size = fitted.clip(1).astype(int).tolist()  # TensorFlow fails at 0 pixels
+    return tuple(new_size), tuple(margins.astype(int).tolist())
+
+
+def region_of_aspect(size, aspect):
+    """Returns the largest centred region of an aspect, as Keras's loaders cut it out.
+
+    Args:
+        size: (width, height) of the image, whole numbers.
+        aspect: (width, height) whose ratio is wanted.
+
+    Returns:
+        (left, top, right, bottom).
+    """
+    width = max(1, min(size[0], size[1] * aspect[0] // aspect[1]))
+    height = max(1, min(size[1], size[0] * aspect[1] // aspect[0]))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def resize_with_pillow(image, region, new_size, crop, interpolation):
+    """Resizes a region of an image with antialiasing, and returns a crop of it.
+
+    The arguments and the result are those of `sample`.
+    """
+    import numpy as np
+    from PIL import Image
+
+    method = getattr(Image, interpolation.upper())
+    if interpolation == "nearest":
+        return np.array(image.resize(new_size, method).crop(crop))
+    # Resize and crop at once: pixels outside the crop are never computed.
+    across = (region[2] - region[0]) / new_size[0]
+    down = (region[3] - region[1]) / new_size[1]
+    part = (
+        region[0] + crop[0] * across,
+        region[1] + crop[1] * down,
+        region[0] + crop[2] * across,
+        region[1] + crop[3] * down,
+    )
+    size = (crop[2] - crop[0], crop[3] - crop[1])
+    return np.array(image.resize(size, method, part))
+
+
+def sample(image, region, new_size, crop, interpolation):
+    """Resizes a region of an image as `tf.image.resize(antialias=False)` does.
+
+    Args:
+        image: PIL image of mode RGB.
+        region: (left, top, right, bottom) in it, whole numbers.
+        new_size: (width, height) of the resized region.
+        crop: (left, top, right, bottom) in it: only these pixels are computed.
+        interpolation: one of `INTERPOLATIONS`.
+
+    Returns:
+        uint8 array (height, width, 3), rounded, halves to the even number.
+    """
+    import numpy as np
+
+    columns, across = taps(region[::2], new_size[0], crop[::2], interpolation)
+    rows, down = taps(region[1::2], new_size[1], crop[1::2], interpolation)
+    # Row by row: an array of a whole photograph takes more time and memory than the
+    # rest.
+    used_rows, used_columns = np.unique(rows), np.unique(columns)
+    pixels = np.empty((len(used_rows), len(used_columns), 3), np.uint8)
+    for number, row in enumerate(used_rows.tolist()):
+        line = np.asarray(image.crop((0, row, image.width, row + 1)))
+        pixels[number] = line[0, used_columns]
+    columns = np.searchsorted(used_columns, columns)
+    rows = np.searchsorted(used_rows, rows)
+    lines = sum(
+        pixels[:, column] * weight[:, np.newaxis]
+        for column, weight in zip(columns, across)
+    )
+    levels = sum(
+        lines[row] * weight[:, np.newaxis, np.newaxis]
+        for row, weight in zip(rows, down)
+    )
+    return np.rint(levels).clip(0, 255).astype(np.uint8)
+
+
+def taps(region, new_size, crop, interpolation):
+    """Returns which pixels make each pixel of a resized axis, and with what weights.
+
+    Positions are computed in 32 bits, as TensorFlow does: in 64 bits, the nearest
+    pixel would sometimes be another one.
+
+    Args:
+        region: (start, end) of what is resized, in pixels of the image.
+        new_size: of the resized region.
+        crop: (start, end) of the pixels wanted, of the resized region.
+        interpolation: one of `INTERPOLATIONS`.
+
+    Returns:
+        (places, weights): int and float32 arrays (taps, pixels wanted).
+    """
+    import numpy as np
+
+    length = region[1] - region[0]
+    scale = np.float32(length) / np.float32(new_size)
+    centres = (np.arange(*crop, dtype=np.float32) + np.float32(0.5)) * scale
+    if interpolation == "nearest":
+        places = np.minimum(np.floor(centres), length - 1)[np.newaxis]
+        weights = np.ones_like(places)
+    else:
+        centres -= np.float32(0.5)
+        before = np.floor(centres)
+        rest = centres - before
+        radius = {"bilinear": 1, "bicubic": 2, "lanczos": 3}[interpolation]
+        offsets = np.arange(1 - radius, radius + 1)[:, np.newaxis]
+        places = before + offsets
+        if interpolation == "bilinear":
+            weights = 1 - abs(rest - offsets)
+        elif interpolation == "bicubic":
+            weights = keys_cubic(abs(np.rint(rest * 1024) / 1024 - offsets))
+        else:
+            weights = np.sinc(rest - offsets) * np.sinc((rest - offsets) / 3)
+        weights = weights * ((places >= 0) & (places < length))
+        weights /= weights.sum(0)
+    places = places.clip(0, length - 1).astype(int) + region[0]
+    return places, weights.astype(np.float32)
+
+
+def keys_cubic(distance):
+    """Weights by distance in pixels, up to 2 (Keys 1981, a = -0.5).
+
+    TensorFlow reads them from a table of 1024 steps a pixel.
+    """
+    import numpy as np
+
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance <= 1, near, far)
+
+
 # --- Images: from a file to the pixels of the model's input ---------------------------
 
 # Pillow knows more formats; for EPS, for one, it would run a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-MAX_PIXELS = 89478485  # Pillow warns of larger images: 256 MiB of RGB
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
@@ -952,12 +1219,20 @@ def open_jpeg(file):
 
 def needed_size(size, classifier):
     """Returns the (width, height) to which an image of this size is resized."""
-    how, (height, width) = classifier.preprocessing, classifier.input_shape[1:3]
-    if how is None:
-        return max(width, height), max(width, height)  # EXIF may still turn it
-    if how.interpolation == "nearest":  # it picks pixels: they must be the real ones
+    how = geometry_of(classifier)
+    if not may_shrink(how):
         return size
-    return [math.ceil(how.resize_size * pixels / min(size)) for pixels in size]
+    if how.resize == "stretch":
+        return how.resize_size, how.resize_size  # EXIF may still turn it
+    fitted = max(size) if how.resize == "pad" else min(size)
+    return [math.ceil(how.resize_size * pixels / fitted) for pixels in size]
+
+
+def geometry_of(classifier):
+    """Returns the preprocessing of a classifier, or how others feed their models."""
+    size = classifier.input_shape[1:3]
+    stretched = Preprocessing(size, interpolation="lanczos", resize="stretch")
+    return classifier.preprocessing or stretched
 
 
 def upright_rgb(image, size):
@@ -1015,39 +1290,7 @@ def prepare(image, classifier, box=None):
     Raises:
         ValueError: the image is too elongated to be resized within MAX_PIXELS.
     """
-    import numpy as np
-    from PIL import Image
-
-    box = box or (0, 0) + image.size
-    height, width = classifier.input_shape[1:3]
-    how = classifier.preprocessing
-    if how is None:
-        return np.array(image.resize((width, height), Image.LANCZOS, box))
-    size = (box[2] - box[0], box[3] - box[1])
-    shorter, longer = sorted(size)
-    new_longer = int(how.resize_size * longer / shorter)
-    if new_longer * how.resize_size > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels: too elongated to be resized"
-        )
-    new_size = (how.resize_size, new_longer)
-    if size[0] > size[1]:
-        new_size = new_size[::-1]
-    left = round((new_size[0] - width) / 2)
-    top = round((new_size[1] - height) / 2)
-    crop = (left, top, left + width, top + height)
-    if how.interpolation == "nearest":
-        return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
-    # Resize and crop at once: pixels outside the crop are never computed.
-    across, down = size[0] / new_size[0], size[1] / new_size[1]
-    part = (
-        box[0] + crop[0] * across,
-        box[1] + crop[1] * down,
-        box[0] + crop[2] * across,
-        box[1] + crop[3] * down,
-    )
-    method = getattr(Image, how.interpolation.upper())
-    return np.array(image.resize((width, height), method, part))
+    return resize_and_crop(image, geometry_of(classifier), box)
 
 
 # --- The classifier: a model, its runtime, its labels and what it is fed --------------
@@ -1120,10 +1363,9 @@ class Classifier:
                 self.preprocessing = parse_preprocessing(
                     model.preprocessing, self.input_shape[1:3]
                 )
-            except (ValueError, RecursionError) as error:
+            except UserError as error:
                 raise UserError(
-                    f"{self.path}: preprocessing.json inside: {error}; export the "
-                    "model again"
+                    f"{self.path}: preprocessing.json inside: {error}"
                 ) from error
         where = self.path
         # A quantized input needs no metadata: its scale and zero point say the same.

@@ -22,7 +22,9 @@ from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 
 FILE = "keras_resnet.json"
-VERSION = 1  # rises when a field is added
+# Version 2 added the fields `resize` and `antialias` of the preprocessing. A file that
+# needs neither is of version 1, so that older versions of this package read it.
+VERSIONS = (1, 2)
 MAX_BYTES = 1 << 22  # a hundred thousand labels need half of it
 
 
@@ -138,13 +140,13 @@ def read(path):
                 raise ValueError(f"{name} is longer than {MAX_BYTES} bytes")
             content = archive.read(name)
         version = json.loads(content)["version"]
-        if version == VERSION:
+        if version in VERSIONS:
             return _arguments(json.loads(content), "preprocessing", "labels", "licence")
     except Exception as error:  # zipfile, zlib and json raise many kinds
         raise _damaged(path, _first_line(error)) from error
     raise UserError(
         f"the file was written by a newer keras_resnet: install that one. Version "
-        f"{version!r:.20} instead of {VERSION}. Received: {str(path)!r}"
+        f"{version!r:.20} instead of at most {VERSIONS[-1]}. Received: {str(path)!r}"
     )
 
 
@@ -174,9 +176,14 @@ def _damaged(path, reason):
 
 def _save_assets(model, folder):
     """Writes the metadata of a model; Keras calls it for each file that it saves."""
+    preprocessing = dataclasses.asdict(model.preprocessing)
+    version = 2
+    if model.preprocessing.in_version_1:
+        del preprocessing["resize"], preprocessing["antialias"]
+        version = 1
     metadata = {
-        "version": VERSION,
-        "preprocessing": dataclasses.asdict(model.preprocessing),
+        "version": version,
+        "preprocessing": preprocessing,
         "labels": checked_labels(model.labels),
         "licence": model.licence,
     }

@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from keras_resnet.runner import geometry
 from keras_resnet.runner import preprocessing as fields
-from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.errors import UserError, user_errors
 
 
 class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
@@ -27,11 +28,17 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
             and mean[0] == int(mean[0])
         )
 
-    def resize_and_crop(self, image):
-        """Resizes an image and cuts out its centre, as published evaluations do.
+    @property
+    def in_version_1(self):
+        """Whether files of version 1, without `resize` and `antialias`, say it all."""
+        return self.resize == "crop" and self.antialias
 
-        Geometry and arithmetic are those of torchvision and timm, which resize with
-        Pillow: antialiased, and rounded to whole pixel values.
+    def resize_and_crop(self, image):
+        """Resizes an image and cuts out its centre, as training and devices do.
+
+        By default, that is what torchvision and timm do in published evaluations:
+        they resize with Pillow, antialiased and rounded to whole pixel values. Only
+        the centre is computed: one value in some thousand is rounded the other way.
 
         Args:
             image: uint8 array (height, width, 3), RGB, or a `PIL.Image`. Not
@@ -41,7 +48,8 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
             uint8 array (*input_size, 3), RGB.
 
         Raises:
-            UserError: the array is not one RGB image of bytes.
+            UserError: the array is not one RGB image of bytes, or the image is too
+                elongated to be resized.
         """
         if not isinstance(image, Image.Image):
             image = np.asarray(image)
@@ -51,11 +59,8 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
                     f"Received: {image.dtype} {image.shape}"
                 )
             image = Image.fromarray(image)
-        image = resize(image.convert("RGB"), self.resize_size, self.interpolation)
-        height, width = self.input_size
-        left = round((image.width - width) / 2)
-        top = round((image.height - height) / 2)
-        return np.array(image.crop((left, top, left + width, top + height)))
+        with user_errors("image", ValueError):
+            return geometry.resize_and_crop(image.convert("RGB"), self)
 
     def normalize(self, images):
         """Normalizes raw pixels.
@@ -70,14 +75,6 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
         images = np.asarray(images, np.float32)
         images = (images - np.float32(self.mean_rgb_255)) / np.float32(self.std_rgb_255)
         return images if self.channel_order == "rgb" else images[..., ::-1]
-
-
-def resize(image, size, interpolation):
-    """Resizes a `PIL.Image` to a shorter side of `size` pixels."""
-    shorter, longer = sorted(image.size)
-    new_size = (size, int(size * longer / shorter))
-    new_size = new_size if image.width <= image.height else new_size[::-1]
-    return image.resize(new_size, Image.Resampling[interpolation.upper()])
 
 
 # Normalizations by name: those of `mode` in keras.applications' preprocess_input

@@ -85,10 +85,9 @@ class Classifier:
                 self.preprocessing = parse_preprocessing(
                     model.preprocessing, self.input_shape[1:3]
                 )
-            except (ValueError, RecursionError) as error:
+            except UserError as error:
                 raise UserError(
-                    f"{self.path}: preprocessing.json inside: {error}; export the "
-                    "model again"
+                    f"{self.path}: preprocessing.json inside: {error}"
                 ) from error
         where = self.path
         # A quantized input needs no metadata: its scale and zero point say the same.

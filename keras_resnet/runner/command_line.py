@@ -20,12 +20,15 @@ Pixels
     own scale and zero point if it is not float. Scores are dequantized likewise.
 Resizing
     A model that was written by our export contains `preprocessing.json`, which says how
-    to resize: the shorter side of the image becomes `resize_size`, then the centre is
-    cropped, as torchvision and timm evaluate. For any other model, the image is
-    stretched to the input size, as in pycoral's classify_image.py.
+    to resize: in proportion, then the centre is cropped, as torchvision and timm
+    evaluate (`crop`); whatever its proportions (`stretch`); or padded with black
+    (`pad`). Without `antialias`, pixels are interpolated as tf.image.resize and Keras's
+    image_dataset_from_directory do. For any other model, the image is stretched to the
+    input size, as in pycoral's classify_image.py.
     EXIF orientation is applied, alpha is dropped, 16-bit grey keeps its high byte, and
     an animation is represented by its first frame. A JPEG much larger than needed is
-    decoded at a half, quarter or eighth of its size, except with --annotate.
+    decoded at a half, quarter or eighth of its size, except with --annotate and without
+    `antialias`.
 Labels
     Labels come from --labels or, without it, from the model. If neither has any, the
     output shows class numbers alone.

@@ -8,10 +8,11 @@ import re
 import sys
 
 from keras_resnet.runner.errors import UserError, open_file, user_errors
+from keras_resnet.runner.geometry import MAX_PIXELS, may_shrink, resize_and_crop
+from keras_resnet.runner.preprocessing import Preprocessing
 
 # Pillow knows more formats; for EPS, for one, it would run a program.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-MAX_PIXELS = 89478485  # Pillow warns of larger images: 256 MiB of RGB
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
@@ -147,12 +148,20 @@ def open_jpeg(file):
 
 def needed_size(size, classifier):
     """Returns the (width, height) to which an image of this size is resized."""
-    how, (height, width) = classifier.preprocessing, classifier.input_shape[1:3]
-    if how is None:
-        return max(width, height), max(width, height)  # EXIF may still turn it
-    if how.interpolation == "nearest":  # it picks pixels: they must be the real ones
+    how = geometry_of(classifier)
+    if not may_shrink(how):
         return size
-    return [math.ceil(how.resize_size * pixels / min(size)) for pixels in size]
+    if how.resize == "stretch":
+        return how.resize_size, how.resize_size  # EXIF may still turn it
+    fitted = max(size) if how.resize == "pad" else min(size)
+    return [math.ceil(how.resize_size * pixels / fitted) for pixels in size]
+
+
+def geometry_of(classifier):
+    """Returns the preprocessing of a classifier, or how others feed their models."""
+    size = classifier.input_shape[1:3]
+    stretched = Preprocessing(size, interpolation="lanczos", resize="stretch")
+    return classifier.preprocessing or stretched
 
 
 def upright_rgb(image, size):
@@ -210,36 +219,4 @@ def prepare(image, classifier, box=None):
     Raises:
         ValueError: the image is too elongated to be resized within MAX_PIXELS.
     """
-    import numpy as np
-    from PIL import Image
-
-    box = box or (0, 0) + image.size
-    height, width = classifier.input_shape[1:3]
-    how = classifier.preprocessing
-    if how is None:
-        return np.array(image.resize((width, height), Image.LANCZOS, box))
-    size = (box[2] - box[0], box[3] - box[1])
-    shorter, longer = sorted(size)
-    new_longer = int(how.resize_size * longer / shorter)
-    if new_longer * how.resize_size > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels: too elongated to be resized"
-        )
-    new_size = (how.resize_size, new_longer)
-    if size[0] > size[1]:
-        new_size = new_size[::-1]
-    left = round((new_size[0] - width) / 2)
-    top = round((new_size[1] - height) / 2)
-    crop = (left, top, left + width, top + height)
-    if how.interpolation == "nearest":
-        return np.array(image.resize(new_size, Image.NEAREST).crop(crop))
-    # Resize and crop at once: pixels outside the crop are never computed.
-    across, down = size[0] / new_size[0], size[1] / new_size[1]
-    part = (
-        box[0] + crop[0] * across,
-        box[1] + crop[1] * down,
-        box[0] + crop[2] * across,
-        box[1] + crop[3] * down,
-    )
-    method = getattr(Image, how.interpolation.upper())
-    return np.array(image.resize((width, height), method, part))
+    return resize_and_crop(image, geometry_of(classifier), box)

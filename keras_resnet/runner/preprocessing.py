@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import math
 import numbers
 import sys
 
 from keras_resnet.runner.errors import UserError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+RESIZES = ("crop", "stretch", "pad")
+VERSIONS = (1, 2)  # of preprocessing.json
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 
 
@@ -15,18 +18,31 @@ MAX_SIDE = 16384  # pixels, of the input and of the resized image
 class Preprocessing:
     """How a raw RGB image becomes a model's input.
 
-    The image is resized so that its shorter side is `resize_size` (the longer
-    one in proportion, rounded down), then its centre is cut out, then pixels
-    are normalized: (pixel - mean) / std.
+    The image is resized, then its centre is cut out, then pixels are normalized:
+    (pixel - mean) / std. `resize` says how an image of another aspect than the
+    input's is resized:
+
+    - "crop": in proportion, so that it covers `resized_size`. For a square input,
+      its shorter side becomes `resize_size`; the longer one is rounded down.
+      Without antialiasing it is cut to the input's aspect first, as Keras's
+      `crop_to_aspect_ratio` does.
+    - "stretch": to `resized_size`, whatever its aspect, as Keras's
+      `image_dataset_from_directory` does by default.
+    - "pad": in proportion, so that it fits into the input, and centred on black, as
+      Keras's loaders do with `pad_to_aspect_ratio`. Nothing is cut off.
 
     Attributes:
         input_size: (height, width) of the model's input, in pixels.
         mean_rgb_255: mean of each channel, on the scale 0..255, in RGB order.
         std_rgb_255: standard deviation of each channel, likewise.
         channel_order: "rgb" or "bgr": the order in which the model takes them.
-        crop_fraction: side of the crop relative to the shorter side of the
-            resized image (timm's `crop_pct`).
-        interpolation: one of `INTERPOLATIONS`, antialiased as PIL does.
+        crop_fraction: share of each side of `resized_size` that the crop keeps
+            (timm's `crop_pct`); 1 where `resize` is "pad".
+        interpolation: one of `INTERPOLATIONS`.
+        resize: one of `RESIZES`.
+        antialias: whether shrinking averages over all pixels, as Pillow does. If
+            not, it picks some, as `tf.image.resize` and Keras's loaders do by
+            default.
 
     Raises:
         UserError: a field has a wrong type, length or value.
@@ -38,6 +54,8 @@ class Preprocessing:
     channel_order: str = "rgb"
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
+    resize: str = "crop"
+    antialias: bool = True
 
     def __post_init__(self):
         """Checks every field; lists (from JSON) become tuples."""
@@ -61,21 +79,36 @@ class Preprocessing:
         for field, names in (
             ("channel_order", ("rgb", "bgr")),
             ("interpolation", INTERPOLATIONS),
+            ("resize", RESIZES),
         ):
             value = getattr(self, field)
             if not isinstance(value, str) or value not in names:
                 raise _wrong_field(field, " or ".join(names), value)
+        if not isinstance(self.antialias, bool):
+            raise _wrong_field("antialias", "true or false", self.antialias)
+        if self.resize == "pad" and self.crop_fraction != 1:
+            expected = "1, since resize=pad cuts nothing off"
+            raise _wrong_field("crop_fraction", expected, self.crop_fraction)
+
+    @property
+    def resized_size(self):
+        """(height, width) of the image before its centre is cut out, in pixels.
+
+        Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
+        """
+        return tuple(int(side / self.crop_fraction) for side in self.input_size)
 
     @property
     def resize_size(self):
-        """Shorter side of the resized image, in pixels."""
-        return int(max(self.input_size) / self.crop_fraction)
+        """Longer side of `resized_size`."""
+        return max(self.resized_size)
 
 
 def parse_preprocessing(data, input_size):
     """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
-    Unknown fields are ignored.
+    Version 1 has no `resize` and no `antialias`: their defaults hold. Unknown fields
+    are ignored.
 
     Args:
         data: bytes of the file.
@@ -85,25 +118,42 @@ def parse_preprocessing(data, input_size):
         `Preprocessing` with a mean of 0 and a standard deviation of 1.
 
     Raises:
-        ValueError: the file is no JSON, or a field of it is wrong.
+        UserError: the file is no JSON, a field of it is wrong, or its version is
+            newer than this runner. The text says what to do.
     """
-    found = json.loads(data.decode("utf-8"))
-    if not isinstance(found, dict):
-        raise UserError(f"expected a JSON object, received {data[:40]!r}")
+    try:
+        found = json.loads(data.decode("utf-8"))
+        if not isinstance(found, dict):
+            raise UserError(f"expected a JSON object, received {data[:40]!r}")
+        version = found.get("version")
+        if not _is_number(version, int, max(VERSIONS) + 1, math.inf):
+            return _read_fields(found, version, tuple(input_size))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{error}; export the model again") from error
+    raise UserError(
+        f"version: this runner reads {' and '.join(map(str, VERSIONS))}, received "
+        f"{version!r:.80}; take the run_tflite.py of the keras_resnet that exported "
+        "the model"
+    )
+
+
+def _read_fields(found, version, input_size):
+    if version not in VERSIONS or isinstance(version, (bool, float)):
+        raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
+    added = ("resize", "antialias") if version == 2 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),
         mean_rgb_255=(0.0, 0.0, 0.0),
         std_rgb_255=(1.0, 1.0, 1.0),
         crop_fraction=found.get("crop_fraction"),
         interpolation=found.get("interpolation"),
+        **{field: found.get(field) for field in added},
     )
-    for field, expected, value in (
-        ("version", 1, found.get("version")),
-        ("input_size", tuple(input_size), preprocessing.input_size),
-        ("resize_size", preprocessing.resize_size, found.get("resize_size")),
-    ):
-        if type(value) is not type(expected) or value != expected:
-            raise _wrong_field(field, expected, value)
+    if preprocessing.input_size != input_size:
+        raise _wrong_field("input_size", input_size, preprocessing.input_size)
+    told, size = found.get("resize_size"), preprocessing.resize_size
+    if version == 1 and (type(told) is not int or told != size):
+        raise _wrong_field("resize_size", size, told)
     return preprocessing
 
 

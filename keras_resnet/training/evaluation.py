@@ -9,6 +9,7 @@ from keras_resnet import files
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.images import geometry_of
 from keras_resnet.training import accuracy, checks
 from keras_resnet.training.data import batching, damaged, decoding, sources
 from keras_resnet.training.runs import folder as run_folder
@@ -137,12 +138,7 @@ def _config_of(directory):
 def _preprocessing_of(model, config, normalization):
     """Returns the `Preprocessing` of a model, or None if nothing tells it."""
     if isinstance(model, Classifier):
-        size, told = model.input_shape[1:3], model.preprocessing
-        if told is None:
-            return Preprocessing(size)
-        return Preprocessing(
-            size, crop_fraction=told.crop_fraction, interpolation=told.interpolation
-        )
+        return geometry_of(model)
     if normalization is not None:
         return Preprocessing(model.input_shape[1:3], **NORMALIZATIONS[normalization])
     told = getattr(model, "preprocessing", None)

@@ -3,6 +3,8 @@
 He et al., arXiv 1512.03385.
 """
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
@@ -21,9 +23,7 @@ def ten_crop(model, preprocessing):
     height, width = preprocessing.input_size
 
     def crops(image):
-        image = decoding.resize(
-            image, preprocessing.resize_size, preprocessing.interpolation
-        )
+        image = decoding.resize(image, preprocessing)
         rest = tf.shape(image)[:2] - [height, width]
         middle = tf.cast(tf.round(tf.cast(rest, tf.float32) / 2), tf.int32)
         places = ((0, 0), (0, rest[1]), (rest[0], 0), (rest[0], rest[1]), middle)
@@ -44,13 +44,17 @@ def multi_scale(model, preprocessing):
     """
     everywhere = keras.models.clone_model(model, keras.Input((None, None, 3)))
     everywhere.set_weights(model.get_weights())
-    scales = [size * preprocessing.input_size[0] // SCALES[0] for size in SCALES]
+    scales = [
+        dataclasses.replace(
+            preprocessing,
+            input_size=[scale * side // SCALES[0] for side in preprocessing.input_size],
+            crop_fraction=1.0,
+        )
+        for scale in SCALES
+    ]
 
     def sizes(image):
-        return [
-            decoding.resize(image, size, preprocessing.interpolation)[None]
-            for size in scales
-        ]
+        return [decoding.resize(image, scale)[None] for scale in scales]
 
     return _mean_over(everywhere, preprocessing, sizes)
 

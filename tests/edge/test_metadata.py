@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras_resnet.edge import Classifier
 from keras_resnet.edge.convert import metadata, tflite_file
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.preprocessing import parse_preprocessing
 from tests.helpers import environments, metadata_reader
 from tests.helpers.graphs import mean_colour
 
@@ -104,6 +105,33 @@ def test_what_is_written_is_read(content):
         "crop_fraction": 1.0,
         "interpolation": "bilinear",
     }
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Preprocessing((32, 32), antialias=False),
+        Preprocessing((32, 32), crop_fraction=0.8, resize="stretch"),
+        Preprocessing((32, 32), interpolation="nearest", resize="pad"),
+        Preprocessing((32, 48), crop_fraction=0.8),
+    ],
+)
+def test_what_version_1_cannot_say_is_written_in_version_2(plain, how):
+    """An input that is not square too: runners of version 0.1 cropped it otherwise."""
+    content = metadata.with_metadata(plain, LABELS, how, ABOUT)
+    found = metadata_reader.read(content)
+    data = found.files["preprocessing.json"]
+    assert json.loads(data) == {
+        "version": 2,
+        "input_size": list(how.input_size),
+        "crop_fraction": how.crop_fraction,
+        "interpolation": how.interpolation,
+        "resize": how.resize,
+        "antialias": how.antialias,
+    }
+    raw = dataclasses.replace(how, mean_rgb_255=(0.0,) * 3, std_rgb_255=(1.0,) * 3)
+    read = parse_preprocessing(data, how.input_size)
+    assert dataclasses.asdict(read) == dataclasses.asdict(raw)
 
 
 def test_what_is_not_known_is_left_out(plain, small):

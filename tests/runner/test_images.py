@@ -27,17 +27,17 @@ def decoded(data):
 @pytest.mark.parametrize(
     "size, resized, left_top",
     [
-        ((101, 67), (30, 20), (7, 4)),
+        ((101, 67), (22, 15), (3, 2)),
         ((67, 101), (20, 30), (2, 9)),
-        ((62, 40), (31, 20), (8, 4)),  # 7.5 rounds to the even 8
-        ((66, 40), (33, 20), (8, 4)),  # 8.5 as well
+        ((62, 40), (23, 15), (4, 2)),  # 3.5 rounds to the even 4
+        ((67, 40), (25, 15), (4, 2)),  # 4.5 as well
         ((40, 58), (20, 29), (2, 8)),
         ((20, 20), (20, 20), (2, 4)),
         ((1, 1), (20, 20), (2, 4)),
     ],
 )
 @pytest.mark.parametrize("name", ["bilinear", "bicubic", "nearest", "lanczos"])
-def test_prepare_resizes_the_shorter_side_and_crops_the_centre(
+def test_prepare_covers_the_input_and_crops_the_centre(
     models, size, resized, left_top, name
 ):
     classifier = Classifier(models["full"])
@@ -165,9 +165,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
 
 
 def test_a_picture_too_elongated_for_the_crop_is_refused(models, capfd, tmp_path):
-    Image.new("L", (300000, 1)).save(tmp_path / "line.png")
+    Image.new("L", (500000, 1)).save(tmp_path / "line.png")
     argv = ["--model", models["full"], tmp_path / "line.png"]
-    assert_one_error(capfd, argv, "line.png", "300000 x 1")
+    assert_one_error(capfd, argv, "line.png", "500000 x 1")
 
 
 def test_programs_disguised_as_pictures_are_not_run():
@@ -186,14 +186,23 @@ def photograph(width, height, orientation=1):
     return encoded(image, "JPEG", quality=92, exif=exif)
 
 
-@pytest.mark.parametrize("name, factor", [("full", 2), ("plain", 4)])
+@pytest.mark.parametrize(
+    "name, resize, factor",
+    [("full", "crop", 2), ("full", "stretch", 2), ("full", "pad", 4), ("plain", "", 4)],
+)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_same_pixels(
-    models, tmp_path, name, factor, orientation
+    models, tmp_path, name, resize, factor, orientation
 ):
     path = tmp_path / "photo.jpg"
     path.write_bytes(photograph(801, 603, orientation))  # both leave a rest
     classifier = Classifier(models[name])
+    if resize:
+        classifier.preprocessing = dataclasses.replace(
+            classifier.preprocessing,
+            resize=resize,
+            crop_fraction=1.0 if resize == "pad" else 0.8,
+        )
     picture = read_image(str(path), classifier)
     whole = read_image(str(path)).image
     assert whole.size == ((801, 603) if orientation < 5 else (603, 801))
@@ -205,10 +214,13 @@ def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_same_pixels(
     assert np.abs(pixels.astype(int) - expected).mean() < 0.5
 
 
-def test_nearest_is_never_decoded_smaller(models, tmp_path):
+@pytest.mark.parametrize(
+    "fields", [dict(interpolation="nearest"), dict(antialias=False)]
+)
+def test_where_pixels_are_picked_nothing_is_decoded_smaller(models, tmp_path, fields):
     (tmp_path / "photo.jpg").write_bytes(photograph(801, 603))
     classifier = Classifier(models["full"])
-    how = dataclasses.replace(classifier.preprocessing, interpolation="nearest")
+    how = dataclasses.replace(classifier.preprocessing, **fields)
     classifier.preprocessing = how
     picture = read_image(str(tmp_path / "photo.jpg"), classifier)
     assert (picture.image.size, picture.box) == ((801, 603), (0, 0, 801, 603))

@@ -55,6 +55,10 @@ def test_lists_and_numpy_numbers_become_tuples_of_python_numbers():
         ("crop_fraction", True, "to 1"),
         ("interpolation", "area", "bilinear"),
         ("interpolation", ["bilinear"], "bilinear"),
+        ("resize", "fit", "crop or stretch or pad"),
+        ("resize", None, "crop or stretch or pad"),
+        ("antialias", 1, "true or false"),
+        ("antialias", "false", "true or false"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_expected(field, value, expected):
@@ -79,7 +83,10 @@ def test_the_file_of_a_model_describes_raw_pixels():
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("version", 2),
+        ("version", 0),
+        ("version", 1.0),
+        ("version", 3.0),
+        ("version", "2"),
         ("version", True),
         ("version", None),
         ("input_size", [16, 12]),
@@ -94,5 +101,56 @@ def test_the_file_of_a_model_describes_raw_pixels():
 )
 def test_a_wrong_field_of_the_file_is_named(field, value):
     data = json.dumps(dict(FILE, **{field: value})).encode()
-    with pytest.raises(UserError, match=f"{field}: expected .*received"):
+    expected = f"{field}: expected .*received .*; export the model again"
+    with pytest.raises(UserError, match=expected):
         parse_preprocessing(data, (12, 16))
+
+
+SECOND = {
+    "version": 2,
+    "input_size": [12, 16],
+    "crop_fraction": 1.0,
+    "interpolation": "bicubic",
+    "resize": "pad",
+    "antialias": False,
+}
+
+
+def test_version_2_says_how_other_aspects_are_resized():
+    found = parse_preprocessing(json.dumps(SECOND).encode(), (12, 16))
+    assert (found.resize, found.antialias) == ("pad", False)
+    # A file of version 1 that has the fields by chance means what it always meant.
+    data = json.dumps(dict(FILE, resize="pad", antialias=False)).encode()
+    found = parse_preprocessing(data, (12, 16))
+    assert (found.resize, found.antialias) == ("crop", True)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("resize", None), ("antialias", None), ("antialias", 0), ("crop_fraction", 0.8)],
+)
+def test_a_wrong_field_of_version_2_is_named(field, value):
+    data = json.dumps(dict(SECOND, **{field: value})).encode()
+    with pytest.raises(UserError, match=f"{field}: expected .*received {value}"):
+        parse_preprocessing(data, (12, 16))
+
+
+@pytest.mark.parametrize("version", [3, 10**30])
+def test_a_newer_version_asks_for_a_newer_runner(version):
+    data = json.dumps(dict(SECOND, version=version)).encode()
+    with pytest.raises(UserError) as raised:
+        parse_preprocessing(data, (12, 16))
+    assert str(raised.value) == (
+        f"version: this runner reads 1 and 2, received {version}; take the "
+        "run_tflite.py of the keras_resnet that exported the model"
+    )
+
+
+def test_padding_keeps_the_whole_image():
+    with pytest.raises(UserError, match="crop_fraction: expected 1.*received 0.875"):
+        Preprocessing((32, 32), crop_fraction=0.875, resize="pad")
+
+
+def test_the_resized_image_is_as_much_larger_as_the_crop_keeps():
+    assert Preprocessing((12, 16), crop_fraction=0.8).resized_size == (15, 20)
+    assert Preprocessing((224, 224), crop_fraction=224 / 232).resized_size == (232, 232)

@@ -56,15 +56,17 @@ def test_photographs_are_turned_upright_as_on_the_device(file_format):
 
 
 def as_pil_does(image, preprocessing):
-    """The definition in `Preprocessing`, written with PIL."""
+    """The definition in `Preprocessing`, written with PIL for a square input."""
     width, height = image.size
     size, shorter = preprocessing.resize_size, min(width, height)
     method = getattr(Image.Resampling, preprocessing.interpolation.upper())
-    image = image.resize((width * size // shorter, height * size // shorter), method)
+    resized = width * size // shorter, height * size // shorter
     crop_height, crop_width = preprocessing.input_size
-    left = int(round((image.width - crop_width) / 2))
-    top = int(round((image.height - crop_height) / 2))
-    return np.asarray(image.crop((left, top, left + crop_width, top + crop_height)))
+    left = int(round((resized[0] - crop_width) / 2))
+    top = int(round((resized[1] - crop_height) / 2))
+    box = np.array([left, top, left + crop_width, top + crop_height], float)
+    box *= [width / resized[0], height / resized[1]] * 2
+    return np.asarray(image.resize((crop_width, crop_height), method, tuple(box)))
 
 
 def in_training(files, preprocessing):

@@ -6,6 +6,7 @@ import re
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -14,11 +15,12 @@ from keras_resnet import training
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import accuracy, views
+from keras_resnet.runner.pipeline import load_pixels
+from keras_resnet.training import accuracy, evaluation, views
 from keras_resnet.training.accuracy import evaluator
 from keras_resnet.training.data import batching, datasets, decoding, sources
 from keras_resnet.training.distribute import strategies
-from tests.helpers.commands import one_error, run_command
+from tests.helpers.commands import ROOT, one_error, run_command
 
 SMALL = Preprocessing((32, 32))
 
@@ -88,7 +90,8 @@ def test_multi_scale_averages_the_whole_image_at_five_sizes(model):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     expected = []
     for size in (32, 36, 54, 68, 91):
-        resized = decoding.resize(image, size, "bilinear").numpy()
+        scaled = dataclasses.replace(SMALL, input_size=(size, size))
+        resized = decoding.resize(image, scaled).numpy()
         assert min(resized.shape[:2]) == size
         net = keras_resnet.ResNet8(input_shape=resized.shape)
         net.set_weights(model.get_weights())
@@ -168,6 +171,19 @@ def test_wrong_requests_are_one_line(flags, reason, tmp_path):
     done = run_command("training/evaluate.py", *flags, cwd=tmp_path)
     assert re.search(reason, one_error(done))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_evaluated_on_the_pixels_that_its_runner_makes(tmp_path):
+    model, image = ROOT / "models" / "resnet8.cifar10.int8.tflite", tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(image)
+    for said in (None, Preprocessing((32, 32), resize="pad", antialias=False)):
+        classifier = Classifier(model)
+        classifier.preprocessing = said
+        seen = evaluation._preprocessing_of(classifier, None, None)
+        found = decoding.resize_and_crop(decoding.decode(image.read_bytes()), seen)
+        expected, *_ = load_pixels(str(image), classifier)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_file_of_the_device_is_evaluated_on_its_runtime(digits_run, files):

@@ -106,6 +106,27 @@ def test_what_is_unknown_stays_unknown(tmp_path):
     assert (model.preprocessing, model.labels, model.licence) == (HOW, None, None)
 
 
+@pytest.mark.parametrize(
+    "fields, version",
+    [
+        (dict(), 1),
+        (dict(antialias=False), 2),
+        (dict(resize="stretch"), 2),
+        (dict(resize="pad", crop_fraction=1.0), 2),
+    ],
+)
+def test_a_file_has_the_oldest_version_that_says_it_all(tmp_path, fields, version):
+    how = dataclasses.replace(HOW, **fields)
+    model_metadata.attach(small_model(), how).save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        found = json.loads(archive.read("assets/keras_resnet.json"))
+    assert found["version"] == version
+    assert {"resize", "antialias"} & set(found["preprocessing"]) == (
+        set() if version == 1 else {"resize", "antialias"}
+    )
+    assert keras_resnet.load(tmp_path / "m.keras").preprocessing == how
+
+
 def test_what_is_changed_later_is_what_is_saved(path):
     model = keras_resnet.load(path)
     model.labels = ["x", "y", "z"]
@@ -239,7 +260,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         (lambda found: "[" * 100_000, "damaged"),
         (lambda found: "[]", "damaged"),
         (lambda found: "{}", "damaged"),
-        (lambda found: json.dumps(found | {"version": 2}), "newer keras_resnet.* 2 "),
+        (lambda found: json.dumps(found | {"version": 3}), "newer keras_resnet.* 3 "),
         (lambda found: json.dumps(found | {"preprocessing": None}), "damaged"),
         (lambda found: json.dumps(found | {"preprocessing": {}}), "damaged.*size"),
         (lambda found: json.dumps(found | {"licence": 3}), "damaged.*licence"),
@@ -275,6 +296,8 @@ def test_damaged_metadata_of_a_weight_file_are_refused(tmp_path):
         ("crop_fraction", 1.5),
         ("channel_order", "grb"),
         ("interpolation", "cubic"),
+        ("resize", "fit"),
+        ("antialias", "no"),
         ("more", 1),
     ],
 )

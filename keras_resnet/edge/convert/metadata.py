@@ -180,6 +180,18 @@ def _write(builder, kind, value):
 
 
 def _with_archive(content, labels, preprocessing):
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+        # ZipInfo has a fixed date, so that equal models make equal files.
+        if labels is not None:
+            archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
+        steps = json.dumps(_steps(preprocessing))
+        archive.writestr(zipfile.ZipInfo(PREPROCESSING), steps)
+    return file.getvalue()
+
+
+def _steps(preprocessing):
+    """Returns what preprocessing.json says, in the oldest version that can say it."""
     steps = {
         "version": 1,
         "input_size": preprocessing.input_size,
@@ -187,10 +199,14 @@ def _with_archive(content, labels, preprocessing):
         "crop_fraction": preprocessing.crop_fraction,
         "interpolation": preprocessing.interpolation,
     }
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        # ZipInfo has a fixed date, so that equal models make equal files.
-        if labels is not None:
-            archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING), json.dumps(steps))
-    return file.getvalue()
+    height, width = preprocessing.input_size
+    # The runner of version 0.1 would cut another region out for an input that is not
+    # square; it refuses version 2.
+    if preprocessing.in_version_1 and height == width:
+        return steps
+    del steps["resize_size"]
+    return steps | {
+        "version": 2,
+        "resize": preprocessing.resize,
+        "antialias": preprocessing.antialias,
+    }
