@@ -294,6 +294,24 @@ def parse_preprocessing(data, input_size):
     )
 
 
+def parse_threshold(data):
+    """Reads from which score on an image has a label, of the same file.
+
+    Returns:
+        float in (0, 1) if the scores are independent, so that an image may have several
+        labels or none; None if they are shares of 1.
+
+    Raises:
+        UserError: it is no such number.
+    """
+    threshold = json.loads(data.decode("utf-8")).get("threshold")
+    if threshold is None:
+        return None
+    if not _is_number(threshold, float, 0, 1):
+        raise _wrong_field("threshold", "a number from 0 to 1", threshold)
+    return float(threshold)
+
+
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
@@ -1083,7 +1101,9 @@ def keys_cubic(distance):
 # --- Images: from a file to the pixels of the model's input ---------------------------
 
 # Pillow knows more formats; for EPS, for one, it would run a program.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
+# The kinds of HEIF files that hold a picture of a phone (.heic).
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
@@ -1176,6 +1196,8 @@ def decode(file, classifier):
     if not start:
         raise ValueError("empty, expected an image")
     is_jpeg = start[:3] == b"\xff\xd8\xff"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+        teach_pillow_heif()
     try:
         image = (is_jpeg and open_jpeg(file)) or Image.open(file)
     except OSError as error:
@@ -1204,6 +1226,15 @@ def decode(file, classifier):
             scale *= 2
     image.load()
     return image, (width / scale, height / scale)
+
+
+def teach_pillow_heif():
+    """Lets Pillow open HEIF files, by the optional package pillow-heif."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
+    pillow_heif.register_heif_opener()
 
 
 def open_jpeg(file):
@@ -1312,6 +1343,8 @@ class Classifier:
         classes: int, the number of classes.
         input_shape: (1, height, width, 3).
         preprocessing: `Preprocessing`, or None where the model carries none.
+        threshold: float, the score from which on an image has a label, of a model that
+            was trained for several labels an image; else None.
         runtime: str, name and version of the TFLite runtime.
         delegate: str, the delegate that runs the model, or "none" for the CPU.
         idle_delegate: bool, whether the delegate left all of the model to the CPU.
@@ -1357,12 +1390,13 @@ class Classifier:
         self._build(interpreter_class, model, delegate, delegate_options or {})
         with user_errors(self.path, ValueError):
             self._check_tensors()
-        self.preprocessing = None
+        self.preprocessing = self.threshold = None
         if model.preprocessing is not None:
             try:
                 self.preprocessing = parse_preprocessing(
                     model.preprocessing, self.input_shape[1:3]
                 )
+                self.threshold = parse_threshold(model.preprocessing)
             except UserError as error:
                 raise UserError(
                     f"{self.path}: preprocessing.json inside: {error}"
@@ -1497,7 +1531,8 @@ class Classifier:
 
         Returns:
             list of `Prediction(index, label, score)`, the best first. `label` is None
-            for a model without labels.
+            for a model without labels. If the model was trained for several labels an
+            image, only those that the image has: it may be empty.
 
         Raises:
             UserError: the image cannot be read, or the model cannot run on it.
@@ -1550,16 +1585,18 @@ class Classifier:
             k: int >= 1, the number of classes to return; at most all.
 
         Returns:
-            list of `Prediction`.
+            list of `Prediction`, with a `threshold` those that reach it.
         """
         order = (-scores).argsort(kind="stable")[:k].tolist()
+        if self.threshold is not None:
+            order = [index for index in order if scores[index] >= self.threshold]
         labels = self.labels or [None] * len(scores)
         return [Prediction(i, labels[i], float(scores[i])) for i in order]
 
 
 # --- Sources of images: files, folders, patterns, a watched folder, a camera ----------
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(".jpg .jpeg .png .bmp .gif .tif .tiff .webp .heic .heif".split())
 WATCH_SECONDS = 0.5
 
 
@@ -1734,6 +1771,8 @@ def print_csv_header():
 def print_csv(path, top, times):
     """Prints the result for one image as rows of CSV, one per class."""
     spent = [times.get(stage, "") for stage in STAGES]
+    if not top:  # of several possible labels, the image has none
+        print_rows([[path, "", "", "", "", *spent]])
     print_rows(
         [path, rank, index, label or "", score, *spent]
         for rank, (index, label, score) in enumerate(top, 1)
@@ -2120,6 +2159,11 @@ def evaluate(classifier, folder, messages, state):
     Returns:
         dict of the JSON output, as the help describes it.
     """
+    if classifier.threshold is not None:
+        raise UserError(
+            f"{classifier.path}: an image may have several labels, and --evaluate "
+            "measures one class an image; use training/evaluate.py with a csv file"
+        )
     classes = find_classes(folder, classifier)
     expected = {
         path: index

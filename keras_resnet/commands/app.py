@@ -10,7 +10,7 @@ from keras_resnet.errors import Terminated
 from keras_resnet.runner.errors import UserError
 
 CROP_FRACTION = (
-    "Side of the centre crop relative to the shorter side of the resized image, in "
+    "Side of the centre crop relative to the resized image that it is cut from, in "
     "(0, 1]"
 )
 flags.disclaim_key_flags()  # the help of a command lists what is defined here for it
@@ -51,10 +51,67 @@ def define(kind, texts, **options):
         kind(name, None, text, **options)
 
 
+def define_preprocessing_flags(condition=""):
+    """Defines how the images of a user's model were preprocessed in its training."""
+    numbers = "on the scale 0..255: a number, or three (R,G,B)."
+    define(
+        flags.DEFINE_string,
+        {
+            "normalization": f"{condition}How pixels were normalized outside of the "
+            "model: zoo, torch, tf, caffe (as in keras.applications), unit (0..1) or "
+            "raw (0..255).",
+            "resize": f"{condition}crop (the centre, after resizing the shorter side), "
+            "stretch (the default of Keras's own loaders) or pad.",
+            "interpolation": f"{condition}nearest, bilinear, bicubic or lanczos.",
+            "scores": f"{condition}If the model returns logits: softmax (one class for "
+            "an image) or independent (several).",
+        },
+    )
+    define(
+        flags.DEFINE_list,
+        {
+            "mean": f"Instead of --normalization: what was subtracted, {numbers}",
+            "std": f"Instead of --normalization: the divisor after that, {numbers}",
+        },
+    )
+    text = "Instead of --normalization: the order of channels was blue, green, red."
+    flags.DEFINE_bool("bgr", False, text)
+    flags.DEFINE_float("crop_fraction", None, f"{condition}{CROP_FRACTION}.")
+    text = f"{condition}Whether resizing antialiased; Keras's own loaders do not."
+    flags.DEFINE_bool("antialias", None, text)
+
+
+def define_code_flags(condition=""):
+    """Defines which Python code a user's model may bring."""
+    flags.DEFINE_string(
+        "custom_objects",
+        None,
+        f"{condition}A Python file of your own, which is run, with the custom layers "
+        "and functions of the model.",
+    )
+    flags.DEFINE_bool(
+        "allow_lambda",
+        False,
+        f"{condition}Runs the Python code of Lambda layers, which is inside of the "
+        "model file: only for files that you trust.",
+    )
+
+
 def arguments(function, *left_out):
     """Returns the flags' values for a function's parameters, less those `left_out`."""
     names = inspect.signature(function).parameters.keys() - set(left_out)
     return {name: flags.FLAGS[name].value for name in names}
+
+
+def accuracy_text(metrics):
+    """Returns the accuracy of a run or an evaluation as text."""
+    names = {"top1": "top-1", "top5": "top-5"} | {
+        "mean_average_precision": "mean average precision",
+        "label_accuracy": "label accuracy",
+    }
+    return ", ".join(
+        f"{name} {metrics[key]:.2%}" for key, name in names.items() if key in metrics
+    )
 
 
 def run(command, argv=None, installed=False):

@@ -51,6 +51,6 @@ def main():
         **app.arguments(training.evaluate, "output"), output=output
     )
     print(
-        f"top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%} on "
+        f"{app.accuracy_text(metrics)} on "
         f"{metrics['examples_evaluated']} images of {metrics['dataset']}; in {output}"
     )

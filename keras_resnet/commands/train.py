@@ -20,7 +20,8 @@ from keras_resnet.commands import app
 
 TEXTS = {
     "data_dir": "Folder of the dataset: DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE "
-    "with --dataset=folder, else where tensorflow-datasets keeps its datasets.",
+    "with --dataset=folder, a file with the columns image,label with --dataset=csv, "
+    "else where tensorflow-datasets keeps its datasets.",
     "recipe": "Name of the hyperparameters; default: by dataset.",
     "weights": "Initial weights: a name such as imagenet, or a file.",
     "teacher": "Learn the scores of this model too (distillation): the name of a model "
@@ -32,7 +33,8 @@ TEXTS = {
 WHOLE_NUMBERS = {
     "hold_out": "Evaluate on this many training images and train on the others, to "
     "tune without touching the test set.",
-    "batch_size": "Images in one training step, over all replicas together.",
+    "batch_size": "Images in one training step, over all replicas together; default: "
+    "the recipe's, or less if the dataset is smaller than that.",
     "image_size": "Height and width of the images in pixels, at least 32.",
 }
 
@@ -45,14 +47,21 @@ def define_flags():
     flags.DEFINE_string(
         "dataset",
         "digits",
-        "digits (embedded), folder (your images) or an image-classification dataset "
-        "of tensorflow-datasets.",
+        "digits (embedded), folder (your images), csv (your images, with one label "
+        "each or with several) or an image-classification dataset of "
+        "tensorflow-datasets.",
     )
     flags.DEFINE_string(
         "precision",
         "float32",
         "float32, mixed_bfloat16 or mixed_float16 (for GPUs). The saved model is "
         "float32.",
+    )
+    flags.DEFINE_boolean(
+        "balance",
+        False,
+        "Show images of small classes several times in an epoch, so that it has as "
+        "many of each class as of the largest.",
     )
     flags.DEFINE_boolean("cache", False, "Keep the encoded images in memory.")
     flags.DEFINE_integer("evaluation_epochs", 1, "Epochs between two evaluations.")
@@ -76,7 +85,7 @@ def main():
     run = training.train(**app.arguments(training.train, "progress"))
     metrics = run.metrics
     print(
-        f"held-out top-1 {metrics['top1']:.2%} on {metrics['examples_evaluated']} "
+        f"held-out {app.accuracy_text(metrics)} on {metrics['examples_evaluated']} "
         f"images after {metrics['epochs']} epochs, "
         f"{metrics['examples_per_second']:.0f} examples/s; files in {run.directory}"
     )

@@ -9,7 +9,7 @@ from keras_resnet.runner.delegates import choose_delegate, load_delegate
 from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
 from keras_resnet.runner.images import prepare, read_image
 from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_model
-from keras_resnet.runner.preprocessing import parse_preprocessing
+from keras_resnet.runner.preprocessing import parse_preprocessing, parse_threshold
 from keras_resnet.runner.runtime import (
     build_interpreter,
     default_threads,
@@ -34,6 +34,8 @@ class Classifier:
         classes: int, the number of classes.
         input_shape: (1, height, width, 3).
         preprocessing: `Preprocessing`, or None where the model carries none.
+        threshold: float, the score from which on an image has a label, of a model that
+            was trained for several labels an image; else None.
         runtime: str, name and version of the TFLite runtime.
         delegate: str, the delegate that runs the model, or "none" for the CPU.
         idle_delegate: bool, whether the delegate left all of the model to the CPU.
@@ -79,12 +81,13 @@ class Classifier:
         self._build(interpreter_class, model, delegate, delegate_options or {})
         with user_errors(self.path, ValueError):
             self._check_tensors()
-        self.preprocessing = None
+        self.preprocessing = self.threshold = None
         if model.preprocessing is not None:
             try:
                 self.preprocessing = parse_preprocessing(
                     model.preprocessing, self.input_shape[1:3]
                 )
+                self.threshold = parse_threshold(model.preprocessing)
             except UserError as error:
                 raise UserError(
                     f"{self.path}: preprocessing.json inside: {error}"
@@ -219,7 +222,8 @@ class Classifier:
 
         Returns:
             list of `Prediction(index, label, score)`, the best first. `label` is None
-            for a model without labels.
+            for a model without labels. If the model was trained for several labels an
+            image, only those that the image has: it may be empty.
 
         Raises:
             UserError: the image cannot be read, or the model cannot run on it.
@@ -272,8 +276,10 @@ class Classifier:
             k: int >= 1, the number of classes to return; at most all.
 
         Returns:
-            list of `Prediction`.
+            list of `Prediction`, with a `threshold` those that reach it.
         """
         order = (-scores).argsort(kind="stable")[:k].tolist()
+        if self.threshold is not None:
+            order = [index for index in order if scores[index] >= self.threshold]
         labels = self.labels or [None] * len(scores)
         return [Prediction(i, labels[i], float(scores[i])) for i in order]

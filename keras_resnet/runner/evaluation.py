@@ -61,6 +61,11 @@ def evaluate(classifier, folder, messages, state):
     Returns:
         dict of the JSON output, as the help describes it.
     """
+    if classifier.threshold is not None:
+        raise UserError(
+            f"{classifier.path}: an image may have several labels, and --evaluate "
+            "measures one class an image; use training/evaluate.py with a csv file"
+        )
     classes = find_classes(folder, classifier)
     expected = {
         path: index

@@ -1,6 +1,7 @@
 """Images: from a file to the pixels of the model's input."""
 
 import collections
+import importlib
 import io
 import math
 import os
@@ -12,7 +13,9 @@ from keras_resnet.runner.geometry import MAX_PIXELS, may_shrink, resize_and_crop
 from keras_resnet.runner.preprocessing import Preprocessing
 
 # Pillow knows more formats; for EPS, for one, it would run a program.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
+# The kinds of HEIF files that hold a picture of a phone (.heic).
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
@@ -105,6 +108,8 @@ def decode(file, classifier):
     if not start:
         raise ValueError("empty, expected an image")
     is_jpeg = start[:3] == b"\xff\xd8\xff"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+        teach_pillow_heif()
     try:
         image = (is_jpeg and open_jpeg(file)) or Image.open(file)
     except OSError as error:
@@ -133,6 +138,15 @@ def decode(file, classifier):
             scale *= 2
     image.load()
     return image, (width / scale, height / scale)
+
+
+def teach_pillow_heif():
+    """Lets Pillow open HEIF files, by the optional package pillow-heif."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
+    pillow_heif.register_heif_opener()
 
 
 def open_jpeg(file):

@@ -81,6 +81,8 @@ def print_csv_header():
 def print_csv(path, top, times):
     """Prints the result for one image as rows of CSV, one per class."""
     spent = [times.get(stage, "") for stage in STAGES]
+    if not top:  # of several possible labels, the image has none
+        print_rows([[path, "", "", "", "", *spent]])
     print_rows(
         [path, rank, index, label or "", score, *spent]
         for rank, (index, label, score) in enumerate(top, 1)

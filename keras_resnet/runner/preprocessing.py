@@ -137,6 +137,24 @@ def parse_preprocessing(data, input_size):
     )
 
 
+def parse_threshold(data):
+    """Reads from which score on an image has a label, of the same file.
+
+    Returns:
+        float in (0, 1) if the scores are independent, so that an image may have several
+        labels or none; None if they are shares of 1.
+
+    Raises:
+        UserError: it is no such number.
+    """
+    threshold = json.loads(data.decode("utf-8")).get("threshold")
+    if threshold is None:
+        return None
+    if not _is_number(threshold, float, 0, 1):
+        raise _wrong_field("threshold", "a number from 0 to 1", threshold)
+    return float(threshold)
+
+
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)

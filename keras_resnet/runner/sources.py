@@ -11,7 +11,7 @@ from keras_resnet.runner.classifier import milliseconds_since
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.runner.runtime import silenced_stderr
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(".jpg .jpeg .png .bmp .gif .tif .tiff .webp .heic .heif".split())
 WATCH_SECONDS = 0.5
 
 

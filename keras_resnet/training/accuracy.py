@@ -4,21 +4,32 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training import multi_label as independent
 from keras_resnet.training.data import batching
 
+# One or two images may fall on either side of a threshold by chance.
+TOLERATED_IMAGES = 2
 
-def evaluator(model, strategy, from_logits=False):
+
+def names(multi_label):
+    """Returns the names of the two accuracies that are measured, all shares of 1."""
+    return independent.NAMES if multi_label else ("top1", "top5")
+
+
+def evaluator(model, strategy, from_logits=False, multi_label=False):
     """Returns a function that evaluates a model, every example once.
 
     Keras' own `evaluate` averages over batches and replicas of unequal size. The model
     is of Keras 3 or tf_keras, was built in the scope of `strategy`, and returns softmax
-    scores unless `from_logits`.
+    scores unless `from_logits`. With `multi_label`, it is `multi_label.evaluator`.
 
     Returns:
         Function of (split, preprocessing, batch size over all replicas) -> {"loss",
         "top1", "top5"}: mean cross entropy in nats, and shares of 1. It raises
         `RuntimeError` when not every example was counted.
     """
+    if multi_label:
+        return independent.evaluator(model, strategy, from_logits)
 
     @tf.function
     def sums(batch):
@@ -58,18 +69,53 @@ def evaluator(model, strategy, from_logits=False):
     return evaluate
 
 
-def of_split(model, split, preprocessing):
+def of_split(model, split, preprocessing, multi_label=False):
     """Returns what `evaluator` finds on this machine's first device."""
-    evaluate = evaluator(model, tf.distribute.get_strategy())
+    strategy = tf.distribute.get_strategy()
+    evaluate = evaluator(model, strategy, multi_label=multi_label)
     found = evaluate(split, preprocessing, min(64, split.examples))
     return {**found, "examples_evaluated": split.examples}
 
 
-def of_scores(score, examples):
+def of_answers(targets, answers, multi_label=False):
+    """Returns the accuracy of given answers.
+
+    Args:
+        targets: array (images, classes), 1 for each label of an image, else 0.
+        answers: float array (images, classes), probabilities.
+        multi_label: whether an image may have several labels.
+
+    Returns:
+        As `of_split`.
+    """
+    if multi_label:
+        found = {
+            "loss": independent.loss(answers, targets),
+            **independent.measures(answers, targets),
+        }
+        return {**found, "examples_evaluated": len(answers)}
+    right = (answers * targets).sum(1, keepdims=True)
+    rank = (answers > right).sum(1)
+    found = {
+        "loss": -np.log(np.maximum(right, 1e-7)).mean(),
+        "top1": (answers.argmax(1) == targets.argmax(1)).mean(),
+        "top5": (rank < 5).mean(),
+    }
+    found = {name: value.item() for name, value in found.items()}
+    return {**found, "examples_evaluated": len(answers)}
+
+
+def of_scores(score, examples, multi_label=False):
     """Returns {"top1", "top5", "examples_evaluated"} for (image, label) examples.
 
-    `score` is a function of an image -> float (classes,).
+    `score` is a function of an image -> float (classes,). With `multi_label`, its
+    `measures` stand in the place of top-1 and top-5.
     """
+    if multi_label:
+        pairs = [(score(image), target) for image, target in examples]
+        scores, targets = map(np.stack, zip(*pairs, strict=True))
+        found = independent.measures(scores, targets)
+        return {**found, "examples_evaluated": len(pairs)}
     right = np.zeros(2)
     count = 0
     for image, label in examples:

@@ -12,7 +12,15 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.training import checks, distillation, loop, recipes, scopes
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import (
+    checks,
+    distillation,
+    fitting,
+    loop,
+    recipes,
+    scopes,
+)
 from keras_resnet.training.data import datasets, sources
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
@@ -40,6 +48,7 @@ def train(
     weights=None,
     teacher=None,
     damaged_images=None,
+    balance=False,
     evaluation_epochs=1,
     seed=0,
     cache=False,
@@ -54,10 +63,13 @@ def train(
 
     Args:
         model: one of `keras_resnet.list_models()`.
-        dataset: "digits" (embedded), "folder" (your images) or the name of an
-            image-classification dataset of tensorflow-datasets.
+        dataset: "digits" (embedded), "folder" (your images), "csv" (your images, with
+            one label each or with several) or the name of an image-classification
+            dataset of tensorflow-datasets.
         data_dir: folder of the dataset. For "folder" it holds DIR/CLASS/IMAGE or
-            DIR/{train,val}/CLASS/IMAGE; tensorflow-datasets has a default.
+            DIR/{train,val}/CLASS/IMAGE. For "csv" it is the path of a file with the
+            columns image, label and, if you like, split. tensorflow-datasets has a
+            default.
         hold_out: number of training images to evaluate on in the place of the held-out
             split, to tune without touching that one.
         recipe: name of the hyperparameters, one of `recipes.RECIPES`. `None` takes the
@@ -66,7 +78,8 @@ def train(
             machine), "multi_worker" (several machines, see TF_CONFIG) or "tpu".
         cpu_replicas: with "mirrored", number of parts to split the CPU into, each with
             a replica of the model.
-        batch_size: images in one training step, over all replicas together.
+        batch_size: images in one training step, over all replicas together. `None` is
+            the recipe's, or less if the dataset is smaller than that.
         epochs: passes over the training images.
         learning_rate: highest learning rate. The recipe's is scaled to the batch size.
         image_size: height and width of the images in pixels, at least 32.
@@ -78,6 +91,8 @@ def train(
             that ships with weights, or the folder of a run.
         damaged_images: what to do about images that cannot be decoded: "stop" (the
             default) or "skip".
+        balance: whether to show images of small classes several times in an epoch, so
+            that it has as many of each class as of the largest.
         evaluation_epochs: epochs between two evaluations.
         seed: seed of the initial weights, the order of the images and their
             augmentation.
@@ -103,10 +118,19 @@ def train(
     hyperparameters = settings.completed_recipe()
     _warn(settings, hyperparameters)
     replicated = strategies.create(settings.strategy, settings.cpu_replicas)
-    data = sources.load(dataset, settings.data_dir, settings.hold_out, damaged_images)
+    data = sources.load(
+        dataset, settings.data_dir, settings.hold_out, damaged_images, settings.balance
+    )
     if cache:
         data = datasets.in_memory(data)
-    checks.batch_size(hyperparameters, data, replicated)
+    hyperparameters = fitting.fitted(
+        hyperparameters, data, replicated, settings.batch_size, settings.learning_rate
+    )
+    if data.multi_label and settings.teacher:
+        raise UserError(
+            "--teacher teaches softmax scores, and these pictures have several labels: "
+            "leave it out"
+        )
     network, preprocessing, distilled = _networks(
         settings, hyperparameters, data, replicated
     )
@@ -141,7 +165,8 @@ def train(
             metrics = loop.fit(job)
         # The file holds a plain float32 model, whatever was trained.
         with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):
-            saved = _build(settings, hyperparameters, data, activation="softmax")
+            activation = "sigmoid" if data.multi_label else "softmax"
+            saved = _build(settings, hyperparameters, data, activation)
         saved.set_weights(network.get_weights())
         if is_chief:
             licence = getattr(saved, "licence", None)  # of the initial weights

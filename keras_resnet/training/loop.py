@@ -19,8 +19,7 @@ from keras_resnet import files
 from keras_resnet.errors import Terminated
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import optimizers, recipes, schedules
-from keras_resnet.training.accuracy import evaluator
+from keras_resnet.training import accuracy, optimizers, recipes, schedules
 from keras_resnet.training.averaging import Averages
 from keras_resnet.training.data import batching, damaged, datasets
 from keras_resnet.training.distribute import strategies
@@ -107,7 +106,13 @@ class _Training:
             job.distilled,
             self._averages,
         )
-        self._evaluate = evaluator(job.model, strategy, job.from_logits)
+        multi_label = job.dataset.multi_label
+        self._evaluate = accuracy.evaluator(
+            job.model, strategy, job.from_logits, multi_label
+        )
+        self._accuracies = accuracy.names(multi_label)
+        # What the steps count as correct.
+        self._share = "label_accuracy" if multi_label else "top1"
         self._checkpoints = checkpoints.Checkpoints(
             run_folder.checkpoints_of(job.directory),
             checkpoints.named(
@@ -161,7 +166,7 @@ class _Training:
             if finite_steps < done:
                 last = self._step - done + int(finite_steps)
                 raise self._diverged("loss is", last)
-            self._report(epoch, done, **self._means())
+            self._report(epoch, done, self._means())
             stop = terminated()
             if stop or (done < self._steps and self._step % every == 0):
                 self.save()
@@ -171,7 +176,8 @@ class _Training:
     def end_epoch(self):
         """Evaluates the model, then writes, saves and reports the epoch."""
         job, epoch = self._job, len(self.history) + 1
-        row = {"epoch": epoch, **self._means()}
+        means = self._means()
+        row = {"epoch": epoch, **means}
         _synchronize(job.model)
         if epoch % job.evaluation_epochs == 0 or epoch == job.recipe.epochs:
             averages = self._averages
@@ -190,7 +196,7 @@ class _Training:
             report.write_history(job.directory, self.history)
             report.write_scalars(self._board, row)
         self.save()
-        self._report(epoch, self._steps, row["loss"], row["top1"], dict(row))
+        self._report(epoch, self._steps, means, dict(row))
         self._pace.warn_once()
 
     def save(self):
@@ -209,8 +215,7 @@ class _Training:
         last = self.history[-1]
         speeds = [row["examples_per_second"] for row in self.history]
         return {
-            "top1": last["val_top1"],
-            "top5": last["val_top5"],
+            **{name: last[f"val_{name}"] for name in self._accuracies},
             "loss": last["val_loss"],
             "examples_per_second": float(np.median(speeds)),
             "epochs": self._job.recipe.epochs,
@@ -219,11 +224,12 @@ class _Training:
 
     def _means(self):
         examples, loss, right, _ = self._totals.numpy().tolist()
-        return {"loss": loss / examples, "top1": right / examples}
+        return {"loss": loss / examples, self._share: right / examples}
 
-    def _report(self, epoch, step, loss=None, top1=None, row=None):
+    def _report(self, epoch, step, means=None, row=None):
         epochs, steps = self._job.recipe.epochs, self._steps
-        self._progress(Progress(epoch, epochs, step, steps, loss, top1, row))
+        means = means or {}
+        self._progress(Progress(epoch, epochs, step, steps, **means, row=row))
 
     def _diverged(self, what, step):
         """Returns the `UserError` about numbers that are not finite any more.

@@ -11,6 +11,12 @@ def logits_of_scores(scores):
     return tf.math.log(tf.clip_by_value(scores, 1e-7, 1.0))
 
 
+def logits_of_sigmoids(scores):
+    """Returns logits of sigmoid scores, for models that end with these."""
+    scores = tf.clip_by_value(scores, 1e-7, 1 - 1e-7)
+    return tf.math.log(scores) - tf.math.log1p(-scores)
+
+
 def cross_entropy(logits, targets, smoothing):
     """Returns the cross entropy, float32 (batch,), in nats."""
     targets = _smoothed(targets, smoothing)
@@ -31,12 +37,27 @@ def binary_cross_entropy(logits, targets, smoothing):
     return tf.reduce_mean(tf.nn.softplus(logits) - there * logits, axis=-1)
 
 
+def multi_label(logits, targets, smoothing):
+    """Returns the binary cross entropy of independent labels, float32 (batch,).
+
+    It is the mean over the labels. A mixed image has each label with its share, and
+    label smoothing moves each target towards a half: a label is a question of its own,
+    with two answers.
+    """
+    targets = targets * (1 - smoothing) + smoothing / 2
+    return tf.reduce_mean(tf.nn.softplus(logits) - targets * logits, axis=-1)
+
+
 def _smoothed(targets, smoothing):
     """Spreads a share of the targets over all classes."""
     return targets * (1 - smoothing) + smoothing / targets.shape[-1]
 
 
-LOSSES = {"cross_entropy": cross_entropy, "bce": binary_cross_entropy}
+LOSSES = {
+    "cross_entropy": cross_entropy,
+    "bce": binary_cross_entropy,
+    "multi_label": multi_label,
+}
 
 
 def loss_function(recipe):

@@ -20,7 +20,10 @@ class Progress:
         steps: number of steps in an epoch.
         loss: mean loss of the epoch's examples so far, in nats; None before the first.
         top1: share of them that were classified correctly, 0 to 1; likewise.
+            None where images may have several labels.
         row: at the end of an epoch its row of `history.csv`, as a dict; else None.
+        label_accuracy: where images may have several labels, the share of labels that
+            were rightly given or not given, 0 to 1; else None.
     """
 
     epoch: int
@@ -30,6 +33,10 @@ class Progress:
     loss: float | None = None
     top1: float | None = None
     row: dict | None = None
+    label_accuracy: float | None = None
+
+
+_METERS = ("loss", "top1", "label_accuracy")
 
 
 class ProgressBar:
@@ -49,12 +56,11 @@ class ProgressBar:
         if self._epoch != progress.epoch:
             self._epoch = progress.epoch
             print(f"Epoch {progress.epoch}/{progress.epochs}")
-            self._bar = keras.utils.Progbar(
-                progress.steps, stateful_metrics=["loss", "top1"]
-            )
+            self._bar = keras.utils.Progbar(progress.steps, stateful_metrics=_METERS)
         if progress.row:
             values = [item for item in progress.row.items() if item[0] != "epoch"]
             self._bar.update(progress.steps, values, finalize=True)
         elif progress.loss is not None and sys.stdout.isatty():
-            values = [("loss", progress.loss), ("top1", progress.top1)]
+            values = ((name, getattr(progress, name)) for name in _METERS)
+            values = [(name, value) for name, value in values if value is not None]
             self._bar.update(progress.step, values, finalize=False)

@@ -32,7 +32,8 @@ class Recipe:
     # Whether biases and batch normalization decay too, and not only the kernels of
     # convolutions and of the classifier.
     decay_all: bool = False
-    loss: str = "cross_entropy"  # a name in `losses.LOSSES`
+    # A name in `losses.LOSSES`; "multi_label" if and only if the data are.
+    loss: str = "cross_entropy"
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     policy: str | None = None  # a name in `policies.POLICIES`, or None
     random_erasing: float = 0.0  # probability that a box of the image is erased

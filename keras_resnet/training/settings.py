@@ -40,6 +40,7 @@ class Settings:
     weights: str | None
     teacher: str | None
     damaged_images: str | None
+    balance: bool | None
     evaluation_epochs: int
     seed: int
 
@@ -55,6 +56,8 @@ class Settings:
         checks.choice("precision", self.precision, PRECISIONS)
         if self.damaged_images is not None:
             checks.choice("damaged_images", self.damaged_images, DAMAGED_IMAGES)
+        # None like the runs of versions that did not have it.
+        self._set("balance", bool(self.balance) or None)
         for name, least in _WHOLE_NUMBERS.items():
             self._set(name, checks.whole_number(name, getattr(self, name), least))
         for name, least in _OPTIONAL_NUMBERS.items():

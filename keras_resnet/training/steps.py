@@ -24,18 +24,23 @@ def step_function(
     adds to `totals`, a variable, float64 (SUMS,). `distilled` is what
     `distillation.open_teacher` returns.
 
+    The correct ones are examples, or if the recipe's loss is "multi_label" their
+    shares of correct labels.
+
     Returns:
         Function of (iterator of batches, number of steps), which makes the steps and
         returns the seconds that it waited for batches, float64.
     """
     scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
     loss_of = losses.loss_function(recipe)
+    multi_label = recipe.loss == "multi_label"
+    logits_of = losses.logits_of_sigmoids if multi_label else losses.logits_of_scores
 
     def on_replica(images, targets):
         with tf.GradientTape() as tape:
             logits = tf.cast(model(images, training=True), tf.float32)
             if not from_logits:
-                logits = losses.logits_of_scores(logits)
+                logits = logits_of(logits)
             values = loss_of(logits, targets)
             if distilled:
                 values = distilled(images, logits, values)
@@ -49,7 +54,11 @@ def step_function(
         optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
         )
-        right = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
+        if multi_label:
+            answers = tf.equal(logits >= 0, targets > 0.5)
+            right = tf.reduce_mean(tf.cast(answers, tf.float64), -1)
+        else:
+            right = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
         return tf.stack(
             [
                 tf.cast(len(values), tf.float64),

@@ -1,6 +1,7 @@
 """Photographs in training and on the device: the same pixels, the same answers."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import Classifier
+from keras_resnet.runner import Classifier, UserError
 from keras_resnet.runner.images import read_image
 from keras_resnet.runner.pipeline import load_pixels
 from keras_resnet.training.data import decoding
@@ -177,3 +178,71 @@ def test_exif_is_seen_where_there_is_any(file_format, orientation):
     pixels = np.zeros((20, 30, 3), np.uint8)
     file = as_file(pixels, file_format, orientation=orientation)
     assert bool(decoding.has_exif(file)) == bool(orientation)
+
+
+def pixels_of(mode):
+    """Returns a picture of soft colours with alpha, in a mode of PIL."""
+    corners = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
+    image = Image.fromarray(corners).resize((60, 45), Image.Resampling.BICUBIC)
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 251)
+    return image.convert(mode)
+
+
+def opaque_16_bit_png():
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), np.uint16)
+    return tf.io.encode_png(deep).numpy()
+
+
+OF_FORMATS = [
+    (file_format, mode, arguments)
+    for file_format, modes, arguments in (
+        ("PNG", ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"), {}),
+        ("JPEG", ("RGB", "L", "CMYK"), {}),
+        ("BMP", ("RGB", "RGBA", "L", "P", "1"), {}),
+        ("GIF", ("RGB", "RGBA", "L", "P", "1"), {}),
+        ("TIFF", ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"), {}),
+        ("WEBP", ("RGB", "RGBA"), {}),
+        ("GIF", ("P",), {"save_all": True}),
+        ("WEBP", ("RGB",), {"save_all": True}),
+    )
+    for mode in modes
+]
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("file_format, mode, arguments", OF_FORMATS)
+def test_every_format_is_decoded_as_on_the_device(file_format, mode, arguments):
+    """Palettes, CMYK, 16 bits and alpha too; the first frame of an animation."""
+    image, file = pixels_of(mode), io.BytesIO()
+    if arguments:
+        arguments = {**arguments, "append_images": [Image.new("RGB", image.size)]}
+    image.save(file, file_format, **arguments)
+    ours = decoding.decode(file.getvalue()).numpy()
+    device = np.asarray(read_image(io.BytesIO(file.getvalue())).image)
+    assert ours.shape == (45, 60, 3) and ours.std() > 20
+    # Two builds of libjpeg may round differently.
+    tolerance = 2 if file_format == "JPEG" else 0
+    assert np.abs(ours.astype(int) - device).max() <= tolerance
+
+
+def test_colours_of_16_bits_keep_their_high_byte_as_on_the_device():
+    file = opaque_16_bit_png()
+    device = read_image(io.BytesIO(file)).image
+    np.testing.assert_array_equal(decoding.decode(file), device)
+
+
+def test_heic_is_decoded_as_on_the_device():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(pixels_of("RGB")).save(file, quality=90)
+    ours = decoding.decode(file.getvalue()).numpy()
+    np.testing.assert_array_equal(ours, read_image(io.BytesIO(file.getvalue())).image)
+    difference = np.abs(ours.astype(int) - np.asarray(pixels_of("RGB")))
+    assert difference.mean() < 8
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match="pip install pillow-heif"):
+        read_image(io.BytesIO(b"\0\0\0\x18ftypheic" + b"\0" * 64))

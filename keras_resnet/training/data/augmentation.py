@@ -12,14 +12,15 @@ from keras_resnet.training.data import decoding, policies
 
 
 def augment(recipe, preprocessing, image, seed):
-    """Makes a training image, uint8 (size, size, 3).
+    """Makes a training image, uint8 (height, width, 3).
 
-    `image` is a uint8 tensor (size, size, 3) if `takes_resized(recipe)`, else a string
-    tensor, the encoded image; the preprocessing's input is square.
+    `image` is a uint8 tensor (height, width, 3) if `takes_resized(recipe)`, else a
+    string tensor, the encoded image; the preprocessing's input is square then.
     """
     function, _ = AUGMENTATIONS[recipe.augmentation]
     size = preprocessing.input_size[0]
-    image = tf.ensure_shape(function(image, size, seed), (size, size, 3))
+    image = function(image, size, seed)
+    image = tf.ensure_shape(image, (*preprocessing.input_size, 3))
     if recipe.policy:
         image = policies.apply(recipe.policy, image, seed + 3)
     if recipe.random_erasing:
@@ -106,10 +107,12 @@ def _erase(image, probability, preprocessing, seed):
 
 
 def _pad_crop(image, size, seed, flip=False):
-    """Shifts by up to an eighth of the side, filled with black; may flip."""
-    padding = size // 8  # 4 of 32 pixels: He et al., section 4.2
-    image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
-    image = tf.image.stateless_random_crop(image, (size, size, 3), seed)
+    """Shifts by up to an eighth of each side, filled with black; may flip."""
+    shape = image.shape
+    vertical, horizontal = (side // 8 for side in shape[:2])
+    # 4 of 32 pixels: He et al., section 4.2
+    padded = tf.pad(image, [[vertical, vertical], [horizontal, horizontal], [0, 0]])
+    image = tf.image.stateless_random_crop(padded, shape, seed)
     if flip:
         image = tf.image.stateless_random_flip_left_right(image, seed + 1)
     return image

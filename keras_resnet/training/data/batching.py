@@ -93,7 +93,10 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
                 [tf.constant(seed, tf.int64), epoch * examples * repeats + index]
             )
             image = augmentation.augment(recipe, preprocessing, image, example_seed)
-            return image, tf.one_hot(label, len(dataset.labels)), example_seed
+            target = label
+            if not dataset.multi_label:
+                target = tf.one_hot(label, len(dataset.labels))
+            return image, target, example_seed
 
         # Otherwise the order would also depend on tf.random.set_seed, beside which
         # TensorFlow refuses a seed that is a tensor.
@@ -158,16 +161,19 @@ def steps_per_epoch(dataset, batch_size):
 def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     """Returns every example of a split once, in batches of equal size.
 
-    Black images with the label -1 fill the last batch: replicas share each batch, and
-    TensorFlow's batch normalization fails on an empty share. The batch size is that of
-    all replicas together.
+    Black images with the label -1, or a vector of it, fill the last batch: replicas
+    share each batch, and TensorFlow's batch normalization fails on an empty share. The
+    batch size is that of all replicas together.
 
     Returns:
         `tf.data.Dataset` of (images: float32 (batch, height, width, 3), labels: int64
-        (batch,)), in parts as `train_batches` has them.
+        (batch,), or if the dataset is `multi_label` float32 (batch, classes)), in parts
+        as `train_batches` has them.
     """
     black = tf.io.encode_png(tf.zeros((*preprocessing.input_size, 3), tf.uint8))
-    filling = tf.data.Dataset.from_tensors((black, tf.constant(-1, tf.int64)))
+    spec = split.read().element_spec[1]
+    unknown = tf.fill(spec.shape, tf.constant(-1, spec.dtype))
+    filling = tf.data.Dataset.from_tensors((black, unknown))
     places = math.ceil(split.examples / batch_size) * batch_size
     if share.workers > 1 and split.part is not None:
         start, stop = share.span(split.examples)

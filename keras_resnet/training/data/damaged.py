@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import io
 import re
 import sys
 
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.runner import images
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets, decoding
 
@@ -46,16 +48,15 @@ def damaged_images_named(dataset):
         _refuse_unknown_label(dataset, error)
         for split in (dataset.train, dataset.held_out):
             for _, name, damage in _damaged(dataset, split):
-                reason = damage.message.partition(" [Op:")[0]
                 raise UserError(
-                    f"{name} cannot be decoded: {reason}. "
-                    "Remove or repair it, or train with --damaged_images=skip"
-                ) from damage
+                    f"{name} cannot be decoded: {damage}. "
+                    "Remove or repair it (train.py --damaged_images=skip leaves it out)"
+                ) from error
         raise  # something else
 
 
 def _damaged(dataset, split):
-    """Yields (index, name, TensorFlow's error) of images that cannot be decoded."""
+    """Yields (index, name, the reason) of images that cannot be decoded."""
     for index in _missing(split):
         try:
             (encoded, _), *_ = split.read().skip(index).take(1)
@@ -63,7 +64,17 @@ def _damaged(dataset, split):
         except tf.errors.InvalidArgumentError as error:
             _refuse_unknown_label(dataset, error)
             unnamed = f"image {index} of the dataset"
-            yield index, split.names[index] if split.names else unnamed, error
+            name = split.names[index] if split.names else unnamed
+            yield index, name, _reason(encoded.numpy(), error)
+
+
+def _reason(encoded, error):
+    """Returns the device's words on a damaged image, or else TensorFlow's."""
+    try:
+        images.read_image(io.BytesIO(encoded))
+    except UserError as damage:
+        return str(damage).removeprefix("image: ")
+    return error.message.partition(" [Op:")[0]
 
 
 def _missing(split):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.runner.errors import UserError
+
 # Where a dataset has only one split, one image in this many is held out.
 HELD_OUT_EVERY = 5
 # How TensorFlow's error begins when a label is none of the classes.
@@ -20,8 +22,9 @@ class Split:
 
     Attributes:
         examples: number of examples.
-        read: returns a `tf.data.Dataset` of (encoded image: string, label: int64)
-            that yields every example once, always in the same order.
+        read: returns a `tf.data.Dataset` of (encoded image: string, label) that yields
+            every example once, always in the same order. A label is int64 (), or if
+            the dataset is `multi_label` float32 (classes,).
         names: names of the examples in the same order; None if they have no names.
         part: function of (start, stop) that returns `stop - start` examples, like
             `read`, without reading the rest; None if the source cannot. Spans that do
@@ -46,6 +49,9 @@ class Dataset:
         held_out: the `Split` to evaluate on.
         fingerprint: what the data is, as JSON can hold it. It differs where the data
             differs, and a copy at another place has the same.
+        note: what the user should know of it beside its numbers, or "".
+        multi_label: whether an example may have several labels, or none. If so, its
+            label is 1.0 for each class that it has, and 0.0 for the others.
     """
 
     name: str
@@ -53,6 +59,17 @@ class Dataset:
     train: Split
     held_out: Split
     fingerprint: dict
+    note: str = ""
+    multi_label: bool = False
+
+    def summary(self):
+        """Returns as one line how many images it has and what was left out."""
+        train, held_out = self.train.examples, self.held_out.examples
+        numbers = (
+            f"{train + held_out} pictures of {len(self.labels)} classes, {train} to "
+            f"train on and {held_out} held out"
+        )
+        return f"{numbers}; {self.note}" if self.note else numbers
 
 
 def hold_out(split, count):
@@ -76,6 +93,74 @@ def subset(split, chosen):
 
     names = split.names and tuple(itertools.compress(split.names, chosen))
     return Split(int(chosen.sum()), read, names)
+
+
+def reordered(dataset, labels):
+    """Returns a `Dataset` whose classes are in another order, that of `labels`.
+
+    Raises:
+        UserError: `labels` are not the names of its classes, each once.
+    """
+    if sorted(labels) != sorted(dataset.labels):
+        missing = [label for label in dataset.labels if label not in labels]
+        unknown = [label for label in labels if label not in dataset.labels]
+        raise UserError(
+            f"--labels must name each of the {len(dataset.labels)} classes of dataset "
+            f"{dataset.name} once. Received: {len(labels)} names"
+            + (f", without {', '.join(missing[:5])}" if missing else "")
+            + (f", with {', '.join(unknown[:5])}" if unknown else "")
+        )
+    if list(labels) == list(dataset.labels):
+        return dataset
+    places = [list(labels).index(label) for label in dataset.labels]
+    sources = [dataset.labels.index(label) for label in labels]
+
+    def moved(label):
+        if dataset.multi_label:
+            return tf.gather(label, sources)
+        return tf.gather(tf.constant(places, tf.int64), label)
+
+    def of(split):
+        def renumbered(function):
+            return lambda *span: function(*span).map(
+                lambda image, label: (image, moved(label))
+            )
+
+        part = split.part and renumbered(split.part)
+        return dataclasses.replace(split, read=renumbered(split.read), part=part)
+
+    return dataclasses.replace(
+        dataset,
+        labels=tuple(labels),
+        train=of(dataset.train),
+        held_out=of(dataset.held_out),
+    )
+
+
+def balanced(split):
+    """Returns a `Split` that has as many examples of each class as of the largest.
+
+    Examples of the others are repeated, those that come first once more than the rest.
+    All are read once, for their labels, which must be int64.
+    """
+    labels = np.array([int(label) for _, label in split.read()])
+    most = np.bincount(labels).max()
+    copies = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        copies[of_class] = most // len(of_class)
+        copies[of_class[: most % len(of_class)]] += 1
+
+    def read():
+        def repeated(index, example):
+            return tf.data.Dataset.from_tensors(example).repeat(
+                tf.gather(copies, index)
+            )
+
+        return split.read().enumerate().flat_map(repeated)
+
+    names = split.names and tuple(np.repeat(split.names, copies))
+    return Split(int(copies.sum()), read, names)
 
 
 def in_memory(dataset):

@@ -7,28 +7,60 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from keras_resnet.runner import geometry
+from keras_resnet.runner import geometry, images
+from keras_resnet.runner.errors import UserError
+
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 
 
 def decode(encoded):
-    """Decodes a JPEG, PNG, BMP or GIF to uint8 (height, width, 3), upright by its EXIF.
+    """Decodes an image to uint8 (height, width, 3), upright by its EXIF.
+
+    TensorFlow reads JPEG and PNG. The device's runner reads all other formats that it
+    knows: TensorFlow refuses BMPs and GIFs that Pillow reads, and knows no TIFF, WebP
+    and HEIC.
 
     Raises:
         tf.errors.InvalidArgumentError: it is damaged, or another kind of file.
     """
+    is_jpeg = tf.io.is_jpeg(encoded)
+    is_png = tf.equal(tf.strings.substr(encoded, 0, len(PNG)), PNG)
+    image = tf.cond(
+        is_jpeg | is_png,
+        lambda: _decode_fast(encoded, is_jpeg),
+        lambda: _decode_as_on_the_device(encoded),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _decode_fast(encoded, is_jpeg):
     # TensorFlow's default for JPEG is a fast approximation, one level off on average.
     image = tf.cond(
-        tf.io.is_jpeg(encoded),
+        is_jpeg,
         lambda: tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, 3, expand_animations=False),
+        lambda: tf.io.decode_png(encoded, 3),
     )
-    image.set_shape((None, None, 3))
-    turned = tf.cond(
+    return tf.cond(
         has_exif(encoded),
         lambda: tf.numpy_function(upright, [image, encoded], tf.uint8),
         lambda: image,
     )
-    return tf.ensure_shape(turned, (None, None, 3))
+
+
+def _decode_as_on_the_device(encoded):
+    # An exception in the function would print its traceback, and lose its type.
+    def pixels_and_error(encoded):
+        try:
+            return np.array(images.read_image(io.BytesIO(encoded)).image), b""
+        except UserError as error:
+            return np.zeros((1, 1, 3), np.uint8), str(error).encode()
+
+    pixels, error = tf.numpy_function(
+        pixels_and_error, [encoded], (tf.uint8, tf.string)
+    )
+    whole = tf.debugging.Assert(tf.equal(error, b""), [error])
+    with tf.control_dependencies([whole]):
+        return tf.identity(pixels)
 
 
 def has_exif(encoded):

@@ -14,11 +14,12 @@ import keras_resnet
 from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import recipes
-from keras_resnet.training.data import sources
+from keras_resnet.training import multi_label, recipes
+from keras_resnet.training.data import datasets, sources
 from keras_resnet.training.runs import checkpoints
 
 METRICS = "top1 top5 loss examples_per_second epochs examples_evaluated".split()
+MULTI_LABEL_METRICS = [*multi_label.NAMES, *METRICS[2:]]
 
 
 def open_run(directory, result, settings, recipe, preprocessing, dataset, write=True):
@@ -78,18 +79,8 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
 
 def _difference(there, here):
     """Returns how two configurations differ and what to do about it, or None."""
-    for section in ("settings", "recipe", "preprocessing"):
-        before, now = there[section], here[section]
-        found = [
-            f"{key}={_shown(before.get(key))} there, {_shown(value)} received"
-            for key, value in now.items()
-            if before.get(key) != value
-        ]
-        if found:  # what follows from these settings differs too
-            return (
-                f"{'; '.join(found)}. Use its flags to continue it, another "
-                "--model_dir, or delete that folder"
-            )
+    if other := _other_values(there, here, "settings"):
+        return other  # what follows from these settings differs too
     changes = data_changes(there, here["data"])
     if there["labels"] != here["labels"]:
         changes = changes or "its classes are others"
@@ -98,7 +89,26 @@ def _difference(there, here):
             f"the data has changed since: {changes}. Use another --model_dir to train "
             "on what is there now, or delete that folder"
         )
-    return None
+    # Of a recipe, the batch size may follow from the data.
+    return _other_values(there, here, "recipe") or _other_values(
+        there, here, "preprocessing"
+    )
+
+
+def _other_values(there, here, section):
+    """Returns how a section of two configurations differs, or None."""
+    before, now = there[section], here[section]
+    found = [
+        f"{key}={_shown(before.get(key))} there, {_shown(value)} received"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    if not found:
+        return None
+    return (
+        f"{'; '.join(found)}. Use its flags to continue it, another --model_dir, or "
+        "delete that folder"
+    )
 
 
 def _shown(value):
@@ -170,11 +180,13 @@ def _checked(kind, fields):
 def read_metrics(directory):
     """Returns the `metrics.json` of a run, or None if the run has not ended."""
     path, metrics = _read_json(directory, "metrics.json")
+    several = isinstance(metrics, dict) and multi_label.NAMES[0] in metrics
+    keys = MULTI_LABEL_METRICS if several else METRICS
     if metrics is not None and not (
         isinstance(metrics, dict)
-        and all(isinstance(metrics.get(key), int | float) for key in METRICS)
+        and all(isinstance(metrics.get(key), int | float) for key in keys)
     ):
-        raise UserError(f"{path} is damaged: it must hold {', '.join(METRICS)}")
+        raise UserError(f"{path} is damaged: it must hold {', '.join(keys)}")
     return metrics
 
 
@@ -201,11 +213,23 @@ def dataset_of(config, data_dir=None):
         # An adopted run has neither.
         settings.get("hold_out"),
         settings.get("damaged_images"),
+        settings.get("balance"),
     )
-    if list(dataset.labels) != config["labels"]:
+    if sorted(dataset.labels) == sorted(config["labels"]):
+        # A user's model may have its classes in an order of its own.
+        dataset = datasets.reordered(dataset, config["labels"])
+    else:
         raise UserError(
             f"dataset {dataset.name} has other classes than the model was trained on: "
             f"{_few(dataset.labels)}, not {_few(config['labels'])}"
+        )
+    if dataset.multi_label != (config["recipe"]["loss"] == "multi_label"):
+        now, then = "any number of labels", "one label"
+        if not dataset.multi_label:
+            now, then = then, now
+        raise UserError(
+            f"the pictures of dataset {dataset.name} have {now} each, those of the "
+            f"training had {then}"
         )
     changes = data_changes(config, dataset.fingerprint)
     if changes:

@@ -9,16 +9,28 @@ import tensorflow as tf
 from keras_resnet import files
 from keras_resnet.runner.errors import UserError
 
+# Columns of history.csv, with one label for an image and with several.
 HISTORY = (
     *("epoch", "loss", "top1", "val_loss", "val_top1", "val_top5"),
     *("learning_rate", "examples_per_second"),
+)
+MULTI_LABEL_HISTORY = (
+    "epoch",
+    "loss",
+    "label_accuracy",
+    "val_loss",
+    "val_mean_average_precision",
+    "val_label_accuracy",
+    "learning_rate",
+    "examples_per_second",
 )
 
 
 def write_history(directory, history):
     """Writes one row for each epoch; an evaluation's values may be missing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    columns = HISTORY if "top1" in history[0] else MULTI_LABEL_HISTORY
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     files.write_text(directory / "history.csv", text.getvalue())
@@ -55,8 +67,11 @@ def draw_curves(directory, history):
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     error, loss = figure.subplots(1, 2)
+    single = "top1" in history[0]
+    error_name = "top-1 error, %" if single else "wrong labels, %"
+    share = "top1" if single else "label_accuracy"
     for axes, title, of in (
-        (error, "top-1 error, %", lambda row, split: 100 * (1 - row[split + "top1"])),
+        (error, error_name, lambda row, split: 100 * (1 - row[split + share])),
         (loss, "loss", lambda row, split: row[split + "loss"]),
     ):
         for split, label in (("", "training"), ("val_", "held out")):

@@ -1,25 +1,22 @@
 """Photographs in class-named folders."""
 
-import hashlib
-import json
+import itertools
 import os
 import pathlib
-import random
 
 import numpy as np
-import tensorflow as tf
 
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data.datasets import HELD_OUT_EVERY, Dataset, Split
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from keras_resnet.training.data.datasets import Dataset
+from keras_resnet.training.data.sources import pictures
 
 
 def load(data_dir):
     """Opens DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE.
 
-    "val" may also be called "validation" or "test". If there is no folder "train", a
-    fifth of each class is held out.
+    "val" may also be called "validation", "valid" or "test". If there is no folder
+    "train", a fifth of each class is held out. The sub-folders of a class are part of
+    it.
 
     Raises:
         UserError: the folder is missing, or a class or the held-out part has no
@@ -31,84 +28,108 @@ def load(data_dir):
         )
     root = pathlib.Path(data_dir)
     if not root.is_dir():
-        raise UserError(f"--data_dir is no folder. Received: {data_dir!r}")
+        raise UserError(
+            f"--data_dir is no folder. Received: {data_dir!r}"
+            + (" (for a csv file: --dataset=csv)" if root.suffix == ".csv" else "")
+        )
 
+    left_out = pictures.LeftOut()
     if (root / "train").is_dir():
-        names = [s for s in ("val", "validation", "test") if (root / s).is_dir()]
+        names = [s for s in pictures.HELD_OUT if (root / s).is_dir()]
         if not names:
             raise UserError(
-                f"{root} has a folder 'train' but none named 'val', 'validation' or "
-                "'test' to evaluate on (a class cannot be named 'train')"
+                f"{root} has a folder 'train' but none named 'val', 'validation', "
+                "'valid' or 'test' to evaluate on (a class cannot be named 'train')"
             )
         trained_on, name = root / "train", names[0]
-        train, held_out = _images_by_class(trained_on), _images_by_class(root / name)
+        train = _images_by_class(trained_on, left_out)
+        held_out = _images_by_class(root / name, left_out)
+        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+            used = entry.name in ("train", name) or pictures.is_litter(entry.name)
+            if entry.is_dir() and not used:
+                left_out.mention(f"the folder {entry.name!r}")
     else:
         trained_on, name = root, "held_out"
-        train = _images_by_class(root)
-        held_out = {label: paths[1::HELD_OUT_EVERY] for label, paths in train.items()}
-        for paths in train.values():
-            del paths[1::HELD_OUT_EVERY]  # from the second on: a single one stays
+        train, held_out = {}, {}
+        for label, paths in _images_by_class(root, left_out).items():
+            train[label], held_out[label] = pictures.hold_out_a_fifth(paths)
 
     labels = tuple(sorted({*train, *held_out}))
-    suffixes = ", ".join(SUFFIXES)
+    suffixes = ", ".join(pictures.SUFFIXES)
+    also = f". Left out: {left_out}" if str(left_out) else ""
     if len(labels) < 2:
         raise UserError(
             f"{root} must have at least two folders with images ({suffixes}), one for "
             f"each class. Received: {len(labels)}"
             + (f" ({labels[0]!r})" if labels else "")
+            + also
         )
     for label in labels:
         if not train.get(label):
             raise UserError(
                 f"folder {label!r} has no images ({suffixes}) in {trained_on}: remove "
-                "it or fill it"
+                f"it or fill it{also}"
             )
     if not any(held_out.values()):
-        raise UserError(f"{root} has no held-out images: add images to a class")
+        raise UserError(f"{root} has no held-out images: add images to a class{also}")
     splits = _split("train", train, labels), _split(name, held_out, labels)
-    return Dataset("folder", labels, *splits, _fingerprint(root, *splits))
+    entries = [
+        (os.path.relpath(path, root), os.path.getsize(path))
+        for path in itertools.chain(*(split.names for split in splits))
+    ]
+    counts = {x: len(train[x]) + len(held_out.get(x, ())) for x in labels}
+    return Dataset(
+        "folder",
+        labels,
+        *splits,
+        pictures.fingerprint(entries),
+        note=pictures.note(left_out, counts),
+    )
 
 
-def _images_by_class(folder):
-    """Returns {name of a folder in `folder`: its images, sorted}."""
-    return {
-        entry.name: sorted(
-            image.path
-            for image in os.scandir(entry.path)
-            if image.name.lower().endswith(SUFFIXES)
-        )
-        for entry in os.scandir(folder)
-        if entry.is_dir()
-    }
+def _images_by_class(folder, left_out):
+    """Returns {name of a folder in `folder`: its images at all levels, sorted}."""
+    found = {}
+    for entry in os.scandir(folder):
+        if entry.is_dir() and not pictures.is_litter(entry.name):
+            found[entry.name] = sorted(_images_below(entry.path, left_out))
+        elif entry.is_dir():
+            left_out.add("hidden or system folder")
+        elif pictures.is_readable(entry.name, left_out):
+            outside = "outside of the class folders"
+            left_out.add(f"picture {outside}", f"pictures {outside}")
+    return found
+
+
+def _images_below(folder, left_out):
+    """Yields the images of a folder; follows links, but reads no folder twice."""
+    visited = set()
+
+    def refuse(error):
+        raise error
+
+    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real_path = os.path.realpath(path)
+        if real_path in visited:
+            folders.clear()
+            continue
+        visited.add(real_path)
+        for name in filter(pictures.is_litter, sorted(folders)):
+            folders.remove(name)
+            left_out.add("hidden or system folder")
+        folders.sort()  # of two links to one folder, the first is taken
+        for name in names:
+            if pictures.is_readable(name, left_out):
+                yield os.path.join(path, name)
 
 
 def _split(name, images, labels):
-    """Returns the `Split` of {class: paths}, in an order that its name decides."""
-    examples = [
-        (path, index)
-        for index, label in enumerate(labels)
-        for path in images.get(label, ())
-    ]
-    # As tensorflow-datasets' ImageFolder does, which read folders in version 0.1.
-    random.Random(name).shuffle(examples)
-    paths, indices = zip(*examples, strict=True)
-
-    def read():
-        arrays = [os.fsencode(path) for path in paths], np.array(indices, np.int64)
-        return tf.data.Dataset.from_tensor_slices(arrays).map(
-            lambda path, label: (tf.io.read_file(path), label),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-
-    return Split(len(paths), read, paths)
-
-
-def _fingerprint(root, *splits):
-    """Returns a hash over the files' names and sizes: a copy has the same."""
-    files = sorted(
-        (os.path.relpath(path, root), os.path.getsize(path))
-        for split in splits
-        for path in split.names
+    """Returns the `Split` of {class: paths}."""
+    return pictures.split(
+        name,
+        (
+            (path, np.int64(index))
+            for index, label in enumerate(labels)
+            for path in images.get(label, ())
+        ),
     )
-    listing = json.dumps(files).encode()
-    return {"images": len(files), "sha256": hashlib.sha256(listing).hexdigest()}
