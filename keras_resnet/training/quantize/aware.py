@@ -1,13 +1,15 @@
 """A Keras 3 model -> quantization-aware training: tfmot's scheme on its twin.
 
 The scheme is the default one of tensorflow-model-optimization (tfmot) for 8 bits:
-per-channel symmetric weights, per-tensor activations. Written for tfmot 0.8.1, whose
-private API is used in `_check_activations` alone.
+per-channel symmetric weights, per-tensor activations. `configs` adds the layers that it
+does not know.
 """
 
+import collections
 import contextlib
 import fnmatch
 import re
+import sys
 from unittest import mock
 
 import numpy as np
@@ -15,15 +17,15 @@ import tensorflow as tf
 
 from keras_resnet import errors
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.quantize.twin import import_tf_keras, twin
+from keras_resnet.training.quantize import configs
+from keras_resnet.training.quantize.counterparts import hard_silu, import_tf_keras
+from keras_resnet.training.quantize.twin import twin
 
 # The observers of tfmot average over some thousand steps, starting at (-6, 6).
 # The ranges of that many calibration images are a start that fits.
 CALIBRATION_EXAMPLES = 512
 # What `frozen` can keep as it is.
 FREEZABLE = ("batch_norm", "ranges")
-# Activations that tfmot takes as a layer only.
-_AS_LAYERS = {"relu6": "ReLU(6.0)", "leaky_relu": "LeakyReLU(0.2)"}
 
 
 def import_tfmot():
@@ -37,11 +39,11 @@ def import_tfmot():
 def quantize(model, preprocessing, calibration, float_layers=()):
     """Makes a functional `keras.Model` quantization-aware.
 
-    Its preprocessing must be `uniform` (`keras_resnet.deploy.fold_normalization`).
+    Its preprocessing must be `uniform` (`keras_resnet.rewrite.fold_normalization`).
     `calibration` is uint8 (number, height, width, 3), raw pixels of the training split,
     for the first ranges of the activations. `float_layers` are patterns of names of
     layers to leave in float, as in a shell; a batch normalization goes with its
-    convolution.
+    convolution. Layers without an 8-bit form stay in float too, and stderr says so.
 
     Returns:
         A `tf_keras.Model` of fake-quantized layers, ready for `loop.fit`. Its input
@@ -53,23 +55,26 @@ def quantize(model, preprocessing, calibration, float_layers=()):
             pattern fits none.
     """
     tfmot = import_tfmot()
-    copy = twin(model)
-    kept = _matching(copy, float_layers)
+    copy, counterparts = twin(model)
+    kept = _matching(copy, counterparts, float_layers)
 
     def annotated(layer):
-        if layer.name in kept:
+        config = configs.config(layer)
+        readers = {node.layer.name for node in layer.outbound_nodes}
+        if layer.name in kept and (config is None or readers <= kept):
             return layer
-        return tfmot.quantization.keras.quantize_annotate_layer(layer)
+        return tfmot.quantization.keras.quantize_annotate_layer(layer, config)
 
-    _check_activations(copy, kept)
+    _print_float([layer for layer in copy.layers if layer.name not in kept])
     tf_keras = import_tf_keras()
     # Layers that tfmot adds are numbered over all models of the process, and
     # checkpoints know variables by their names.
     tf_keras.backend.reset_uids()
     try:
-        aware = tfmot.quantization.keras.quantize_apply(
-            tf_keras.models.clone_model(copy, clone_function=annotated)
-        )
+        with tfmot.quantization.keras.quantize_scope({hard_silu.__name__: hard_silu}):
+            aware = tfmot.quantization.keras.quantize_apply(
+                tf_keras.models.clone_model(copy, clone_function=annotated)
+            )
     except (ValueError, RuntimeError) as error:
         unknown = re.match(r"Layer (.*):<class '.*\.(\w+)'> is not", str(error))
         if unknown:
@@ -92,46 +97,46 @@ def quantize(model, preprocessing, calibration, float_layers=()):
     return aware
 
 
-def _check_activations(model, kept):
-    """Raises `UserError` where tfmot does not know the activation of a layer.
+def _print_float(layers):
+    """Says on stderr which of the layers of a twin stay in float, if any do."""
+    kinds = collections.defaultdict(list)
+    for layer in filter(configs.is_float, layers):
+        kinds[type(layer).__name__].append(layer.name)
+    if kinds:
+        found = "; ".join(
+            f"{kind} {', '.join(names[:3])}"
+            + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            for kind, names in kinds.items()
+        )
+        print(
+            "note: TensorFlow Lite has no 8-bit operators for some layers, which stay "
+            f"in float: {found}. An Edge TPU and an Ethos-U cannot run them",
+            file=sys.stderr,
+        )
 
-    It quantizes the output of a float layer too, for the layer that reads it.
+
+def _matching(copy, counterparts, patterns):
+    """Returns the names of the layers of a twin to leave in float.
+
+    Args:
+        copy: the `tf_keras.Model`.
+        counterparts: {layer of the model: its `Counterpart`}.
+        patterns: of names of layers of the model.
     """
-    from tensorflow_model_optimization.python.core.quantization.keras import (
-        quantize_aware_activation,
-    )
-
-    fused = quantize_aware_activation.QuantizeAwareActivation
-    known = fused._PRE_QUANT_ACTIVATIONS | fused._POST_QUANT_ACTIVATIONS
-    for layer in model.layers:
-        kind = type(layer).__name__
-        name = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        readers = {node.layer.name for node in layer.outbound_nodes}
-        if (
-            name not in known
-            and (kind, name) != ("Activation", "relu6")
-            and not {layer.name, *readers} <= kept
-        ):
-            raise UserError(
-                f"cannot quantize layer {layer.name!r} ({kind}): it cannot have "
-                f"activation {name!r}. Use a separate {_AS_LAYERS.get(name, 'ReLU')} "
-                "layer, or export with --quantize=int8"
-            )
-
-
-def _matching(model, patterns):
-    """Returns the names of the layers that fit a pattern."""
-    names = [layer.name for layer in model.layers]
+    parts = {
+        original.name: {layer.name for layer in same.layers}
+        for original, same in counterparts.items()
+    }
     found = set()
     for pattern in patterns:
-        fitting = fnmatch.filter(names, pattern)
+        fitting = fnmatch.filter(parts, pattern)
         if not fitting:
             raise UserError(
-                f"no layer has a name like {pattern!r}. {model.name} has "
-                f"{', '.join(names)}"
+                f"no layer has a name like {pattern!r}. {copy.name} has "
+                f"{', '.join(parts)}"
             )
-        found.update(fitting)
-    for layer in model.layers:
+        found.update(*(parts[name] for name in fitting))
+    for layer in copy.layers:
         # It is folded into the convolution before it, which cannot be half in float.
         if type(layer).__name__ == "BatchNormalization":
             if layer.input.node.layer.name in found:
@@ -207,22 +212,18 @@ def frozen(aware, parts):
 def copy_weights(aware, model):
     """Copies the weights of a quantization-aware model to the float one it was made of.
 
-    Returns whether it could: not where tfmot replaced a layer with several others.
+    Returns whether it could: not where a scale was trained that a batch normalization
+    without gamma cannot have.
     """
-    trained = {variable.name: variable for variable in aware.variables}
-    copy = twin(model)  # for the names: Keras 3 has others
-    pairs = [
-        (variable, trained.get(same.name))
-        for layer in model.layers
-        if layer.weights
-        for variable, same in zip(
-            layer.weights, copy.get_layer(layer.name).weights, strict=True
-        )
-    ]
-    if any(found is None for _, found in pairs):
-        return False
-    for variable, found in pairs:
-        variable.assign(found.numpy())
+    trained = {variable.name: variable.numpy() for variable in aware.variables}
+    weights = {}
+    for layer, same in twin(model)[1].items():
+        values = [trained[variable.name] for variable in same.variables]
+        weights[layer] = same.from_weights(layer.get_weights(), values)
+        if weights[layer] is None:
+            return False
+    for layer, values in weights.items():
+        layer.set_weights(values)
     return True
 
 

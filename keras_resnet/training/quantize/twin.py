@@ -5,28 +5,26 @@ built again in tf_keras, layer by layer, with the same weights. Importing tfmot 
 TF_USE_LEGACY_KERAS=1 for the process: both are imported inside functions only.
 """
 
-import inspect
+import collections
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import errors, keras_graph
+from keras_resnet import keras_graph
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training.quantize.counterparts import counterpart, import_tf_keras
 
 # Of each layer's largest output: rounding stays two orders below.
 TOLERANCE = 1e-4
-# (layer, argument of Keras 3): its name in tf_keras.
-_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
-
-
-def import_tf_keras():
-    """Returns the module `tf_keras`, or raises `MissingExtra`."""
-    return errors.require("tf_keras", "train", "quantization-aware training")
+# What tfmot folds a batch normalization into.
+_FOLDING = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
 
 
 def twin(model):
     """Builds the same network, with the same names and weights, in tf_keras.
+
+    Returns:
+        (`tf_keras.Model`, {layer of `model`: its `Counterpart`}).
 
     Raises:
         UserError: the model is not functional, or holds an operation, a nested
@@ -39,33 +37,60 @@ def twin(model):
             "quantization-aware training needs a functional Keras model. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')}"
         )
-    layers = {}
+    folded = _folded(model)
+    found = {}
 
-    def same_layer(operation):
-        if operation not in layers:
-            layers[operation] = _same_layer(operation)
-        return layers[operation]
+    def call(operation):
+        if operation not in found:
+            found[operation] = counterpart(operation, operation in folded)
+        return found[operation].call
 
     inputs = [
         tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=tensor.name)
         for tensor in model.inputs
     ]
-    outputs = keras_graph.run_through_graph(model, inputs, same_layer)
+    outputs = keras_graph.run_through_graph(model, inputs, call)
     copy = tf_keras.Model(inputs, outputs, name=model.name)
-    for original, layer in layers.items():
-        layer.set_weights(original.get_weights())
-    _check_equal(model, layers)
-    return copy
+    for original, same in found.items():
+        values = same.to_weights(original.get_weights())
+        for variable, value in zip(same.variables, values, strict=True):
+            variable.assign(value)
+    _check_equal(model, found)
+    return copy, found
 
 
-def _check_equal(model, layers):
-    """Raises `UserError` where the tf_keras twin of a layer computes something else."""
+def _folded(model):
+    """Returns the batch normalizations that tfmot folds into the layer before them."""
+    nodes = keras_graph.nodes(model)
+    producers = {id(x): node for node in nodes for x in node.outputs}
+    calls = collections.Counter(node.operation for node in nodes)
+    reads = collections.Counter(id(x) for node in nodes for x in node.input_tensors)
+    reads.update(id(tensor) for tensor in model.outputs)
+
+    def is_folded(node):
+        (tensor,) = node.input_tensors
+        before = producers[id(tensor)].operation
+        return (
+            type(before).__name__ in _FOLDING
+            and before.get_config()["activation"] == "linear"
+            and reads[id(tensor)] == calls[before] == calls[node.operation] == 1
+        )
+
+    return {
+        node.operation
+        for node in nodes
+        if type(node.operation).__name__ == "BatchNormalization" and is_folded(node)
+    }
+
+
+def _check_equal(model, found):
+    """Raises `UserError` where the counterpart of a layer computes something else."""
     rng = np.random.default_rng(0)
 
     def both(layer):
         def call(*args, **kwargs):
             expected = layer(*args, **kwargs)
-            actual = np.asarray(layers[layer](*args, **kwargs))
+            actual = np.asarray(found[layer].call(*args, **kwargs))
             largest = np.abs(expected).max()
             difference = np.abs(actual - expected).max()
             if not difference <= TOLERANCE * largest:
@@ -85,50 +110,3 @@ def _check_equal(model, layers):
         for x in model.inputs
     ]
     keras_graph.run_through_graph(model, images, both)
-
-
-def _same_layer(layer):
-    tf_keras = import_tf_keras()
-    kind = type(layer).__name__
-    same = getattr(tf_keras.layers, kind, None)
-    if not isinstance(layer, keras.Layer) or same is None or kind == "Lambda":
-        raise UserError(
-            f"cannot quantize layer {layer.name!r} ({kind}): tf_keras has no such "
-            "layer. Use layers of keras.layers that it shares (Add for +, ReLU for "
-            "keras.ops.relu, ...), and no nested model"
-        )
-    config = {}
-    ours = inspect.signature(type(layer).__init__).parameters
-    theirs = {"name", *inspect.signature(same.__init__).parameters}
-    for key, value in layer.get_config().items():
-        # Weights are copied; regularizers and constraints are the training's.
-        if key.endswith(("_initializer", "_regularizer", "_constraint")):
-            continue
-        if isinstance(value, dict) and key in theirs:
-            problem = f"its {key} is an object. Use one that has a name"
-        elif key.endswith("activation") and not _same_activation(value):
-            problem = f"tf_keras has no {key} {value!r} like it. Use another"
-        elif (name := _RENAMED.get((kind, key), key)) in theirs:
-            config[name] = value
-            continue
-        # None stands for what is set elsewhere, as the order of the axes is.
-        elif key not in ours or ours[key].default in (None, value):
-            continue
-        else:
-            problem = f"tf_keras has no {key}={value!r} for it. Leave that out"
-        raise UserError(
-            f"cannot quantize layer {layer.name!r} ({kind}): {problem}, or export with "
-            "--quantize=int8"
-        )
-    return same(**config)
-
-
-def _same_activation(name):
-    """Returns whether tf_keras has a function of this name, and the same."""
-    tf_keras = import_tf_keras()
-    values = tf.linspace([-8.0], [8.0], 65, axis=-1)  # (1, 65)
-    try:
-        theirs = tf_keras.activations.get(name)(values)
-    except ValueError:
-        return False
-    return np.allclose(keras.activations.get(name)(values), theirs, atol=1e-6)
