@@ -7,6 +7,7 @@ from keras_resnet import model_metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks
+from keras_resnet.training.formats import custom_code
 from keras_resnet.training.runs import folder, model_file
 
 
@@ -18,7 +19,9 @@ class Run:
         directory: the folder, a `pathlib.Path`.
         metrics: what `metrics.json` holds: "top1", "top5" (shares of 1) and "loss"
             (mean cross entropy in nats) on the "examples_evaluated" held-out images,
-            "epochs", and the median "examples_per_second" of the training steps.
+            or where these may have several labels "mean_average_precision",
+            "label_accuracy" and "loss"; "epochs", and the median "examples_per_second"
+            of the training steps.
         labels: names of the classes, in the order of the scores.
         preprocessing: the `keras_resnet.Preprocessing` of the model.
     """
@@ -64,9 +67,12 @@ class Run:
             attributes `preprocessing` and `labels`.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: the file is missing or damaged, or the custom code that the run
+                needs is not there or has changed.
         """
-        model = model_file.load(self.directory / "model.keras")
+        settings = folder.read_config(self.directory)["settings"]
+        code = custom_code.of_run(settings)
+        model = model_file.load(self.directory / "model.keras", **code)
         if getattr(model, "preprocessing", None) is None:  # a run of version 0.1
             model_metadata.attach(model, self.preprocessing, list(self.labels))
         return model
