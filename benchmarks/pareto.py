@@ -91,7 +91,7 @@ def describe(path):
         "path": path,
         "bytes": len(content),
         "parameters": parameters(graph),
-        "multiply_adds": targets.check(content, integer=False).multiply_adds,
+        "multiply_adds": targets.check(content).multiply_adds,
         "float": card and card["float"]["accuracy"],
         "int8": card and card["int8"]["accuracy"],
     }

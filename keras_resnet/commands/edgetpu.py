@@ -14,6 +14,8 @@ parameters by a factor that only it knows.
 
 With --compile, Google's edgetpu_compiler must be installed. The output then says
 whether it confirmed or corrected the estimate, and --json adds its log.
+
+If no operator maps, the exit code is 2, after the same output.
 """
 
 import dataclasses
@@ -50,6 +52,7 @@ def main():
     if FLAGS.compile and report.compiled:
         raise UserError(f"{FLAGS.model} is compiled already; leave --compile out")
     result, lines = {"model": FLAGS.model, **report.as_dict()}, report.lines()
+    mapped = report.mapped
     if FLAGS.compile:
         output, compilation = edgetpu_compiler.compile_model(FLAGS.model)
         confirmed = compilation.confirms(report)
@@ -60,9 +63,15 @@ def main():
             "mapped": compilation.mapped,
             **dataclasses.asdict(compilation),
         }
+        mapped = compilation.mapped
         lines = [] if confirmed else lines
         lines += [*compilation.lines(report), ("written", output)]
     if FLAGS.json:
         print(json.dumps(result))
     else:
         print(FLAGS.model, *(f"  {n:<14} {value}" for n, value in lines), sep="\n")
+    if not mapped:
+        advice = report.remedies or report.problems[:1] or ["it has no operators"]
+        raise UserError(
+            f"no operator of {FLAGS.model} maps to the Edge TPU: {'; '.join(advice)}"
+        )

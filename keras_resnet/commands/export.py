@@ -26,7 +26,8 @@ from keras_resnet.runner.errors import UserError
 FLAGS = flags.FLAGS
 TEXTS = {
     "model_dir": "Folder of a run of train.py or adopt.py.",
-    "model": "Model of the zoo, or path of a .keras file.",
+    "model": "Model of the zoo, or path of a .keras or .h5 file or of a SavedModel "
+    "folder.",
     "output": "Path of the .tflite; default: MODEL_DIR/model-<quantize>.tflite.",
     "dataset": "Dataset to calibrate and report with; default: that of the run.",
     "data_dir": "Where the dataset lies; default: where the training found it.",
@@ -34,8 +35,6 @@ TEXTS = {
     "license": "Name of the licence, for the metadata; default: that of published "
     "weights.",
     "weights": "With a model of the zoo: a name (imagenet, a1_in1k) or a file.",
-    "normalization": "With --model=PATH.keras, what it was trained with: zoo, torch, "
-    "tf, caffe (as in keras.applications) or raw (0..255).",
     "labels": "With --model: a text file with the names of the classes, one a line; "
     "default: those that the model knows, else those of the dataset if their number "
     "fits.",
@@ -53,12 +52,8 @@ def define_flags():
         "What must be able to run the file: litert, tflite_runtime (2.14), edgetpu, "
         "or a configuration of Arm's Vela such as ethos-u55-128.",
     )
-    flags.DEFINE_float(
-        "crop_fraction",
-        None,
-        "With --model: the crop's share of the resized image; default: what the model "
-        "knows, else 1.",
-    )
+    app.define_preprocessing_flags("With --model: ")
+    app.define_code_flags("With --model: ")
     text = "Training images to calibrate int8 and int16x8 with."
     flags.DEFINE_integer("calibration_examples", 500, text)
     text = "Held-out images to report on, at most."
@@ -72,8 +67,8 @@ def main():
     run, model = FLAGS.model_dir, FLAGS.model
     if bool(run) == bool(model):
         raise UserError(
-            "give either --model_dir (a run of train.py) or --model (a name or a "
-            f".keras file). Received: --model_dir={run} --model={model}"
+            "give either --model_dir (a run of train.py) or --model (a name, a "
+            f"file or a folder). Received: --model_dir={run} --model={model}"
         )
     # A path, so that a folder is not taken for the model of the zoo of that name.
     settings = app.arguments(edge.export, "model")

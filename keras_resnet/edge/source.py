@@ -5,18 +5,24 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 import keras_resnet
-from keras_resnet import files
+from keras_resnet import files, rewrite
 from keras_resnet.errors import unknown
+from keras_resnet.model_metadata import read_labels
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import datasets
+from keras_resnet.training import checks, formats, multi_label
+from keras_resnet.training.data import batching, datasets
 from keras_resnet.training.data import sources as data_sources
+from keras_resnet.training.formats import custom_code, saved_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
 from keras_resnet.weights import registry
+
+CHECKED_IMAGES = 32  # to see what the scores of a SavedModel are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,37 +30,54 @@ class Source:
     """A trained model and what belongs to it.
 
     Attributes:
-        model: the float `keras.Model`.
+        model: the float `keras.Model`, or a `SavedModel`.
         preprocessing: the `Preprocessing` that the model expects.
         labels: names of its classes, or None.
         dataset: the `Dataset` to calibrate and report with, or None.
         licence: licence of the published weights that the model has or was trained
             from, or None.
-        path: the `.keras` file of the model, or None.
+        path: the file or the folder of the model, or None.
         aware: folder that quantization-aware training wrote, or None.
+        notes: what was changed and assumed in the model, sentences for the user.
+        scores: "softmax" (shares of 1) or "independent" (a sigmoid for each class).
     """
 
-    model: keras.Model
+    model: keras.Model | saved_model.SavedModel
     preprocessing: Preprocessing
     labels: list | None
     dataset: datasets.Dataset | None
     licence: str | None
     path: pathlib.Path | None
     aware: pathlib.Path | None = None
+    notes: list = dataclasses.field(default_factory=list)
+    scores: str = "softmax"
 
     def sha256(self, quantize):
         """Returns the hash of what is exported, or None for a model without a file."""
         path = self.aware / "saved_model" if quantize == "qat" else self.path
         return path and files.sha256(path)
 
-    def aware_settings(self):
-        """Returns the settings of the quantization-aware training."""
-        return run_folder.read_config(self.aware)["settings"]
+    def folded(self):
+        """Returns what `rewrite.fold_normalization` makes of the model."""
+        is_graph = isinstance(self.model, saved_model.SavedModel)
+        folding = saved_model if is_graph else rewrite
+        return folding.fold_normalization(self.model, self.preprocessing)
+
+    @property
+    def threshold(self):
+        """The score from which on an image has a label, or None if it has one class."""
+        one_each = self.dataset is not None and not self.dataset.multi_label
+        if self.scores == "softmax" or one_each:
+            return None
+        return multi_label.THRESHOLD
 
     def fine_tuned(self):
         """Returns the float model with the fine-tuned weights, or None without them."""
         path = self.aware / "model.keras"
-        return model_file.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        settings = run_folder.read_config(self.path.parent)["settings"]
+        return model_file.load(path, **custom_code.of_run(settings))
 
 
 def is_run(model):
@@ -63,9 +86,10 @@ def is_run(model):
     A text is the folder of a run only if it is not the name of a model of the zoo.
     """
     if isinstance(model, str):
-        return model not in keras_resnet.list_models() and os.path.isdir(model)
+        is_name = model in keras_resnet.list_models()
+        return not is_name and os.path.isfile(os.path.join(model, "config.json"))
     if isinstance(model, os.PathLike):
-        return pathlib.Path(model).suffix != ".keras"
+        return not formats.is_model(pathlib.Path(model))
     return isinstance(model, Run)
 
 
@@ -91,18 +115,23 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
         run = Run.open(run.directory.parent)
         config = run_folder.read_config(run.directory)
     model = run.load_model()
+    licence = getattr(model, "licence", None) or _licence(config["settings"])
+    # A run of version 0.1 may hold a model as somebody else made it.
+    rewritten = rewrite.for_device(model, run.preprocessing)
     if dataset:
         dataset = data_sources.load(dataset, data_dir)
     else:
         dataset = run_folder.dataset_of(config, data_dir)
     return Source(
-        model,
-        run.preprocessing,
+        rewritten.model,
+        rewritten.preprocessing,
         run.labels,
         dataset,
-        getattr(model, "licence", None) or _licence(config["settings"]),
+        licence,
         run.directory / "model.keras",
         _aware(run.directory) if with_aware else None,
+        rewritten.notes,
+        rewritten.scores,
     )
 
 
@@ -133,9 +162,11 @@ def of_model(
     weights=None,
     dataset=None,
     data_dir=None,
-    normalization=None,
-    crop_fraction=None,
     labels=None,
+    scores=None,
+    custom_objects=None,
+    allow_lambda=False,
+    **said,
 ):
     """Opens a model that is no run; `exporter.export` documents the arguments.
 
@@ -146,35 +177,69 @@ def of_model(
         UserError: the model, its weights or its labels cannot be read, or the model
             does not classify images.
     """
-    if normalization and normalization not in NORMALIZATIONS:
-        raise unknown("normalization", normalization, NORMALIZATIONS)
-    model, path, known = _open(model, weights)
-    model_file.check_classifier(model)
-    preprocessing = known.get("preprocessing")
-    if normalization or preprocessing is None:
-        if not normalization:
-            raise UserError(
-                "a model that does not know its preprocessing (--model=PATH.keras) "
-                f"needs --normalization: {', '.join(NORMALIZATIONS)}. With a wrong one "
-                "the device would be less accurate than the model. Received: "
-                f"{path or model.name}"
-            )
-        numbers = NORMALIZATIONS[normalization]
-        preprocessing = Preprocessing(model.inputs[0].shape[1:3], **numbers)
-    if crop_fraction is not None:
-        preprocessing = dataclasses.replace(preprocessing, crop_fraction=crop_fraction)
+    fields = checks.preprocessing_fields(**said)
+    network, path, known = _open(model, weights, custom_objects, allow_lambda)
+    preprocessing = _preprocessing(network, path, known, fields)
     dataset = dataset and data_sources.load(dataset, data_dir)
+    if isinstance(network, saved_model.SavedModel):
+        images = preprocessing.normalize(_images(dataset, preprocessing))
+        network, notes = saved_model.with_scores(network, images, scores)
+        found = scores or "softmax"
+    else:
+        rewritten = rewrite.for_device(network, preprocessing, scores)
+        network, preprocessing = rewritten.model, rewritten.preprocessing
+        notes, found = rewritten.notes, rewritten.scores
     if labels is None:
+        classes = network.outputs[0].shape[-1]
         labels = known.get("labels")
-        if not labels and dataset and len(dataset.labels) == model.outputs[0].shape[-1]:
+        if not labels and dataset and len(dataset.labels) == classes:
             labels = list(dataset.labels)
     else:
-        labels = _read_labels(labels)
-    return Source(model, preprocessing, labels, dataset, known.get("licence"), path)
+        labels = read_labels(labels)
+    if dataset and labels and sorted(labels) == sorted(dataset.labels):
+        dataset = datasets.reordered(dataset, labels)
+    return Source(
+        network,
+        preprocessing,
+        labels,
+        dataset,
+        known.get("licence"),
+        path,
+        notes=notes,
+        scores=found,
+    )
 
 
-def _open(model, weights):
-    """Returns (`keras.Model`, its file or None, what it knows of itself).
+def _preprocessing(network, path, known, fields):
+    """Returns the `Preprocessing` that a model knows, with what the user said."""
+    preprocessing = known.get("preprocessing")
+    if preprocessing is None:
+        if "mean_rgb_255" not in fields:
+            raise UserError(
+                "a model that does not know its preprocessing (--model=PATH) "
+                f"needs --normalization ({', '.join(NORMALIZATIONS)}) or --mean and "
+                "--std. With a wrong one the device would be less accurate than the "
+                "model: training/adopt.py finds it out. Received: "
+                f"{path or network.name}"
+            )
+        is_graph = isinstance(network, saved_model.SavedModel)
+        shape = (
+            network.inputs[0].shape[1:] if is_graph else rewrite.input_shape(network)
+        )
+        preprocessing = Preprocessing(tuple(shape)[:2])
+    return dataclasses.replace(preprocessing, **fields)
+
+
+def _images(dataset, preprocessing):
+    """Returns uint8 images (number, height, width, 3): of the dataset, or noise."""
+    if dataset:
+        return batching.calibration_images(dataset, preprocessing, CHECKED_IMAGES)
+    shape = (CHECKED_IMAGES, *preprocessing.input_size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _open(model, weights, custom_objects, allow_lambda):
+    """Returns (`keras.Model` or `SavedModel`, its path or None, what it knows).
 
     The last is a dict that may have `preprocessing`, `labels` and `licence`.
     """
@@ -186,18 +251,20 @@ def _open(model, weights):
         default = Preprocessing(size, **NORMALIZATIONS["zoo"])
         return model, None, {"preprocessing": default, **_known(model)}
     if weights:
-        raise UserError("--weights needs a model of the zoo: a .keras file has its own")
+        raise UserError("--weights needs a model of the zoo: a file has its own")
     if isinstance(model, keras.Model):
-        return model_file.in_float32(model), None, _known(model)
+        return rewrite.in_float32(model), None, _known(model)
     if not isinstance(model, str | os.PathLike):
         raise UserError(
             "the model must be a run, a keras.Model, the name of a model of the zoo or "
-            f"the path of a .keras file. Received: {type(model).__name__}"
+            f"the path of a model. Received: {type(model).__name__}"
         )
-    path = pathlib.Path(model)
-    if path.suffix != ".keras":
-        raise unknown("model (a name or a .keras file)", str(model), names)
-    model = model_file.load(path)
+    path = pathlib.Path(model).expanduser()
+    if not path.exists() and not formats.is_model(path):
+        raise unknown("model (a name, a file or a folder)", str(model), names)
+    if saved_model.is_folder(path):
+        return saved_model.load(path), path, {}
+    model = formats.open_model(path, custom_objects, allow_lambda)
     return model, path, _known(model)
 
 
@@ -205,14 +272,3 @@ def _known(model):
     """Returns what `model_metadata.attach` told a model, as a dict."""
     attributes = ("preprocessing", "labels", "licence")
     return {name: getattr(model, name) for name in attributes if hasattr(model, name)}
-
-
-def _read_labels(labels):
-    """Returns labels as a list: a sequence of them, or the lines of a text file."""
-    if not isinstance(labels, str | os.PathLike):
-        return list(labels)
-    try:
-        text = pathlib.Path(labels).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--labels cannot be read: {error}") from error
-    return text.rstrip().split("\n")

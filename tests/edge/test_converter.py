@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet.deploy import fold_normalization
 from keras_resnet.edge.convert import converter, tflite_file
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.rewrite import fold_normalization
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.quantize import aware as quantization
 from tests.conftest import QUANTIZATIONS, SMALL
@@ -122,7 +122,7 @@ def test_other_normalizations_are_folded_into_the_file(mode, held_out, tmp_path)
     for _ in range(8):  # statistics that fit the images
         model(preprocessing.normalize(images), training=True)
     expected = model.predict(preprocessing.normalize(images), verbose=0)
-    model, uniform = fold_normalization(model, preprocessing)
+    model, uniform, _ = fold_normalization(model, preprocessing)
     content = converter.from_keras(model, uniform, "none")
     assert sum(graphs.counts(content).values()) == 19  # no operator more
     image, _ = tflite_file.interface(content)

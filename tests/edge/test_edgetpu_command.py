@@ -4,13 +4,17 @@ import json
 import os
 import stat
 
+import numpy as np
 import pytest
 
-from keras_resnet.edge.targets import edgetpu, edgetpu_compiler
+from keras_resnet.edge.convert import converter
+from keras_resnet.edge.targets import edgetpu, edgetpu_compiler, edgetpu_remedies
 from keras_resnet.runner.errors import UserError
+from tests.conftest import SMALL
 from tests.helpers.commands import one_error, run_command
 from tests.helpers.edgetpu_graphs import chain, graph_of, image
 from tests.helpers.graphs import Operator, build
+from tests.helpers.networks import small_classifier
 
 SCRIPT = "edge/edgetpu.py"
 PRINTED = """Edge TPU Compiler version 16.0.384591198
@@ -110,7 +114,6 @@ def test_every_output_is_an_estimate_without_the_compiler(model):
     assert done.stdout.splitlines() == [
         str(model),
         "  edge tpu       estimate: 1 of 3 operators map",
-        "  on chip        estimate: 0.00 to 0.00 of 8 MiB: fits",
         "  stays on cpu   1 x FLOOR: the Edge TPU has no such operator",
         "  stays on cpu   1 x others: an operator before them stays on the CPU",
     ]
@@ -193,3 +196,49 @@ def test_bad_files_are_one_line(tmp_path):
     assert "damaged" in one_error(run_command(SCRIPT, half))
     assert "No such file" in one_error(run_command(SCRIPT, tmp_path / "none.tflite"))
     assert "MODEL.tflite" in one_error(run_command(SCRIPT))
+
+
+@pytest.mark.parametrize("quantize", ["none", "dynamic", "int16x8"])
+def test_where_nothing_maps_the_last_line_names_the_remedy(quantize, tmp_path):
+    path = tmp_path / "model.tflite"
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    path.write_bytes(converter.from_keras(small_classifier(), SMALL, quantize, images))
+    done = run_command(SCRIPT, path)
+    assert done.returncode == 2
+    assert "estimate: 0 of " in done.stdout and "fits" not in done.stdout
+    assert done.stderr == (
+        f"error: no operator of {path} maps to the Edge TPU: quantize the model to "
+        "int8 with export.py --quantize=int8\n"
+    )
+    done = run_command(SCRIPT, path, "--json")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    result = json.loads(done.stdout)
+    assert (result["mapped"], result["fits"]) == (0, False)
+    assert all("int8" in verdict["remedy"] for verdict in result["verdicts"])
+
+
+FLOAT = {"dtype": "float32", "quantized": None}
+
+
+@pytest.mark.parametrize(
+    "tensors, operators, remedy",
+    [
+        ([image(4, 8, 8, 3)] * 2, ["RELU"], edgetpu_remedies.BATCH),
+        ([image(1, 8, signature=(-1, 8))] * 2, ["RELU"], edgetpu_remedies.SIZES),
+        ([image(1, 2, 8, 8, 3)] * 2, ["GELU"], edgetpu_remedies.DIMENSIONS),
+        ([image(1, 8)] * 2, ["HARD_SWISH"], edgetpu_remedies.RELU),
+        ([image(1, 8)] * 2, ["SQUARE"], edgetpu_remedies.NORMALIZE),
+        ([image(1, 8)] * 2, ["FLOOR"], None),
+        ([image(1, 8, **FLOAT)] * 2, ["RELU"], edgetpu_remedies.QUANTIZE),
+        (
+            [image(1, 8, **FLOAT), image(1, 8), image(1, 8)],
+            ["QUANTIZE", "RELU"],
+            edgetpu_remedies.INTERFACE,
+        ),
+    ],
+)
+def test_reasons_have_their_remedy(tensors, operators, remedy):
+    nodes = [Operator(name, (n,), (n + 1,)) for n, name in enumerate(operators)]
+    report = edgetpu.check(build(tensors, nodes))
+    assert report.verdicts[0].remedy == remedy and not report.verdicts[0].maps
+    assert report.problems[0].endswith(remedy or report.verdicts[0].reason)

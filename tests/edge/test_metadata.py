@@ -118,8 +118,7 @@ def test_what_is_written_is_read(content):
 )
 def test_what_version_1_cannot_say_is_written_in_version_2(plain, how):
     """An input that is not square too: runners of version 0.1 cropped it otherwise."""
-    content = metadata.with_metadata(plain, LABELS, how, ABOUT)
-    found = metadata_reader.read(content)
+    found = metadata_reader.read(metadata.with_metadata(plain, LABELS, how, ABOUT))
     data = found.files["preprocessing.json"]
     assert json.loads(data) == {
         "version": 2,

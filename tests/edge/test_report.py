@@ -28,12 +28,14 @@ REPORT = {
     "operators": [OPERATOR, OPERATOR | {"name": "A&B", "constant_bytes": 35_000}],
     "oldest_runtime": "2.3.0",
     "float_tensors": [],
+    "float_operators": [],
     "multiply_adds": 12_500_000,
     "edgetpu_operators": 9,
     "edgetpu_likely": 2,
     "on_chip_bytes_low": 3 << 20,
     "on_chip_bytes_high": 4 << 20,
     "compared": None,
+    "notes": [],
     "layers": [
         {"layer": "a<b", "operator": "ADD", "own_snr_db": 20.0, "snr_db": 10.0},
         {"layer": "twice", "operator": "ADD", "own_snr_db": None, "snr_db": 40.0},
@@ -77,7 +79,7 @@ def test_the_text_has_the_numbers_of_the_report(export):
         f"size           {export['file_bytes']:,} bytes",
         "operators      CONV_2D 9, ADD 3",
         "multiply-adds  12,501,632",
-        "float tensors  none",
+        "float part     none",
         "or newer (tested from 2.7.0)",
         "Edge TPU       estimate: 19 of 19 operators map; on the chip 0.0",
         "images         360 held-out of digits",
@@ -142,6 +144,7 @@ def test_the_page_says_that_the_edge_tpu_is_estimated():
     assert "estimate: 9 of 18 operators map, 2 of them likely" in text
     assert "3.00 to 4.00 of 8 MiB: fits" in text
     nothing = REPORT | {"edgetpu_operators": 0, "edgetpu_likely": 0}
+    nothing |= {"on_chip_bytes_low": 0, "on_chip_bytes_high": 0}
     text = Reader(report_page.html(nothing)).text
     assert "estimate: 0 of 18 operators map" in text and "MiB" not in text
 

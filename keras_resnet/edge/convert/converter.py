@@ -19,9 +19,10 @@ from keras_resnet.runner.errors import UserError
 
 _INT16X8 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
 # Quantizations that need images of the training split, for the ranges of activations.
+# What has no integer form stays in floating point; for int16x8, that must be asked for.
 CALIBRATED = {
-    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-    "int16x8": tf.lite.OpsSet[_INT16X8],
+    "int8": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
+    "int16x8": [tf.lite.OpsSet[_INT16X8], tf.lite.OpsSet.TFLITE_BUILTINS],
 }
 
 
@@ -31,7 +32,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
     Args:
         model: functional `keras.Model` from normalized images to softmax scores.
         preprocessing: what it expects; must be `uniform` (see
-            `keras_resnet.deploy.fold_normalization`).
+            `keras_resnet.rewrite.fold_normalization`).
         quantization: "int8" (post-training, weights and activations), "int16x8"
             (int8 weights, int16 activations), "dynamic" (int8 weights),
             "float16" (weights) or "none".
@@ -42,7 +43,8 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         bytes of the file.
 
     Raises:
-        UserError: TensorFlow Lite has no operator for a part of the model.
+        UserError: TensorFlow Lite has no operator for a part of the model, or its
+            converter fails on it.
     """
     with tempfile.TemporaryDirectory() as folder, hidden_output(1, 2):
         archive = keras.export.ExportArchive()
@@ -57,7 +59,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         _refuse_loops(folder)
         converter = _converter(folder)
         if quantization in CALIBRATED:
-            converter.target_spec.supported_ops = [CALIBRATED[quantization]]
+            converter.target_spec.supported_ops = CALIBRATED[quantization]
             converter.representative_dataset = lambda: (
                 [preprocessing.normalize(image)[None]]
                 for image in _with_full_range(calibration)
@@ -129,6 +131,12 @@ def _convert(converter):
             problem = f"cannot hold this: {str(error).strip().splitlines()[0][:200]}"
         raise UserError(
             f"TensorFlow Lite {problem}. Build the model of other layers"
+        ) from error
+    except (RuntimeError, ValueError) as error:  # from the quantizer
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"TensorFlow Lite's converter fails on this model: {reason:.300}. Build it "
+            "of other layers, or try --quantize=none"
         ) from error
 
 

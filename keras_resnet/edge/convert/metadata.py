@@ -82,11 +82,12 @@ class About:
     run_sha256: str | None = None
 
 
-def with_metadata(content, labels, preprocessing, about):
+def with_metadata(content, labels, preprocessing, about, threshold=None):
     """Writes the table and the archive into a .tflite, in place of those that it has.
 
-    Without labels (None) there is no labels.txt. The bytes returned are a .tflite and a
-    ZIP archive at once. Equal arguments give equal bytes.
+    Without labels (None) there is no labels.txt. If an image may have several labels,
+    it has those whose score reaches the threshold. The bytes returned are a .tflite and
+    a ZIP archive at once. Equal arguments give equal bytes.
     """
     model = tflite_file.parse(content)
     table = _model_metadata(labels, preprocessing, about)
@@ -102,7 +103,8 @@ def with_metadata(content, labels, preprocessing, about):
         model.buffers.append(None)
     model.buffers[entry.buffer] = buffer
     model.metadata = [*entries.values(), entry]
-    return _with_archive(tflite_file.pack(model), labels, preprocessing)
+    steps = _steps(preprocessing, threshold)
+    return _with_archive(tflite_file.pack(model), labels, steps)
 
 
 def _model_metadata(labels, preprocessing, about):
@@ -179,18 +181,17 @@ def _write(builder, kind, value):
     return builder.EndObject()
 
 
-def _with_archive(content, labels, preprocessing):
+def _with_archive(content, labels, steps):
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         # ZipInfo has a fixed date, so that equal models make equal files.
         if labels is not None:
             archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
-        steps = json.dumps(_steps(preprocessing))
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING), steps)
+        archive.writestr(zipfile.ZipInfo(PREPROCESSING), json.dumps(steps))
     return file.getvalue()
 
 
-def _steps(preprocessing):
+def _steps(preprocessing, threshold):
     """Returns what preprocessing.json says, in the oldest version that can say it."""
     steps = {
         "version": 1,
@@ -202,11 +203,12 @@ def _steps(preprocessing):
     height, width = preprocessing.input_size
     # The runner of version 0.1 would cut another region out for an input that is not
     # square; it refuses version 2.
-    if preprocessing.in_version_1 and height == width:
+    if preprocessing.in_version_1 and height == width and threshold is None:
         return steps
     del steps["resize_size"]
-    return steps | {
+    steps |= {
         "version": 2,
         "resize": preprocessing.resize,
         "antialias": preprocessing.antialias,
     }
+    return steps if threshold is None else steps | {"threshold": threshold}

@@ -6,13 +6,13 @@ dB. 6 dB are one bit; an int8 layer alone has about 30 to 40 dB.
 """
 
 import collections
-import re
 
 import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from keras_resnet.edge.inspect import graph as tflite_graph
+from keras_resnet.edge.inspect import layer_names
 
 MAX_DB = 120.0  # also if there is no noise at all
 
@@ -53,7 +53,11 @@ def measure(model, preprocessing, content, images):
             sums[index][:2] += _signal_and_noise(expected[id(tensor)], actual)
             if index in alone:
                 part, sources = alone[index]
-                own = part([values[source] for source in sources], training=False)
+                inputs = [
+                    values[source].reshape(expected[id(symbol)].shape)
+                    for source, symbol in sources.items()
+                ]
+                own = part(inputs, training=False)
                 sums[index][2:] += _signal_and_noise(own.numpy(), actual)
     errors = [
         {
@@ -152,9 +156,7 @@ def _same_tensors(graph, model, values, expected):
         tensor = operator.outputs[0]
         candidates = [
             candidate
-            for part in tensor.name.split(";")[0].split("/")
-            for name in _possible_names(part)
-            if name in layers
+            for name in layer_names.of_tensor(tensor.name, layers)
             for node in layers[name]._inbound_nodes
             for output in node.output_tensors
             for candidate in _followed(output, readers)
@@ -165,7 +167,8 @@ def _same_tensors(graph, model, values, expected):
         candidates = {
             id(candidate): candidate
             for candidate in candidates
-            if id(candidate) in expected and expected[id(candidate)].size == actual.size
+            if id(candidate) in expected
+            and _fits(expected[id(candidate)].shape, actual.shape)
         }
         if not candidates:
             continue
@@ -180,15 +183,14 @@ def _same_tensors(graph, model, values, expected):
     return found
 
 
-def _possible_names(part):
-    """Yields the layers that a part of a name may mean.
+def _fits(shape, other):
+    """Returns whether two shapes are the same but for sizes of 1.
 
-    TensorFlow appends numbers to make names unique, and quantization-aware layers are
-    called quant_<layer>.
+    A tensor may be named as a layer and be a step inside of it, in another shape.
     """
-    for name in (part, part.removeprefix("quant_")):
-        yield name
-        yield re.sub(r"_\d+$", "", name)
+    return [size for size in shape if size != 1] == [
+        size for size in other if size != 1
+    ]
 
 
 def _followed(tensor, readers):
@@ -206,7 +208,7 @@ def _followed(tensor, readers):
 def _alone(graph, model, found):
     """Returns {index of a tensor: (`keras.Model` of its layer alone, sources)}.
 
-    `sources` are the indices of the tensors that feed it.
+    `sources` is {index of a tensor that feeds it: the same tensor in Keras}.
     """
     symbols = {index: tensor for index, (_, tensor) in found.items()}
     symbols[graph.inputs[0].index] = model.inputs[0]
@@ -217,19 +219,23 @@ def _alone(graph, model, found):
     }
 
     def sources_of(operator):
-        for tensor in operator.inputs:
-            if tensor is None or tensor.constant:
-                continue
-            if tensor.index in symbols:
-                yield tensor.index
-            else:
-                yield from sources_of(producers[tensor.index])
+        sources, seen, pending = {}, set(), [operator]
+        while pending:
+            for tensor in pending.pop().inputs:
+                if tensor is None or tensor.constant or tensor.index in seen:
+                    continue
+                seen.add(tensor.index)
+                if tensor.index in symbols:
+                    sources[tensor.index] = symbols[tensor.index]
+                elif tensor.index in producers:  # a variable has none
+                    pending.append(producers[tensor.index])
+        return sources
 
     parts = {}
     for index, (operator, tensor) in found.items():
-        sources = list(dict.fromkeys(sources_of(operator)))
+        sources = sources_of(operator)
         try:
-            part = keras.Model([symbols[source] for source in sources], tensor)
+            part = keras.Model(list(sources.values()), tensor)
         except ValueError:  # it reads a tensor that the converter fused away
             continue
         parts[index] = part, sources

@@ -6,6 +6,10 @@ import functools
 import math
 import pathlib
 
+from keras_resnet.edge.inspect import layer_names
+
+# Operators that only change the type.
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 # TFLite 2.5 to 2.9 silently returns the same output for every input where the weights
 # of a FULLY_CONNECTED have a scale for each channel.
 PER_CHANNEL_DENSE = "2.10.0"
@@ -45,6 +49,73 @@ def summarize(graph):
         for (name, version), operators in groups.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-row.count, row.name, row.version)))
+
+
+def computing(rows):
+    """Returns how many operators of `summarize` do more than change the type."""
+    return sum(row.count for row in rows if row.name not in CONVERSIONS)
+
+
+# --- What computes in floating point --------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatOperators:
+    """All operators of one name that compute in floating point."""
+
+    name: str  # as in `Operators`
+    count: int  # how many the file has
+    layers: tuple  # names of the Keras layers that they come from, where known
+
+
+def in_float(graph, layers=()):
+    """Returns a tuple of `FloatOperators`, the most frequent first.
+
+    Operators that only change the type are left out. `layers` are names of the layers
+    of the Keras model.
+    """
+    groups = collections.defaultdict(list)
+    for operator in graph.operators:
+        tensors = [*operator.inputs, *operator.outputs]
+        if operator.name not in CONVERSIONS and any(map(is_float, tensors)):
+            groups[operator.custom or operator.name].append(operator)
+    rows = [
+        FloatOperators(name, len(operators), _layers(operators, layers))
+        for name, operators in groups.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.count, row.name)))
+
+
+def float_text(rows, computing):
+    """Returns what computes in floating point, as text.
+
+    Args:
+        rows: what `in_float` returns; not empty.
+        computing: number of the operators that do more than change the type.
+    """
+    if sum(row.count for row in rows) == computing:
+        return "all operators"
+    text = ", ".join(f"{row.name} {row.count}" for row in rows)
+    layers = list(dict.fromkeys(layer for row in rows for layer in row.layers))
+    if not layers:
+        return text
+    more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
+    return f"{text} of {', '.join(layers[:5])}{more}"
+
+
+def is_float(tensor):
+    """Returns whether a `graph.Tensor` is of floating point; None is not."""
+    return tensor is not None and "FLOAT" in tensor.dtype
+
+
+def _layers(operators, layers):
+    found = [
+        layer
+        for operator in operators
+        for tensor in operator.outputs
+        for layer in layer_names.of_tensor(tensor.name, layers)[-1:]
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 # --- Versions -------------------------------------------------------------------------

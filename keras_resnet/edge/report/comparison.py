@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_resnet.edge.inspect import layer_error
 from keras_resnet.runner import Classifier
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training import label_order, multi_label
 from keras_resnet.training.data import batching, damaged
 
 # Images for the error of each layer. A few are enough: a layer has thousands of values.
@@ -32,28 +34,79 @@ class Comparison:
         Returns:
             dict that JSON can hold: the dataset, the number of images, the largest and
             the mean difference of a score, the share of equal top-1 classes, and if the
-            dataset has the model's classes the top-1 accuracies (0..1).
+            dataset has the model's classes the top-1 accuracies (0..1). Of a
+            `multi_label` dataset, the share is that of equal yes-or-no answers, and
+            what `multi_label.measures` returns stands in the place of top-1.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.tflite"
             path.write_bytes(content)
-            classifier = Classifier(path)
-            actual = np.stack([classifier.scores(image) for image in self._images])
+            actual = _scores(path, self._images)
         difference = np.abs(actual - self._expected)
-        best, expected = actual.argmax(-1), self._expected.argmax(-1)
+        several = self._dataset.multi_label
+        answers = _given if several else _best
+        same = answers(actual) == answers(self._expected)
         compared = {
             "dataset": self._dataset.name,
             "images": len(self._images),
             "max_difference": float(difference.max()),
             "mean_difference": float(difference.mean()),
-            "agreement": float(np.mean(best == expected)),
+            "agreement": float(np.mean(same)),
         }
+        if several:
+            compared["multi_label"] = True
         if len(self._dataset.labels) == actual.shape[-1]:
-            compared["top1"] = float(np.mean(best == self._labels))
-            compared["keras_top1"] = float(np.mean(expected == self._labels))
+            compared |= self._accuracy(actual)
+            for name, value in self._accuracy(self._expected).items():
+                compared[f"keras_{name}"] = value
         return compared
+
+    def _accuracy(self, scores):
+        """Returns the accuracy of scores, a dict of shares of 1."""
+        if not self._dataset.multi_label:
+            return {"top1": float(np.mean(_best(scores) == self._labels))}
+        targets = np.stack(self._labels)
+        # Without any label, there is no precision.
+        return multi_label.measures(scores, targets) if targets.any() else {}
+
+    def label_problem(self):
+        """Returns as a sentence why the labels cannot be right, or None."""
+        labels, several = self._dataset.labels, self._dataset.multi_label
+        if len(labels) != self._expected.shape[-1]:
+            return None
+        targets = np.stack(self._labels) if several else np.eye(len(labels))
+        targets = targets if several else targets[np.array(self._labels)]
+        problem = label_order.problem(targets, self._expected, labels, several)
+        if problem or several or not label_order.is_chance(targets, self._expected):
+            return problem
+        return (
+            f"the model is no better than chance on {len(targets)} held-out images of "
+            f"{len(labels)} classes: its preprocessing or these are not those of its "
+            "training. training/adopt.py finds it out"
+        )
 
     def layers(self, content, model, preprocessing):
         """Returns `layer_error.measure` on a few of the images."""
         images = self._images[:LAYER_IMAGES]
         return layer_error.measure(model, preprocessing, content, images)
+
+
+def _best(scores):
+    return scores.argmax(-1)
+
+
+def _given(scores):
+    return scores >= multi_label.THRESHOLD
+
+
+def _scores(path, images):
+    """Returns the scores that a .tflite gives each of some images."""
+    try:
+        classifier = Classifier(path)
+        return np.stack([classifier.scores(image) for image in images])
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+        raise UserError(
+            f"the exported file does not run: {reason}. Try another --quantize, such "
+            "as int8 or float16, or build the model of other layers"
+        ) from error

@@ -1,6 +1,14 @@
 """The report of an export as a dict, and as readable lines."""
 
+from keras_resnet.edge.inspect import operators as tflite_operators
 from keras_resnet.edge.targets import edgetpu, tflite_runtime
+
+# Accuracies that a comparison may have, those that decide first.
+ACCURACIES = {
+    "top1": "top-1",
+    "mean_average_precision": "mean AP",
+    "label_accuracy": "label accuracy",
+}
 
 
 class Report(dict):
@@ -32,10 +40,11 @@ def rows(report):
         ("size", f"{report['file_bytes']:,} bytes"),
         ("operators", ", ".join(f"{op['name']} {op['count']}" for op in operators)),
         ("multiply-adds", f"{report['multiply_adds']:,}"),
-        ("float tensors", len(report["float_tensors"]) or "none"),
+        ("float part", float_text(report)),
         ("runtime", runtime_text(report["oldest_runtime"])),
         ("Edge TPU", f"estimate: {edgetpu_text(report)}"),
     ]
+    lines += [("note", note) for note in report["notes"]]
     if "npu" in report:
         lines.append((report["target"], report["npu"]))
     compared = report["compared"]
@@ -43,22 +52,40 @@ def rows(report):
         lines.append(("compared", "not at all: no --dataset was given"))
     else:
         maximum, mean = compared["max_difference"], compared["mean_difference"]
+        what = "yes or no to a label" if "multi_label" in compared else "top-1"
         lines += [
             ("images", f"{compared['images']} held-out of {compared['dataset']}"),
             ("difference", f"max {maximum:.4f}, mean {mean:.6f}"),
-            ("agreement", f"{compared['agreement']:.2%} top-1 with the Keras model"),
+            ("agreement", f"{compared['agreement']:.2%} {what} with the Keras model"),
         ]
-        if "top1" in compared:
-            top1, keras_top1 = compared["top1"], compared["keras_top1"]
-            lines.append(("top-1", f"{top1:.2%}; Keras model {keras_top1:.2%}"))
+        for key, name in ACCURACIES.items():
+            if key in compared:
+                value, expected = compared[key], compared[f"keras_{key}"]
+                lines.append((name, f"{value:.2%}; Keras model {expected:.2%}"))
     if "gate_not_applied" in report:
         lines.append(("accuracy gate", f"not applied: {report['gate_not_applied']}"))
     if report.get("layers"):
         worst = [f"{row['layer']} {decibels(row)}" for row in report["layers"][:3]]
         lines.append(("worst layers", f"{', '.join(worst)} (signal to noise)"))
-    if "top1" in report.get("post_training", {}):
+    if accuracy_name(report.get("post_training") or {}):
         lines.append(("advice", advice(report)))
     return lines
+
+
+def accuracy_name(compared):
+    """Returns the name of the accuracy that decides, or None if none was measured."""
+    return next((name for name in ACCURACIES if name in compared), None)
+
+
+def float_text(report):
+    """Returns which part of a file computes in floating point, as text."""
+    in_float = [
+        tflite_operators.FloatOperators(**row) for row in report["float_operators"]
+    ]
+    if not in_float:
+        return "conversions alone" if report["float_tensors"] else "none"
+    rows = [tflite_operators.Operators(**row) for row in report["operators"]]
+    return tflite_operators.float_text(in_float, tflite_operators.computing(rows))
 
 
 def edgetpu_text(report):
@@ -66,7 +93,7 @@ def edgetpu_text(report):
     total = sum(operator["count"] for operator in report["operators"])
     mapped = report["edgetpu_operators"]
     text = edgetpu.totals(mapped, total, report["edgetpu_likely"])
-    if not mapped:
+    if not report["on_chip_bytes_high"]:  # nothing maps, or only what has no weights
         return text
     memory = edgetpu.memory(report["on_chip_bytes_low"], report["on_chip_bytes_high"])
     return f"{text}; on the chip {memory}"
@@ -88,8 +115,8 @@ def decibels(row):
 
 def advice(report):
     """Returns whether quantization-aware training is better than int8 without it."""
-    aware = report["compared"]["top1"]
-    plain = report["post_training"]["top1"]
+    name = accuracy_name(report["compared"])
+    aware, plain = report["compared"][name], report["post_training"][name]
     if aware > plain:
         return f"keep QAT: int8 without it has {plain:.2%}"
     better = "better" if plain > aware else "as good"

@@ -35,6 +35,8 @@ class Check:
     # is not known.
     oldest_runtime: str | None
     float_tensors: tuple  # names of the floating-point tensors
+    # of `operators.FloatOperators`: what computes in floating point.
+    float_operators: tuple
     dynamic_tensors: tuple  # names of the tensors without a fixed size
     # Multiplications in one inference, of convolutions and matrix products.
     multiply_adds: int
@@ -51,16 +53,16 @@ class Check:
 
 def find(name):
     """Returns the `Target` of a name; raises `UserError` if there is none."""
-    if name not in TARGETS:
+    if not isinstance(name, str) or name not in TARGETS:
         raise unknown("target", name, TARGETS)
     return TARGETS[name]
 
 
-def check(content, target="litert", integer=True):
+def check(content, target="litert", layers=()):
     """Checks the bytes of a .tflite against one of `TARGETS`; returns a `Check`.
 
-    With `integer`, a floating-point tensor is a problem even for a target that computes
-    in floating point.
+    `layers` are the names of the Keras model's layers, to say what is in floating
+    point.
 
     Raises:
         UserError: there is no such target, or the file is damaged.
@@ -73,17 +75,26 @@ def check(content, target="litert", integer=True):
         raise UserError(str(error)) from error
     rows = operators.summarize(graph)
     used = _used(graph)
-    floats = tuple(tensor.name for tensor in used if "FLOAT" in tensor.dtype)
+    floats = tuple(tensor.name for tensor in used if operators.is_float(tensor))
+    in_float = operators.in_float(graph, layers)
     dynamic = tuple(tensor.name for tensor in used if tensor.dynamic)
     problems = []
     if dynamic:
         problems.append(_tensors("without a fixed size", dynamic))
-    if floats and (integer or wanted.integer):
-        problems.append(_tensors("of floating point", floats))
+    if floats and wanted.integer:
+        problems.append(_float_problem(in_float, operators.computing(rows)))
+    said = _with_floats(graph) if wanted.integer else set()
     if target == "edgetpu":
-        problems += on_edgetpu.problems
+        problems += edgetpu.grouped(
+            verdict
+            for verdict in on_edgetpu.verdicts
+            if not verdict.maps and verdict.index not in said
+        )
     else:
-        problems += [problem for row in rows if (problem := _problem(row, wanted))]
+        left = [op for op in graph.operators if op.index not in said]
+        left_rows = operators.summarize(dataclasses.replace(graph, operators=left))
+        found = (_problem(row, wanted) for row in left_rows)
+        problems += [problem for problem in found if problem]
     if graph.subgraphs > 1:
         problems.append(f"{graph.subgraphs} graphs in the file: control flow")
     return Check(
@@ -92,6 +103,7 @@ def check(content, target="litert", integer=True):
         operators=rows,
         oldest_runtime=operators.newest([row.oldest_runtime for row in rows]),
         float_tensors=floats,
+        float_operators=in_float,
         dynamic_tensors=dynamic,
         multiply_adds=sum(row.multiply_adds for row in rows),
         file_bytes=len(content),
@@ -101,6 +113,35 @@ def check(content, target="litert", integer=True):
         on_chip_bytes_low=on_edgetpu.on_chip_bytes_low,
         on_chip_bytes_high=on_edgetpu.on_chip_bytes_high,
         fits_on_chip=on_edgetpu.fits,
+    )
+
+
+def refusal(found, quantize):
+    """Returns the `UserError` for a `Check` with problems.
+
+    It says what to do about an export with `quantize`, one of `edge.QUANTIZATIONS`.
+    """
+    problems, needs_integers = found.problems, TARGETS[found.target].integer
+    way_on = "Build the model of other layers"
+    if needs_integers and quantize not in ("int8", "qat"):
+        problems, way_on = problems[:1], "Use --quantize=int8"
+    elif needs_integers and found.float_operators:
+        way_on = (
+            "TensorFlow Lite has no integer form of them here: build the model of "
+            "other layers (BatchNormalization instead of another normalization, relu "
+            "instead of gelu)"
+        )
+        if quantize == "qat":
+            way_on = (
+                "qat.py left them in float: give it no --float_layers, build the model "
+                "of other layers"
+            )
+    if found.target != "litert":
+        way_on += ", or use --target=litert"
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return UserError(
+        f"--target={found.target} cannot run --quantize={quantize} of this model: "
+        f"{'; '.join(problems[:3])}{more}. {way_on}"
     )
 
 
@@ -116,6 +157,22 @@ def _tensors(what, names):
     shown = ", ".join(repr(name[-40:]) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} tensors {what}: {shown}{more}"
+
+
+def _float_problem(in_float, computing):
+    text = "conversions of activations"
+    if in_float:
+        text = operators.float_text(in_float, computing)
+    return f"floating point in {text}, and the target computes in integers only"
+
+
+def _with_floats(graph):
+    """Returns the indices of the operators that read or write floating point."""
+    return {
+        operator.index
+        for operator in graph.operators
+        if any(map(operators.is_float, (*operator.inputs, *operator.outputs)))
+    }
 
 
 def _problem(row, target):

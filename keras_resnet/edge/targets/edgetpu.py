@@ -11,7 +11,7 @@ import collections
 import dataclasses
 
 from keras_resnet.edge.inspect import graph as tflite_graph
-from keras_resnet.edge.targets import edgetpu_rules
+from keras_resnet.edge.targets import edgetpu_remedies, edgetpu_rules
 
 COMPILED = "edgetpu-custom-op"
 ON_CHIP_BYTES = 8 << 20
@@ -32,6 +32,7 @@ class Verdict:
     # ("uncertain"), or because an operator before it stays on the CPU ("partition").
     kind: str | None = None
     reason: str | None = None  # a sentence that says why; None where it maps
+    remedy: str | None = None  # what to do about it, where that is known
 
     @property
     def maps(self):
@@ -77,9 +78,15 @@ class Report:
         return 0 < self.on_chip_bytes_high <= ON_CHIP_BYTES
 
     @property
+    def remedies(self):
+        """What to do about operators that stay on the CPU, as lines."""
+        found = [verdict.remedy for verdict in self.verdicts if verdict.remedy]
+        return list(dict.fromkeys(found))
+
+    @property
     def problems(self):
         """What keeps operators on the CPU, as lines: one for each name and kind."""
-        return _grouped(verdict for verdict in self.verdicts if not verdict.maps)
+        return grouped(verdict for verdict in self.verdicts if not verdict.maps)
 
     def as_dict(self):
         """Returns a dict for JSON."""
@@ -99,10 +106,10 @@ class Report:
             outside = total - self.mapped
             return [("edge tpu", f"compiled, with {outside} operators on the CPU")]
         lines = [("edge tpu", f"estimate: {totals(self.mapped, total, self.likely)}")]
-        if self.mapped:
+        if self.on_chip_bytes_high:
             text = memory(self.on_chip_bytes_low, self.on_chip_bytes_high)
             lines.append(("on chip", f"estimate: {text}"))
-        likely = _grouped(v for v in self.verdicts if v.kind == "likely")
+        likely = grouped(v for v in self.verdicts if v.kind == "likely")
         lines += [("likely", line) for line in likely]
         return lines + [("stays on cpu", line) for line in self.problems]
 
@@ -124,12 +131,13 @@ def memory(low, high):
     return f"{low / 2**20:.2f} to {high / 2**20:.2f} of 8 MiB: {fits}"
 
 
-def _grouped(verdicts):
+def grouped(verdicts):
     """Returns a line for each operator and kind; what follows from others is last."""
     groups = collections.defaultdict(list)
     for verdict in sorted(verdicts, key=lambda verdict: verdict.kind == "partition"):
         name = "others" if verdict.kind == "partition" else verdict.operator
-        groups[name, verdict.kind].append(verdict.reason)
+        reasons = filter(None, (verdict.reason, verdict.remedy))
+        groups[name, verdict.kind].append("; ".join(reasons))
     return [f"{len(all_)} x {name}: {all_[0]}" for (name, _), all_ in groups.items()]
 
 
@@ -140,11 +148,13 @@ def check(content):
         ValueError: the file is damaged or no .tflite; the text is one line.
     """
     graph = tflite_graph.read(content)
-    verdicts = _in_one_partition(graph, [_verdict(op) for op in graph.operators])
+    verdicts = _in_one_partition(graph, _verdicts(graph))
     if graph.subgraphs > 1:
         reason = f"the file has {graph.subgraphs} graphs, and the compiler takes one"
         verdicts = [
-            dataclasses.replace(verdict, kind="limit", reason=reason)
+            dataclasses.replace(
+                verdict, kind="limit", reason=reason, remedy=edgetpu_remedies.UNROLL
+            )
             for verdict in verdicts
         ]
     constants = {
@@ -164,11 +174,19 @@ def check(content):
     )
 
 
-def _verdict(operator):
-    if operator.custom == COMPILED:
-        return Verdict(operator.index, COMPILED)
-    name = operator.custom or operator.name
-    return Verdict(operator.index, name, *edgetpu_rules.judge(operator))
+def _verdicts(graph):
+    """Returns a `Verdict` on each operator, whatever surrounds it."""
+    verdicts = []
+    for operator in graph.operators:
+        if operator.custom == COMPILED:
+            verdicts.append(Verdict(operator.index, COMPILED))
+            continue
+        kind, reason = edgetpu_rules.judge(operator)
+        stays = kind not in (None, "likely")
+        remedy = edgetpu_remedies.find(operator, graph) if stays else None
+        name = operator.custom or operator.name
+        verdicts.append(Verdict(operator.index, name, kind, reason, remedy))
+    return verdicts
 
 
 def _in_one_partition(graph, verdicts):
