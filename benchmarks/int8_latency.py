@@ -23,9 +23,9 @@ from ai_edge_litert.interpreter import Interpreter
 import keras_resnet
 from benchmarks import turns
 from keras_resnet import console
-from keras_resnet.deploy import fold_normalization
 from keras_resnet.edge.convert import converter as conversion
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.rewrite import fold_normalization
 
 SHAPE = (224, 224, 3)
 
@@ -33,7 +33,7 @@ SHAPE = (224, 224, 3)
 def ours(images):
     """Returns the bytes that edge/export.py writes, and the float32 file's."""
     model = keras_resnet.ResNet50(weights=None)
-    model, preprocessing = fold_normalization(model, Preprocessing(SHAPE[:2]))
+    model, preprocessing, _ = fold_normalization(model, Preprocessing(SHAPE[:2]))
     return [
         conversion.from_keras(model, preprocessing, quantization, images)
         for quantization in ("int8", "none")

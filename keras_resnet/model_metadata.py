@@ -207,6 +207,28 @@ def checked_labels(labels):
     return list(labels)
 
 
+def read_labels(labels):
+    """Returns labels as a list: a sequence of them, or the lines of a text file.
+
+    Lines that all begin with their own index, "0 apple", are those of Teachable
+    Machine: the names alone are the labels.
+    """
+    if not isinstance(labels, str | os.PathLike):
+        return checked_labels(list(labels))
+    try:
+        text = pathlib.Path(labels).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--labels cannot be read: {error}") from error
+    lines = text.rstrip().splitlines()
+    numbered = [line.split(maxsplit=1) for line in lines]
+    if all(
+        len(words) == 2 and words[0] == str(index)
+        for index, words in enumerate(numbered)
+    ):
+        lines = [name for _, name in numbered]
+    return checked_labels(lines)
+
+
 def check_fit(model, preprocessing, labels):
     """Raises `UserError` if a model has another image size or number of classes."""
     size = image_size(model)

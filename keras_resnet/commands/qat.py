@@ -29,9 +29,10 @@ def define_flags():
     )
     flags.DEFINE_list(
         "freeze",
-        [],
+        None,
         "What stays as it is: batch_norm (the float model's statistics), ranges (of "
-        "activations, as calibrated).",
+        "activations, as calibrated). Default: batch_norm for a run of adopt.py, else "
+        "nothing (--freeze=).",
     )
     app.define_training_flags(
         "a tenth of the training's", "a hundredth of the training's"
@@ -48,6 +49,6 @@ def main():
         **app.arguments(training.quantize_aware, "run", "progress"),
     )
     print(
-        f"quantization-aware held-out top-1 {run.metrics['top1']:.2%} on "
+        f"quantization-aware held-out {app.accuracy_text(run.metrics)} on "
         f"{run.metrics['examples_evaluated']} images; files in {run.directory}"
     )

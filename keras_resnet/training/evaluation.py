@@ -52,7 +52,8 @@ def evaluate(
     Returns:
         Dictionary of "top1" and "top5" (shares of 1), "examples_evaluated", "dataset"
         and "views"; of a Keras model and a single view also "loss", the mean cross
-        entropy in nats.
+        entropy in nats. Where pictures may have several labels, it has
+        "mean_average_precision" and "label_accuracy" in the place of top-1 and top-5.
 
     Raises:
         UserError: an argument is wrong, a file is missing or damaged, or the model
@@ -84,19 +85,22 @@ def evaluate(
         raise UserError(f"{name} lies in no run: it needs --dataset")
     classes = model.classes if on_device else model.output_shape[-1]
     accuracy.check_classes(classes, data)
+    several = data.multi_label
     with damaged.damaged_images_named(data):
         if on_device:
             images = batching.images(data.held_out, preprocessing)
-            found = accuracy.of_scores(model.scores, images.as_numpy_iterator())
+            found = accuracy.of_scores(
+                model.scores, images.as_numpy_iterator(), several
+            )
         elif views == "single":
-            found = accuracy.of_split(model, data.held_out, preprocessing)
+            found = accuracy.of_split(model, data.held_out, preprocessing, several)
         else:
             images = data.held_out.read().map(
                 lambda encoded, label: (decoding.decode(encoded), label),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
             score = VIEWS[views](model, preprocessing)
-            found = accuracy.of_scores(score, images.as_numpy_iterator())
+            found = accuracy.of_scores(score, images.as_numpy_iterator(), several)
     metrics = {"views": views, "dataset": data.name, **found}
     if output is not None:
         files.write_json(output, metrics)
@@ -139,9 +143,11 @@ def _preprocessing_of(model, config, normalization):
     """Returns the `Preprocessing` of a model, or None if nothing tells it."""
     if isinstance(model, Classifier):
         return geometry_of(model)
-    if normalization is not None:
-        return Preprocessing(model.input_shape[1:3], **NORMALIZATIONS[normalization])
     told = getattr(model, "preprocessing", None)
     if told is None and config is not None:
-        return Preprocessing(**config["preprocessing"])
-    return told
+        told = Preprocessing(**config["preprocessing"])
+    if normalization is None:
+        return told
+    numbers = {"channel_order": "rgb", **NORMALIZATIONS[normalization]}
+    told = told or Preprocessing(model.input_shape[1:3])
+    return dataclasses.replace(told, **numbers)

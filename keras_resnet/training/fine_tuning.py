@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from keras_resnet import console, files
-from keras_resnet.deploy import fold_normalization
+from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks, loop, recipes
 from keras_resnet.training.data import batching
 from keras_resnet.training.distribute import strategies
+from keras_resnet.training.formats import saved_model
 from keras_resnet.training.quantize import aware as quantization
 from keras_resnet.training.quantize.twin import import_tf_keras
 from keras_resnet.training.runs import folder as run_folder
@@ -21,7 +21,7 @@ def quantize_aware(
     *,
     data_dir=None,
     float_layers=(),
-    freeze=(),
+    freeze=None,
     strategy="one_device",
     cpu_replicas=0,
     epochs=None,
@@ -43,7 +43,9 @@ def quantize_aware(
             ("conv1_*", "predictions"): for layers that lose accuracy in 8 bits. An
             Edge TPU computes none of them.
         freeze: what stays as it is: "batch_norm" (the statistics of the float model)
-            and "ranges" (of activations, as calibrated).
+            and "ranges" (of activations, as calibrated). `None` is nothing for a run of
+            `train`, and "batch_norm" for an adopted model: the few small batches of a
+            fine-tuning would spoil the statistics of its own training.
         strategy: "one_device", "mirrored" or "tpu", as for `train`.
         cpu_replicas: as for `train`.
         epochs: passes over the training images. `None` is a tenth of the training's.
@@ -65,17 +67,28 @@ def quantize_aware(
         raise UserError(
             "fine-tuning is for one machine: --strategy=mirrored uses all its devices"
         )
-    for part in checks.names("freeze", freeze):
+    for part in checks.names("freeze", freeze or ()):
         checks.choice("freeze", part, quantization.FREEZABLE)
     float_layers = checks.names("float_layers", float_layers)
     cpu_replicas = checks.whole_number("cpu_replicas", cpu_replicas, 0)
     checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
+    if saved_model.is_folder(checks.path("model_dir", run)):
+        raise saved_model.has_no_layers(run)
     run = Run.open(run)
     config = run_folder.read_config(run.directory)
+    if freeze is None:
+        is_adopted = "model_sha256" in config["settings"]
+        freeze = ["batch_norm"] if is_adopted else []
     recipe = _recipe(recipes.Recipe(**config["recipe"]), epochs, learning_rate)
     replicated = strategies.create(strategy, cpu_replicas)
     trained = run.load_model()
-    model, preprocessing = fold_normalization(trained, run.preprocessing)
+    # A run of version 0.1 may hold a model as somebody else made it.
+    rewritten = rewrite.for_device(trained, run.preprocessing)
+    model, preprocessing, notes = rewrite.fold_normalization(
+        rewritten.model, rewritten.preprocessing
+    )
+    for note in rewritten.notes + notes:
+        print(note)
     # What decides the result, beside the recipe.
     settings = {
         "model_sha256": files.sha256(run.directory / "model.keras"),
@@ -139,7 +152,7 @@ def _recipe(trained, epochs, learning_rate):
         warmup_epochs=0,
         decay_epochs=(),
         weight_decay=0.0,
-        loss="cross_entropy",
+        loss=trained.loss if trained.loss == "multi_label" else "cross_entropy",
         policy=None,
         random_erasing=0.0,
         mixup=0.0,

@@ -1,17 +1,14 @@
 """Somebody's model becomes a run: for QAT and export as if trained here."""
 
 import json
-import re
-import shutil
 
 import keras
 import numpy as np
 import pytest
 
 from keras_resnet import edge, training
-from keras_resnet.preprocessing import NORMALIZATIONS
 from keras_resnet.runner.errors import UserError
-from tests.helpers.commands import one_error, run_command
+from tests.helpers.commands import run_command
 
 
 @pytest.fixture
@@ -25,7 +22,6 @@ def theirs(digits_run, tmp_path):
         normalization="zoo",
         dataset="digits",
         data_dir=None,
-        crop_fraction=1.0,
         batch_size=64,
     )
 
@@ -46,8 +42,8 @@ def test_the_run_has_the_accuracy_that_the_model_had(theirs, digits_run):
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert found == run.metrics
     assert run == training.adopt(**theirs) == training.Run.open(run.directory)
-    # With another normalization it is another, and the same folder is not taken.
-    with pytest.raises(UserError, match="holds another run: normalization=zoo there"):
+    # With other flags it is another, and the same folder is not taken.
+    with pytest.raises(UserError, match=r"another run: .*std_rgb_255=\[64.0, .* there"):
         training.adopt(**theirs | {"normalization": "caffe"})
 
 
@@ -72,40 +68,61 @@ def test_the_commands_fine_tune_it_quantization_aware(theirs):
     assert compared["top1"] > compared["keras_top1"] - 0.01
 
 
-def test_qat_refuses_a_normalization_that_cannot_be_folded_in_one_line(
-    digits_run, tmp_path
-):
-    """And an activation that tf_keras does not have."""
-    inputs = keras.Input((32, 32, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()
-    softmax = keras.layers.Dense(10, activation="softmax")
-    run = tmp_path / "run"
-    shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("qat", "*.tflite"))
-    config = json.loads((run / "config.json").read_text())
-    config["preprocessing"] |= NORMALIZATIONS["torch"]
-    (run / "config.json").write_text(json.dumps(config))
-    for layer, reason in (
-        (keras.layers.DepthwiseConv2D(3), "must go to one Conv2D .* depthwise"),
-        (keras.layers.Conv2D(3, 3, activation="hard_silu"), "'hard_silu'"),
-    ):
-        model = keras.Model(inputs, softmax(pooled(layer(inputs))))
-        model.save(run / "model.keras")
-        done = run_command("training/qat.py", f"--model_dir={run}")
-        assert re.search(reason, one_error(done))
-
-
 def test_what_does_not_fit_is_refused_and_nothing_is_written(theirs, tmp_path):
-    inputs = keras.Input((32, 24, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
-    scores = keras.layers.Dense(10, activation="softmax")(pooled)
-    keras.Model(inputs, scores).save(tmp_path / "oblong.keras")
-    keras.Model(inputs, keras.layers.Dense(10)(pooled)).save(tmp_path / "logits.keras")
+    image, any_size = keras.Input((32, 32, 3)), keras.Input((None, None, 3))
+
+    def scores(x, classes=10):
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+        return keras.layers.Dense(classes, activation="softmax")(x)
+
+    both = keras.layers.Add()(
+        [scores(image), scores(other := keras.Input((32, 32, 3)))]
+    )
+    rows = keras.layers.Reshape((32, 96))(image)
+    recurrent = keras.layers.Dense(10, "softmax")(keras.layers.LSTM(4)(rows))
+    models = {
+        "any_size": keras.Model(any_size, scores(any_size)),
+        "two_inputs": keras.Model([image, other], both),
+        "two_outputs": keras.Model(image, [scores(image), scores(image)]),
+        "classes": keras.Model(image, scores(image, 3)),
+        "recurrent": keras.Model(image, recurrent),
+        "crop": keras.Model(image, scores(keras.layers.RandomCrop(24, 24)(image))),
+        "map": keras.Model(image, keras.layers.Conv2D(10, 3)(image)),
+    }
+    for name, model in models.items():
+        model.save(tmp_path / f"{name}.keras")
     for changes, reason in (
         ({"normalization": "pytorch"}, "torch"),
+        (
+            {"normalization": "tf", "mean": 3},
+            "give either --normalization or --mean",
+        ),
+        (
+            {"normalization": None, "std": [1, 2]},
+            r"--std must be 1 or 3 numbers. .*\[1",
+        ),
+        ({"normalization": None, "std": "a"}, "--std must be 1 or 3 numbers. .*'a'"),
         ({"model": tmp_path / "none.keras"}, "none.keras"),
-        ({"model": tmp_path / "oblong.keras"}, "square images. Received: .* 32x24"),
-        ({"model": tmp_path / "logits.keras"}, "softmax"),
+        ({"model": tmp_path / "any_size.keras"}, "an input of fixed size"),
+        ({"model": tmp_path / "two_inputs.keras"}, "must take one image"),
+        ({"model": tmp_path / "two_outputs.keras"}, "return one tensor of scores"),
+        ({"model": tmp_path / "classes.keras"}, "has 3 classes, dataset digits has 10"),
+        ({"model": tmp_path / "recurrent.keras"}, "cannot hold a loop. .* 'lstm"),
+        ({"model": tmp_path / "crop.keras"}, "RandomCrop.* for images of 24x24"),
+        (
+            {"model": tmp_path / "map.keras"},
+            "one score for each class. .* 30",
+        ),
         ({"crop_fraction": 1.5}, "crop_fraction"),
+        ({"resize": "squash"}, "resize: expected crop or stretch or pad"),
+        ({"resize": "pad", "crop_fraction": 0.5}, "crop_fraction"),
+        ({"interpolation": "area"}, "interpolation"),
+        ({"antialias": "no"}, "antialias"),
+        ({"scores": "sigmoid"}, "softmax or independent"),
+        ({"labels": list("012345678")}, "each of the 10 classes .*, without 9"),
+        ({"labels": list("0123456788")}, "without 9"),
+        ({"labels": tmp_path / "none.txt"}, "--labels cannot be read"),
+        ({"expect_top1": 101}, "expect_top1"),
         ({"batch_size": 5000}, "at most the 1437"),
         ({"dataset": "digit"}, "digits"),
         (

@@ -19,8 +19,9 @@ def test_help_shows_examples_and_every_flag(script):
     assert f"python {script}" in done.stdout
     name = script.split("/")[1]
     code = (ROOT / "keras_resnet/commands" / name).read_text()
-    if "define_training_flags(" in code:
-        code += (ROOT / "keras_resnet/commands/app.py").read_text()
+    shared = (ROOT / "keras_resnet/commands/app.py").read_text()
+    for function in re.findall(r"app\.(define_\w+_flags)\(", code):
+        code += re.search(rf"^def {function}\(.*?(?=^def )", shared, re.M | re.S)[0]
     flags = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', code)
     assert len(flags) >= 5
     for flag in flags:

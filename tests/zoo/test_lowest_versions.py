@@ -12,7 +12,10 @@ from tests.helpers.environments import ENVIRONMENTS, python_of
 # What touches the interfaces of Keras most: building, training, saving, opening.
 TESTS = (
     "tests/zoo/test_model_metadata.py",
-    "tests/zoo/test_deploy.py",
+    "tests/zoo/test_rewrite.py",
+    "tests/zoo/test_rewrite_folding.py",
+    "tests/zoo/test_rewrite_front.py",
+    "tests/zoo/test_rewrite_heads.py",
     "tests/zoo/test_convert.py::test_every_format_comes_back_exactly",
     "tests/zoo/test_convert.py::test_half_precision_is_widened_and_integers_are_refused",
     "tests/zoo/test_convert.py::test_truncated_files_are_refused",
