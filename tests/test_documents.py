@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.helpers import pictures
 from tests.helpers.commands import ROOT, run_python
 
 DOCUMENTS = ("README.md", "docs/training.md")
@@ -58,11 +59,12 @@ def checkout(tmp_path):
             pixels = rng.integers(0, 128, (64, 64, 3)) + 127 * index
             image = PIL.Image.fromarray(pixels.astype(np.uint8))
             image.save(tmp_path / "photos" / label / f"{number}.jpg")
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(2, activation="softmax")(x)
-    keras.Model(inputs, x).save(tmp_path / "my.keras")
+    images, labels = pictures.read_by_keras(tmp_path / "photos", (32, 32))
+    normalized = keras.applications.imagenet_utils.preprocess_input(
+        images, mode="torch"
+    )
+    model = pictures.learned(normalized, labels, end=keras.layers.Activation("sigmoid"))
+    model.save(tmp_path / "my.keras")
     return tmp_path
 
 
@@ -98,9 +100,26 @@ def test_every_link_of_the_documents_leads_to_a_file():
         *DOCUMENTS,
         "docs/results.md",
         "docs/clusters.md",
+        "docs/contributing.md",
         "edge/README.md",
     ):
         folder = (ROOT / document).parent
         text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (folder / pathlib.PurePosixPath(target)).exists(), (document, target)
+
+
+def test_the_places_that_contributors_are_sent_to_exist():
+    text = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!you|-)(.*) \|$", text, re.M)
+    assert len(rows) > 10
+    for row in rows:
+        quoted = re.findall(r"`([^`]+)`", row)
+        paths = [
+            ROOT / name for name in quoted if name.startswith(("keras_", "tests/"))
+        ]
+        assert paths and all(path.exists() for path in paths), row
+        modules = "".join(path.read_text() for path in paths if path.suffix == ".py")
+        for name in quoted:
+            if name.isupper() and name != "NAME":
+                assert re.search(rf"^{name} = ", modules, re.M), (row, name)
