@@ -28,6 +28,12 @@ def require(module, extra, purpose):
         ) from error
 
 
+def first_line(error):
+    """Returns what an exception says first, or the name of its class."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
 def unknown(kind, received, choices):
     """Returns a `UserError` about a name that is none of `choices`."""
     choices = sorted(choices)

@@ -18,6 +18,7 @@ import zipfile
 
 import keras
 
+from keras_resnet.errors import first_line
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 
@@ -262,5 +263,4 @@ def image_size(model):
 
 
 def _first_line(error):
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return first_line(error).rstrip(".")

@@ -9,6 +9,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_resnet.errors import first_line
 from keras_resnet.runner.errors import UserError
 
 # Layers that return their input at inference, by class; so does every `Random*`.
@@ -347,10 +348,9 @@ def _of_config(operation, changed):
     try:
         return type(operation).from_config(changed(operation.get_config()))
     except Exception as error:  # the code of a custom layer may raise anything
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
             f"cannot copy {operation.name!r} ({type(operation).__name__}): "
-            f"{reason[0]}. "
+            f"{first_line(error)}. "
             "Give it a get_config() of what its __init__ takes, or use layers of "
             "keras.layers"
         ) from error

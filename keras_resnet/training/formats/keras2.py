@@ -57,9 +57,9 @@ def load(path, architecture):
             old = tf_keras.models.model_from_config(_plain(architecture))
         old.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path} is no readable model of Keras 2: {reason[0]}. {_REMEDY}"
+            f"{path} is no readable model of Keras 2: {errors.first_line(error)}. "
+            f"{_REMEDY}"
         ) from error
     if not old.inputs:
         raise UserError(
@@ -207,8 +207,7 @@ def _applied(layer, new, args, kwargs, **others):
     try:
         return new(*args, **kwargs, **others)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise _refused(layer, reason[0]) from error
+        raise _refused(layer, errors.first_line(error)) from error
 
 
 def _refused(layer, reason):
@@ -265,8 +264,7 @@ def _same_layer(layer, kind):
     try:
         return same.from_config(config)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise _refused(layer, reason[0]) from error
+        raise _refused(layer, errors.first_line(error)) from error
 
 
 def _same_activation(layer, key):

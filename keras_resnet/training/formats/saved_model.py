@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_resnet.console import hidden_output
+from keras_resnet.errors import first_line
 from keras_resnet.runner.errors import UserError
 
 # A SavedModel is a program; one that scores images needs none of these operations.
@@ -111,8 +112,8 @@ def load(path):
             loaded = tf.saved_model.load(str(path))
         signature = loaded.signatures[name]
     except Exception as error:  # TensorFlow raises many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} is no readable SavedModel: {reason[0]}") from error
+        reason = first_line(error)
+        raise UserError(f"{path} is no readable SavedModel: {reason}") from error
     return SavedModel(path.resolve().name, loaded, signature)
 
 

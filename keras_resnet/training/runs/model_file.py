@@ -5,6 +5,7 @@ import pathlib
 import keras
 
 from keras_resnet import files, model_metadata, rewrite
+from keras_resnet.errors import first_line
 from keras_resnet.runner.errors import UserError
 
 
@@ -43,5 +44,5 @@ def load(path, custom_objects=None, allow_lambda=False):
         model = rewrite.in_float32(model)
         return model_metadata.attach(model, **metadata) if metadata else model
     except Exception as error:  # zipfile, h5py and Keras raise many kinds
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} is no readable .keras file: {reason[0]}") from error
+        reason = first_line(error)
+        raise UserError(f"{path} is no readable .keras file: {reason}") from error

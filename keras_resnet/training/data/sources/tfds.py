@@ -11,7 +11,7 @@ import urllib.request
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_resnet.errors import unknown
+from keras_resnet.errors import first_line, unknown
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets
 
@@ -94,8 +94,7 @@ def _download(builder, data_dir):
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
     except Exception as error:  # tfds, requests and urllib3 raise many kinds
-        lines = str(error).strip().splitlines()
-        raise refuse(lines[0][:200] if lines else type(error).__name__) from error
+        raise refuse(first_line(error)[:200]) from error
 
 
 def _split(builder, name):
