@@ -39,12 +39,7 @@ def fold_normalization(model, preprocessing):
     if preprocessing.uniform:
         return model, preprocessing, []
     graph, _ = graphs.flatten(model)
-    mean = np.float64(preprocessing.mean_rgb_255)
-    std = np.float64(preprocessing.std_rgb_255)
-    common_mean, common_std = float(round(mean.mean())), float(std.mean())
-    # n_c = (pixel - mean_c) / std_c and z = (pixel - common_mean) / common_std
-    # give n_c = z * common_std / std_c + (common_mean - mean_c) / std_c.
-    scale, offset = common_std / std, (common_mean - mean) / std
+    uniform, scale, offset = uniform_form(preprocessing)
     first = _first_convolution(graph)
     notes = []
     if first:
@@ -56,21 +51,47 @@ def fold_normalization(model, preprocessing):
         new = with_config(first, first.outputs, weights, use_bias=True)
         graph.replace(first, new)
     else:
-        matrix = np.diag(scale)
-        if preprocessing.channel_order == "bgr":
-            matrix, offset = matrix[::-1], offset[::-1]
-        insert_affine(graph, "normalization", matrix, offset)
+        insert_affine(graph, "normalization", *affine_map(preprocessing))
         notes = [
             "The normalization cannot go into the first layer of the model: a 1x1 "
             "convolution in front of it computes it."
         ]
+    return graphs.build(graph)[0], uniform, notes
+
+
+def uniform_form(preprocessing):
+    """Splits a normalization into a uniform one and the rest of each channel.
+
+    Returns:
+        (`Preprocessing` that is `uniform`, scale, offset): what the model takes of a
+        channel is scale * z + offset, where z is what the uniform one makes. Both are
+        float64 (3,), RGB.
+    """
+    mean = np.float64(preprocessing.mean_rgb_255)
+    std = np.float64(preprocessing.std_rgb_255)
+    common_mean, common_std = float(round(mean.mean())), float(std.mean())
     uniform = dataclasses.replace(
         preprocessing,
         mean_rgb_255=(common_mean,) * 3,
         std_rgb_255=(common_std,) * 3,
         channel_order="rgb",
     )
-    return graphs.build(graph)[0], uniform, notes
+    # n_c = (pixel - mean_c) / std_c and z = (pixel - common_mean) / common_std
+    # give n_c = z * common_std / std_c + (common_mean - mean_c) / std_c.
+    return uniform, common_std / std, (common_mean - mean) / std
+
+
+def affine_map(preprocessing):
+    """Returns the rest of `uniform_form` as one map of a pixel.
+
+    Returns:
+        (matrix (channels of the model, RGB), offset (channels of the model,)), float64.
+    """
+    _, scale, offset = uniform_form(preprocessing)
+    matrix = np.diag(scale)
+    if preprocessing.channel_order == "bgr":
+        return matrix[::-1], offset[::-1]
+    return matrix, offset
 
 
 def _first_convolution(graph):

@@ -1,6 +1,5 @@
 """A SavedModel folder as a classifier that can be exported: its graph unchanged."""
 
-import dataclasses
 import pathlib
 import re
 
@@ -10,6 +9,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_resnet.console import hidden_output
 from keras_resnet.errors import first_line
+from keras_resnet.rewrite import folding
 from keras_resnet.runner.errors import UserError
 
 # A SavedModel is a program; one that scores images needs none of these operations.
@@ -228,20 +228,9 @@ def fold_normalization(model, preprocessing):
     """
     if preprocessing.uniform:
         return model, preprocessing, []
-    mean = np.float64(preprocessing.mean_rgb_255)
-    std = np.float64(preprocessing.std_rgb_255)
-    common_mean, common_std = float(round(mean.mean())), float(std.mean())
-    # As in `rewrite.fold_normalization`: n = z * common_std / std + offset.
-    matrix, offset = np.diag(common_std / std), (common_mean - mean) / std
-    if preprocessing.channel_order == "bgr":
-        matrix, offset = matrix[:, ::-1], offset[::-1]
-    uniform = dataclasses.replace(
-        preprocessing,
-        mean_rgb_255=(common_mean,) * 3,
-        std_rgb_255=(common_std,) * 3,
-        channel_order="rgb",
-    )
-    front = np.float32(matrix)[None, None], np.float32(offset)
+    uniform, _, _ = folding.uniform_form(preprocessing)
+    matrix, offset = folding.affine_map(preprocessing)
+    front = np.float32(matrix.T)[None, None], np.float32(offset)
     note = (
         "The normalization cannot go into the weights of a SavedModel: a 1x1 "
         "convolution in front of it computes it."
