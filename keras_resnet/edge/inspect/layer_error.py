@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from keras_resnet import keras_graph
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import layer_names
 
@@ -114,7 +115,9 @@ class _Floats:
     """The Keras model with the outputs of all its layers."""
 
     def __init__(self, model):
-        outputs = {id(x): x for node in _nodes(model) for x in node.output_tensors}
+        outputs = {
+            id(x): x for node in keras_graph.nodes(model) for x in node.output_tensors
+        }
         self._tensors = list(outputs.values())
         self._model = keras.Model(model.inputs, self._tensors)
 
@@ -127,11 +130,6 @@ class _Floats:
         }
 
 
-def _nodes(model):
-    """Returns the calls of layers that the outputs of a model depend on."""
-    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
-
-
 def _same_tensors(graph, model, values, expected):
     """Returns {index of a tensor: (its `Operator`, the same tensor in Keras)}.
 
@@ -142,7 +140,7 @@ def _same_tensors(graph, model, values, expected):
     """
     layers = {operation.name: operation for operation in model.operations}
     readers = collections.defaultdict(list)  # {id of a tensor: nodes that read it}
-    for node in _nodes(model):
+    for node in keras_graph.nodes(model):
         for tensor in node.input_tensors:
             readers[id(tensor)].append(node)
     scores = graph.outputs[0]
