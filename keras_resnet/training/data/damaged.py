@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import io
 import re
-import sys
 
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import console
 from keras_resnet.runner import images
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets, decoding
@@ -25,7 +25,7 @@ def without_damaged(dataset):
         whole = np.ones(split.examples, bool)
         for index, name, _ in _damaged(dataset, split):
             whole[index] = False
-            print(f"warning: {name} cannot be decoded: left out", file=sys.stderr)
+            console.warn(f"{name} cannot be decoded: left out")
         if not whole.any():
             raise UserError(f"no image of dataset {dataset.name} can be decoded")
         return split if whole.all() else datasets.subset(split, whole)
