@@ -253,7 +253,7 @@ def _open(model, weights, custom_objects, allow_lambda):
     if weights:
         raise UserError("--weights needs a model of the zoo: a file has its own")
     if isinstance(model, keras.Model):
-        return rewrite.in_float32(model), None, _known(model)
+        return model, None, _known(model)
     if not isinstance(model, str | os.PathLike):
         raise UserError(
             "the model must be a run, a keras.Model, the name of a model of the zoo or "
