@@ -123,7 +123,7 @@ def adopt(
     path, directory = checks.path("model", model), checks.path("model_dir", model_dir)
     network = formats.open_model(path, custom_objects, allow_lambda)
     *size, channels = rewrite.input_shape(network)
-    Preprocessing(size, **said)  # checks what the user said
+    preprocessing = Preprocessing(size, **said)  # checks what the user said
     data = sources.load(dataset, data_dir)
     if labels is not None:
         data = datasets.reordered(data, read_labels(labels))
@@ -156,7 +156,6 @@ def adopt(
         )
         return metrics and Run(directory, metrics, tuple(data.labels), preprocessing)
 
-    preprocessing = Preprocessing(size, **said)
     if (directory / "config.json").exists():
         config = run_folder.read_config(directory)
         preprocessing = Preprocessing(**config["preprocessing"])
@@ -267,20 +266,14 @@ def _check_certainty(chosen, right):
 def _examples(split, classes):
     """Returns (image, one-hot target) of some images, the classes taking turns."""
     count = min(trials.MAX_IMAGES, split.examples)
-    wanted = np.zeros(split.examples, bool)
-    wanted[np.arange(count) * split.examples // count] = True
+    wanted = datasets.spread_evenly(count, split.examples)
     turns, found = np.zeros(classes, int), []
     for encoded, label in datasets.subset(split, wanted).read():
-        target = _targets(label.numpy(), classes)
+        target = label_order.as_targets(label.numpy(), classes)
         turns += target.astype(int)
         turn = turns[target.argmax()]
         found.append((turn, decoding.decode(encoded).numpy(), target))
     return [example for _, *example in sorted(found, key=lambda each: each[0])]
-
-
-def _targets(labels, classes):
-    """Returns 1 for each label of an image and else 0, of indices or of the same."""
-    return np.eye(classes)[labels] if labels.dtype.kind == "i" else labels
 
 
 def _scorer(model, multi_label):
@@ -316,7 +309,8 @@ def _answers(rewritten, data):
         shown = labels.numpy().reshape(len(labels), -1)[:, 0] >= 0  # the rest fills up
         answer = scores(images.numpy())[shown]
         answers.append(answer)
-        targets.append(_targets(labels.numpy()[shown], answer.shape[1]))
+        shown_labels = labels.numpy()[shown]
+        targets.append(label_order.as_targets(shown_labels, answer.shape[1]))
     return np.concatenate(targets), np.concatenate(answers)
 
 

@@ -10,6 +10,14 @@ SIGNIFICANCE = 0.01
 SHOWN_CLASSES = 20
 
 
+def as_targets(labels, classes):
+    """Returns (images, classes), 1 for each label of an image and else 0.
+
+    `labels` are indices, int (images,), or of a multi-label dataset targets already.
+    """
+    return np.eye(classes)[labels] if labels.dtype.kind == "i" else labels
+
+
 def better_order(targets, scores, independent=False):
     """Finds an order of the labels that fits better than the given one beyond chance.
 
@@ -87,10 +95,9 @@ def best_order(targets, scores, independent=False):
     return linear_sum_assignment(-_fits(targets, scores, independent))[1]
 
 
-def fit(targets, scores, order=slice(None), independent=False):
+def fit(targets, scores, independent=False):
     """Returns the mean log likelihood of the labels of an image, in nats."""
-    fits = _fits(targets, scores[:, order], independent)
-    return np.trace(fits) / len(targets)
+    return np.trace(_fits(targets, scores, independent)) / len(targets)
 
 
 def right(targets, scores, independent=False):

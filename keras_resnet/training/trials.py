@@ -43,7 +43,7 @@ class Trial:
     """One way to preprocess, and what a model answers then.
 
     Attributes:
-        normalization: a name in `NORMALIZATIONS`, or "given" for numbers of the user.
+        normalization: a name in `NORMALIZATIONS`, or another for other numbers.
         preprocessing: the `Preprocessing`.
         said: whether it is what the user said.
         targets: array (images, classes), 1 where an image has a label.
@@ -61,7 +61,7 @@ class Trial:
     @property
     def fit(self):
         """Mean log likelihood of the labels, in nats."""
-        return label_order.fit(self.targets, self.scores, independent=self.independent)
+        return label_order.fit(self.targets, self.scores, self.independent)
 
     @property
     def right(self):
@@ -160,7 +160,7 @@ def _all_said(numbers):
     return {"channel_order": "rgb", **numbers}
 
 
-def run(trials, examples, answer, independent=False, progress=lambda text: None):
+def run(trials, examples, answer, independent=False):
     """Tries all on some images, and the better ones on more.
 
     Args:
@@ -170,7 +170,6 @@ def run(trials, examples, answer, independent=False, progress=lambda text: None)
         answer: function of (images (number, height, width, 3) as the preprocessing
             makes them) -> scores (number, classes).
         independent: whether an image may have several labels.
-        progress: function of a text that says how far it is.
 
     Returns:
         List of the last round's `Trial`s with their scores, the commonest first. Some
@@ -199,7 +198,6 @@ def run(trials, examples, answer, independent=False, progress=lambda text: None)
         count = min(images * 224 * 224 // (height * width), MAX_IMAGES, len(examples))
         if trials[0].scores is not None and count == len(trials[0].scores):
             continue
-        progress(f"trying {len(trials)} ways to preprocess on {count} images")
         trials = _without_equal([tried(trial, count) for trial in trials])
         trials = _best(trials, remain)
     return trials

@@ -74,8 +74,7 @@ class Comparison:
         labels, several = self._dataset.labels, self._dataset.multi_label
         if len(labels) != self._expected.shape[-1]:
             return None
-        targets = np.stack(self._labels) if several else np.eye(len(labels))
-        targets = targets if several else targets[np.array(self._labels)]
+        targets = label_order.as_targets(np.stack(self._labels), len(labels))
         problem = label_order.problem(targets, self._expected, labels, several)
         if problem or several or not label_order.is_chance(targets, self._expected):
             return problem

@@ -72,14 +72,20 @@ class Dataset:
         return f"{numbers}; {self.note}" if self.note else numbers
 
 
+def spread_evenly(count, examples):
+    """Returns a bool array (examples,) that is true `count` times, evenly spread."""
+    chosen = np.zeros(examples, bool)
+    chosen[np.arange(count) * examples // count] = True
+    return chosen
+
+
 def hold_out(split, count):
     """Splits off `count` examples, spread evenly because a source may be sorted.
 
     Returns:
         Two `Split`s: the examples that stay, and those that are held out.
     """
-    chosen = np.zeros(split.examples, bool)
-    chosen[np.arange(count) * split.examples // count] = True
+    chosen = spread_evenly(count, split.examples)
     return subset(split, ~chosen), subset(split, chosen)
 
 
