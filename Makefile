@@ -8,7 +8,7 @@ demo: setup
 	$(BIN)/python demo.py
 
 test: setup environments
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist=loadfile -m "not slow"
 
 # What takes minutes; CI runs it too.
 test-slow: setup environments
