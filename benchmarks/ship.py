@@ -345,6 +345,8 @@ def _register(registered, model, source, card):
         "dataset": "cifar10",
         "licence": card["licence"],
         "stride_on": "1x1",
+        "classifier": "yes",
+        "left_out": "-",
         "normalization": "zoo",
         "interpolation": "bilinear",
         "evaluations": ":".join(["32", "1.0", *percent]),

@@ -6,8 +6,10 @@ from keras_resnet.model_metadata import load as load
 from keras_resnet.models import ResNet as ResNet
 from keras_resnet.models import ResNet8 as ResNet8
 from keras_resnet.models import ResNet14 as ResNet14
+from keras_resnet.models import ResNet16_224 as ResNet16_224
 from keras_resnet.models import ResNet18 as ResNet18
 from keras_resnet.models import ResNet20 as ResNet20
+from keras_resnet.models import ResNet20_224 as ResNet20_224
 from keras_resnet.models import ResNet32 as ResNet32
 from keras_resnet.models import ResNet34 as ResNet34
 from keras_resnet.models import ResNet44 as ResNet44

@@ -73,6 +73,11 @@ def decode_predictions(preds, top=5, model_or_weights="resnet50"):
             not know its labels.
     """
     labels = _described(model_or_weights, "labels")
+    if labels is None:
+        raise UserError(
+            "these weights are features without a classifier: their scores have no "
+            f"names. Received: {model_or_weights!r}"
+        )
     preds = np.asarray(preds)
     if preds.ndim != 2 or preds.shape[1] != len(labels):
         raise UserError(

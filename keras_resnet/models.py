@@ -46,6 +46,10 @@ VARIANTS = {
     "resnet50": (IMAGENET, BOTTLENECK, (3, 4, 6, 3)),
     "resnet101": (IMAGENET, BOTTLENECK, (3, 4, 23, 3)),
     "resnet152": (IMAGENET, BOTTLENECK, (3, 8, 36, 3)),
+    # Not of the paper: the network whose features ship, and the same without its last
+    # two blocks. Microsoft calls the first one ResNet-18.
+    "resnet20_224": (IMAGENET, BASIC, (2, 2, 2, 3)),
+    "resnet16_224": (IMAGENET, BASIC, (2, 2, 2, 1)),
     "resnet8": (CIFAR, BASIC, (1, 1, 1)),
     "resnet14": (CIFAR, BASIC, (2, 2, 2)),
     "resnet20": (CIFAR, BASIC, (3, 3, 3)),
@@ -102,7 +106,9 @@ def ResNet(
             `classes` is not the default and the file's classifier has another
             number of classes, the classifier starts at random, with a warning.
             "auto" loads the weights that ship with the package if they fit this
-            network, and nothing otherwise.
+            network, and nothing otherwise. Those of `ResNet20_224` and `ResNet16_224`
+            have no classifier: they fit without top and with another number of
+            classes than the default.
         input_tensor: Keras tensor to use as the image input.
         input_shape: (height, width, channels) without the batch, or channels first
             if `keras.config.image_data_format()` says so. Height and width are at
@@ -158,14 +164,18 @@ def ResNet(
     variant = next((name for name in VARIANTS if VARIANTS[name] == network), None)
     architecture = {"shortcut": shortcut, "residual": residual, "width": width}
     if weights == "auto":
+        shipped = registry.shipped(variant)
         fit = (
-            architecture == REGISTERED
+            shipped is not None
+            and architecture == REGISTERED
             and inputs.shape[blocks.channel_axis()] == 3
-            and (classes == family.classes or not include_top)
+            and (not include_top or (classes == family.classes) == shipped.classifier)
         )
-        weights = registry.shipped(variant) if fit else None
+        weights = shipped.name if fit else None
     if weights is not None:
         weights = sources.resolve(variant, weights)
+        if include_top and classes == family.classes:
+            _check_classifier(weights, classes)
         stride_on = _stride_for(weights, block, stride_on, architecture)
 
     x = blocks.stem(inputs, family.filters, family.pooled_stem)
@@ -198,6 +208,17 @@ def ResNet(
     if weights is not None:
         sources.load(model, weights, skip_classifier=classes != family.classes)
     return model
+
+
+def _check_classifier(source, classes):
+    """Raises `UserError` if weights are published without their classifier."""
+    if isinstance(source, registry.WeightFile) and not source.classifier:
+        raise UserError(
+            f"The weights {source.name} are features without a classifier: the one "
+            f"for {classes:,} classes was never published. Pass include_top=False, "
+            "classes=N for a new classifier of N classes, or weights=None. "
+            f"Received: classes={classes}"
+        )
 
 
 def _stride_for(source, block, stride_on, architecture):
@@ -313,13 +334,13 @@ def create_model(name, **arguments):
 _ENTRY_POINTS = {}
 
 
-def _entry_point(variant):
+def _entry_point(variant, default_weights="auto", note=""):
     family, block, counts = VARIANTS[variant]
     is_plain = variant.startswith("plain")
 
     def build(
         include_top=True,
-        weights="imagenet" if family is IMAGENET else "auto",
+        weights=default_weights,
         input_tensor=None,
         input_shape=None,
         pooling=None,
@@ -359,7 +380,7 @@ def _entry_point(variant):
     build.__name__ = build.__qualname__ = variant.replace("resnet", "ResNet")
     build.__doc__ = (
         f"Builds {build.__name__} for {family.image_size}x{family.image_size} images "
-        f"and {family.classes} classes.\n\n"
+        f"and {family.classes} classes.\n\n{note}"
         "The first arguments are those of `keras.applications.ResNet50`; those that\n"
         f"follow `name` are given by keyword.\n\nArgs:\n{_SHARED_ARGUMENTS}"
     )
@@ -371,11 +392,30 @@ def _entry_point(variant):
 # drops docstrings.
 _SHARED_ARGUMENTS = inspect.cleandoc(ResNet.__doc__ or "").partition("each stage.\n")[2]
 
-ResNet18 = _entry_point("resnet18")
-ResNet34 = _entry_point("resnet34")
-ResNet50 = _entry_point("resnet50")
-ResNet101 = _entry_point("resnet101")
-ResNet152 = _entry_point("resnet152")
+_FEATURES = """\
+Basic blocks {counts} on the stem for ImageNet{what}. The weights
+"imagenet" are Microsoft's features, without a classifier: they are loaded unless you
+ask for the default of 1000 classes.
+
+"""
+
+ResNet18 = _entry_point("resnet18", "imagenet")
+ResNet34 = _entry_point("resnet34", "imagenet")
+ResNet50 = _entry_point("resnet50", "imagenet")
+ResNet101 = _entry_point("resnet101", "imagenet")
+ResNet152 = _entry_point("resnet152", "imagenet")
+ResNet20_224 = _entry_point(
+    "resnet20_224",
+    note=_FEATURES.format(
+        counts="(2, 2, 2, 3)", what=", which Microsoft calls ResNet-18"
+    ),
+)
+ResNet16_224 = _entry_point(
+    "resnet16_224",
+    note=_FEATURES.format(
+        counts="(2, 2, 2, 1)", what=": ResNet20_224 without its last two blocks"
+    ),
+)
 ResNet8 = _entry_point("resnet8")
 ResNet14 = _entry_point("resnet14")
 ResNet20 = _entry_point("resnet20")

@@ -4,14 +4,16 @@ from keras_resnet.weights import registry
 
 # Millions of parameters (Table 6 of the paper counts option A, a little less),
 # and billions of multiply-adds at the default input size with the stride on the
-# 1x1 and on the 3x3 convolution. A test counts them on the models. The plain
-# networks are to compare with, not to choose.
+# 1x1 and on the 3x3 convolution. Both include the default classifier. A test counts
+# them on the models. The plain networks are to compare with, not to choose.
 SIZES = {
     "resnet18": (11.690, 1.814, 1.814),
     "resnet34": (21.798, 3.664, 3.664),
     "resnet50": (25.557, 3.858, 4.089),
     "resnet101": (44.549, 7.570, 7.801),
     "resnet152": (60.193, 11.282, 11.514),
+    "resnet20_224": (16.410, 2.045, 2.045),
+    "resnet16_224": (6.969, 1.583, 1.583),
     "resnet8": (0.078, 0.013, 0.013),
     "resnet14": (0.175, 0.027, 0.027),
     "resnet20": (0.272, 0.041, 0.041),

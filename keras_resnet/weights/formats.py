@@ -25,15 +25,17 @@ SUFFIXES = (".keras", ".weights.h5", ".h5", ".safetensors")
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
 
 
-def load(model, path, skip_classifier=False):
+def load(model, path, skip_classifier=False, left_out=()):
     """Puts a local weight file into a model of the zoo, all of it or nothing.
 
     With `skip_classifier`, a classifier for another number of classes keeps its
-    initialization instead of being refused.
+    initialization instead of being refused. `left_out` names blocks of the file that
+    the model need not have, such as "conv5_block2".
 
     Returns:
         The names of the tensors of the file that were not used: a classifier
-        that the model does not have or that was skipped, and torch's counters.
+        that the model does not have or that was skipped, blocks that were left out,
+        and torch's counters.
 
     Raises:
         UserError: the file is missing, damaged, of another type or of another
@@ -58,6 +60,10 @@ def load(model, path, skip_classifier=False):
             for variable in layer.weights
         }
         unused += _set_classifier_apart(tensors, variables, skip_classifier, path)
+        blocks = tuple(f"{block}_" for block in left_out)
+        unused += [
+            tensors.pop(key).name for key in list(tensors) if key[0].startswith(blocks)
+        ]
         _check_fit(tensors, variables, model.name, path)
         # Everything is read twice, for the check and for the model: a second
         # copy of a large file in memory would cost more than that.

@@ -12,6 +12,11 @@ That is why each row says where its weights have it.
 
 The weights for CIFAR-10 were trained here and are in the package. A card (JSON) beside
 each file says how it was trained, and on how many images its accuracy was measured.
+
+The ImageNet features in the package are Microsoft's (MIT licence). The classifier of
+their network was never published, so no accuracy is known. Their card says where they
+come from and what was changed. Two models share the file: the smaller one leaves out
+its last blocks.
 """
 
 import csv
@@ -44,12 +49,15 @@ class WeightFile:
 
     model: str  # name of its model
     tag: str  # its name among the files for that model
-    dataset: str  # "imagenet" or "cifar10": the dataset whose classes it predicts
+    dataset: str  # "imagenet" or "cifar10": the dataset that it was trained on
     source: str  # its address, hf://owner/repo[@revision], or its path in the package
     digest: str | None  # hexadecimal MD5 or SHA-256; `None` if the hub announces one
     licence: str  # SPDX identifier in lower case, or "not stated"
     # The convolution of a bottleneck that has the stride, "1x1" or "3x3".
     stride_on: str
+    classifier: bool  # whether the file has one; otherwise it holds features alone
+    # Names of the blocks of the file that the model does not have.
+    left_out: tuple[str, ...]
     # The published ones; the first is at the zoo's default input size.
     evaluations: tuple[Evaluation, ...]
 
@@ -79,7 +87,12 @@ class WeightFile:
 
     @property
     def labels(self):
-        """The names of the classes, in the order of the scores."""
+        """The names of the classes, in the order of the scores.
+
+        `None` where the file has no classifier.
+        """
+        if not self.classifier:
+            return None
         return [name for _, name in classes(self.dataset)]
 
     @property
@@ -99,7 +112,9 @@ def weight_files():
     return registry
 
 
-def _weight_file(normalization, interpolation, evaluations, digest, **fields):
+def _weight_file(
+    normalization, interpolation, evaluations, digest, classifier, left_out, **fields
+):
     def evaluation(size, crop_fraction, *accuracies):
         preprocessing = Preprocessing(
             (int(size), int(size)),
@@ -111,6 +126,8 @@ def _weight_file(normalization, interpolation, evaluations, digest, **fields):
 
     return WeightFile(
         digest=None if digest == "-" else digest,
+        classifier={"yes": True, "no": False}[classifier],
+        left_out=() if left_out == "-" else tuple(left_out.split()),
         evaluations=tuple(evaluation(*e.split(":")) for e in evaluations.split()),
         **fields,
     )
@@ -144,9 +161,9 @@ def default(model):
 
 
 def shipped(model):
-    """Returns the name of the file for a model in the package, `None` without any."""
+    """Returns the `WeightFile` for a model in the package, `None` without any."""
     entries = weight_files().get(model, {}).values()
-    return next((entry.name for entry in entries if entry.shipped), None)
+    return next((entry for entry in entries if entry.shipped), None)
 
 
 def find(model, name):

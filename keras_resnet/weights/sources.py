@@ -70,13 +70,14 @@ def load(model, source, skip_classifier=False):
     Raises:
         UserError: the file cannot be downloaded or read, or does not fit.
     """
+    left_out = ()
     if isinstance(source, LocalFile):
         path = source.path
     else:
-        path = download.fetch(source)
+        path, left_out = download.fetch(source), source.left_out
         if source.non_commercial:
             _warn_non_commercial(source.name, source.licence)
-    formats.load(model, path, skip_classifier)
+    formats.load(model, path, skip_classifier, left_out)
     if source.preprocessing is not None:
         _describe(model, source)
 
@@ -175,5 +176,7 @@ def _hub_entry(model, source):
         digest=None,
         licence=trained.get("license") or "not stated",
         stride_on="3x3",
+        classifier=True,
+        left_out=(),
         evaluations=(registry.Evaluation(preprocessing),),
     )

@@ -22,7 +22,7 @@ def copy_project(root):
     shutil.copytree(registry.PACKAGE, package, ignore=ignored)
     table = package / "weights.tsv"
     rows = table.read_text().splitlines(keepends=True)
-    table.write_text("".join(row for row in rows if "\tcifar10\t" not in row))
+    table.write_text("".join(row for row in rows if "\tpretrained/" not in row))
     return package
 
 

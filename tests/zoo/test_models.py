@@ -43,6 +43,8 @@ def multiply_adds(model):
         ("resnet50", 25_557_032),
         pytest.param("resnet101", 44_549_160, marks=pytest.mark.slow),
         pytest.param("resnet152", 60_192_808, marks=pytest.mark.slow),
+        ("resnet20_224", 15_897_152 + 513_000),
+        ("resnet16_224", 6_455_872 + 513_000),
         ("resnet8", 78_042),
         ("resnet14", 175_258),
         ("resnet20", 272_474),
@@ -102,7 +104,7 @@ def test_entry_points_begin_like_those_of_keras_applications(name):
     own = {
         "name": name,
         "classes": family.classes,
-        "weights": "imagenet" if family is IMAGENET else "auto",
+        "weights": "auto" if family is not IMAGENET or "_224" in name else "imagenet",
     }
     assert list(ours)[: len(theirs)] == [
         each.replace(default=own.get(each.name, each.default)) for each in theirs
@@ -303,7 +305,7 @@ def test_the_page_of_the_weights_has_the_table_that_the_command_prints():
     assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     assert page.endswith("\n\n" + done.stdout)
-    assert len(done.stdout.splitlines()) == 2 + 50 + 7
+    assert len(done.stdout.splitlines()) == 2 + 50 + 2 + 7
 
 
 # --- feature maps -----------------------------------------------------------

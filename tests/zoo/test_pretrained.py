@@ -39,9 +39,11 @@ def package(tmp_path):
     weights = package / "pretrained" / f"{NAME}.weights.h5"
     random_resnet8().save_weights(weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    row = "resnet8 cifar10 cifar10 apache-2.0 1x1 zoo bilinear 32:1.0:88.1:99.5".split()
+    row = "resnet8 cifar10 cifar10 apache-2.0 1x1 yes - zoo bilinear 32:1.0:88.1:99.5"
     with open(package / "weights.tsv", "a") as file:
-        print(*row, digest, f"pretrained/{NAME}.weights.h5", sep="\t", file=file)
+        print(
+            *row.split(), digest, f"pretrained/{NAME}.weights.h5", sep="\t", file=file
+        )
     with in_the_place_of_ours(package):
         yield package
 
