@@ -40,7 +40,8 @@ def damaged_images_named(dataset):
     """While images are read, turns TensorFlow's error into one that names the image.
 
     Raises:
-        UserError: an image cannot be decoded, or its label is none of the classes.
+        UserError: an image cannot be decoded or is gone, or its label is none of the
+            classes.
     """
     try:
         yield
@@ -53,6 +54,12 @@ def damaged_images_named(dataset):
                     "Remove or repair it (train.py --damaged_images=skip leaves it out)"
                 ) from error
         raise  # something else
+    except tf.errors.NotFoundError as error:
+        path = error.message.partition("; No such file")[0].rpartition(": ")[2]
+        raise UserError(
+            f"{path} was there when the pictures were listed, and is gone. Put it "
+            "back, or start again with another --model_dir"
+        ) from error
 
 
 def _damaged(dataset, split):
