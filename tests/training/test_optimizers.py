@@ -1,4 +1,4 @@
-"""LAMB, against the formulas of the paper written out in numpy."""
+"""LAMB and AdamW, against the formulas of the papers written out in numpy."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_resnet
 from keras_resnet.training import optimizers, recipes
 
 RATES = [0.1, 0.02, 0.05]
@@ -46,3 +47,43 @@ def test_lamb_makes_the_steps_of_its_paper(start):
         optimizer.apply(step, model.trainable_variables)
     for found, wanted in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=1e-6)
+
+
+def test_adamw_makes_the_steps_of_keras_own_at_each_rate():
+    rng = np.random.default_rng(0)
+    model = keras_resnet.ResNet8(weights=None)
+    recipe = dataclasses.replace(
+        recipes.RECIPES["finetune"], weight_decay=DECAY, layer_decay=0.5
+    )
+    factors = optimizers.rate_factors(model, 0.5)
+    by_layer = {
+        variable.path.split("/")[0]: factor
+        for variable, factor in zip(model.trainable_variables, factors, strict=True)
+    }
+    assert by_layer["predictions"] == by_layer["conv4_block1_2_conv"] == 1
+    assert by_layer["conv3_block1_0_bn"] == 0.5
+    assert by_layer["conv2_block1_1_conv"] == 0.25
+    assert by_layer["conv1_conv"] == by_layer["conv1_bn"] == 0.125
+    weights = model.get_weights()
+    # None near 0, where Keras has its epsilon at another place.
+    gradients = [
+        [
+            (rng.uniform(0.5, 1, v.shape) * rng.choice([-1, 1], v.shape)).astype("f4")
+            for v in model.trainable_variables
+        ]
+        for _ in RATES
+    ]
+    optimizer = optimizers.create(keras, model, recipe, RATES)
+    for step in gradients:
+        optimizer.apply(step, model.trainable_variables)
+    found = model.get_weights()
+    model.set_weights(weights)
+    for index, variable in enumerate(model.trainable_variables):
+        decay = DECAY if len(variable.shape) > 1 else 0.0
+        own = keras.optimizers.AdamW(0.1, weight_decay=decay, epsilon=1e-8)
+        own.build([variable])
+        for rate, step in zip(RATES, gradients, strict=True):
+            own.learning_rate = rate * factors[index]
+            own.apply([step[index]], [variable])
+    for ours, theirs in zip(found, model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
