@@ -31,8 +31,8 @@ def define_flags():
         "freeze",
         None,
         "What stays as it is: batch_norm (the float model's statistics), ranges (of "
-        "activations, as calibrated). Default: batch_norm for a run of adopt.py, else "
-        "nothing (--freeze=).",
+        "activations, as calibrated). Default: batch_norm for a run of adopt.py and "
+        "for one that was fine-tuned, else nothing (--freeze=).",
     )
     app.define_training_flags(
         "a tenth of the training's", "a hundredth of the training's"

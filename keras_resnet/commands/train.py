@@ -6,8 +6,9 @@ Examples:
   python training/train.py --model=resnet8 --dataset=cifar10 --epochs=30 \
       --strategy=mirrored --cpu_replicas=2
       Trains two replicas on two halves of the CPU.
-  python training/train.py --model=resnet18 --dataset=folder --data_dir=photos
-      Trains on your own images, in photos/CLASS/IMAGE.
+  python training/train.py --dataset=folder --data_dir=photos
+      Fine-tunes ResNet-20-224 on your own images, in photos/CLASS/IMAGE. It starts from
+      ImageNet features that are in the package.
 
 Stopped at any moment and started again with the same flags, a training continues and
 ends with the weights of an unbroken one.
@@ -19,11 +20,18 @@ from keras_resnet import console
 from keras_resnet.commands import app
 
 TEXTS = {
+    "model": "Name of a model: `keras-resnet models` lists them. Default: resnet20_224 "
+    "for your images (resnet16_224 is smaller), resnet20 for small ones such as "
+    "digits.",
     "data_dir": "Folder of the dataset: DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE "
     "with --dataset=folder, a file with the columns image,label with --dataset=csv, "
     "else where tensorflow-datasets keeps its datasets.",
-    "recipe": "Name of the hyperparameters; default: by dataset.",
-    "weights": "Initial weights: a name such as imagenet, or a file.",
+    "recipe": "Name of the hyperparameters; default: by dataset, and finetune for "
+    "your images.",
+    "weights": "Initial weights: a name such as imagenet, a file, or none (random "
+    "ones). Default: published ones with --recipe=finetune, else none.",
+    "freeze": "backbone: with --recipe=finetune, only the classifier learns, which "
+    "takes seconds.",
     "teacher": "Learn the scores of this model too (distillation): the name of a model "
     "that ships with weights (resnet20), or the folder of a run.",
     "damaged_images": "stop or skip: what to do about images that cannot be decoded; "
@@ -41,9 +49,6 @@ WHOLE_NUMBERS = {
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_string(
-        "model", "resnet20", "Name of a model: `keras-resnet models` lists them."
-    )
     flags.DEFINE_string(
         "dataset",
         "digits",

@@ -123,6 +123,11 @@ def adopt(
     path, directory = checks.path("model", model), checks.path("model_dir", model_dir)
     network = formats.open_model(path, custom_objects, allow_lambda)
     *size, channels = rewrite.input_shape(network)
+    if channels == 1 and bgr:
+        raise UserError(
+            "--bgr is for models that take colours, and this one takes grey images: "
+            "leave it out"
+        )
     preprocessing = Preprocessing(size, **said)  # checks what the user said
     data = sources.load(dataset, data_dir)
     if labels is not None:
@@ -204,7 +209,7 @@ def adopt(
 
 def _recipe(dataset, batch_size):
     """Returns the dataset's recipe, to derive fine-tuning from."""
-    recipe = recipes.RECIPES[recipes.default_name(dataset)]
+    recipe = recipes.RECIPES[recipes.default_name(dataset, weights="none")]
     if not augmentation.takes_resized(recipe):
         # Fine-tuning sees images as the device will, whatever their geometry.
         recipe = dataclasses.replace(recipe, augmentation="pad_crop")

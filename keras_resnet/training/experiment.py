@@ -5,6 +5,8 @@ then handed to the loop.
 """
 
 import dataclasses
+import sys
+import warnings
 
 import keras
 import tensorflow as tf
@@ -21,7 +23,7 @@ from keras_resnet.training import (
     recipes,
     scopes,
 )
-from keras_resnet.training.data import datasets, sources
+from keras_resnet.training.data import damaged, datasets, sources
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
 from keras_resnet.training.runs import folder as run_folder
@@ -29,10 +31,11 @@ from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
 from keras_resnet.training.settings import Settings
 from keras_resnet.training.stochastic_depth import with_stochastic_depth
+from keras_resnet.training.transfer.tuner import Tuner
 
 
 def train(
-    model="resnet20",
+    model=None,
     dataset="digits",
     *,
     data_dir=None,
@@ -49,6 +52,7 @@ def train(
     teacher=None,
     damaged_images=None,
     balance=False,
+    freeze=None,
     evaluation_epochs=1,
     seed=0,
     cache=False,
@@ -62,7 +66,8 @@ def train(
     weights of an unbroken one. A complete run is returned as it is.
 
     Args:
-        model: one of `keras_resnet.list_models()`.
+        model: one of `keras_resnet.list_models()`. `None` is "resnet20_224", or for a
+            dataset of small images that has a recipe of its own "resnet20".
         dataset: "digits" (embedded), "folder" (your images), "csv" (your images, with
             one label each or with several) or the name of an image-classification
             dataset of tensorflow-datasets.
@@ -73,26 +78,32 @@ def train(
         hold_out: number of training images to evaluate on in the place of the held-out
             split, to tune without touching that one.
         recipe: name of the hyperparameters, one of `recipes.RECIPES`. `None` takes the
-            one for the dataset, and so does `None` for each setting below.
+            one for the dataset, and so does `None` for each setting below. "finetune"
+            is for your images and every dataset without a recipe of its own: the
+            classifier learns first, on the features of published weights. Then all
+            layers learn, if training images that are put aside say that this helps, at
+            the rate that they say.
         strategy: "one_device" (the first GPU, or the CPU), "mirrored" (all GPUs of this
             machine), "multi_worker" (several machines, see TF_CONFIG) or "tpu".
         cpu_replicas: with "mirrored", number of parts to split the CPU into, each with
             a replica of the model.
         batch_size: images in one training step, over all replicas together. `None` is
             the recipe's, or less if the dataset is smaller than that.
-        epochs: passes over the training images.
+        epochs: passes over the training images, after those for the classifier alone.
         learning_rate: highest learning rate. The recipe's is scaled to the batch size.
         image_size: height and width of the images in pixels, at least 32.
         precision: "float32", "mixed_bfloat16" or "mixed_float16". The saved model is
             float32.
         weights: initial weights, a name such as "imagenet" or a file; see
-            `keras_resnet.ResNet`.
+            `keras_resnet.ResNet`. "none" is a random initialization, and so is `None`
+            with any recipe but "finetune", which takes the published ones.
         teacher: a model whose scores are learned too (distillation): the name of one
             that ships with weights, or the folder of a run.
         damaged_images: what to do about images that cannot be decoded: "stop" (the
             default) or "skip".
         balance: whether to show images of small classes several times in an epoch, so
             that it has as many of each class as of the largest.
+        freeze: with the recipe "finetune", "backbone" trains the classifier alone.
         evaluation_epochs: epochs between two evaluations.
         seed: seed of the initial weights, the order of the images and their
             augmentation.
@@ -114,17 +125,28 @@ def train(
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: chosen[name] for name in names})
     checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
-    directory = checks.path("model_dir", model_dir or f"runs/{model}-{dataset}")
+    default = f"runs/{settings.model}-{dataset}"
+    directory = checks.path("model_dir", model_dir or default)
     hyperparameters = settings.completed_recipe()
-    _warn(settings, hyperparameters)
+    _announce(settings, hyperparameters)
     replicated = strategies.create(settings.strategy, settings.cpu_replicas)
     data = sources.load(
-        dataset, settings.data_dir, settings.hold_out, damaged_images, settings.balance
+        dataset,
+        settings.data_dir,
+        settings.hold_out,
+        damaged_images,
+        # Pictures that are put aside must not be among the repeated ones.
+        settings.balance and not hyperparameters.transfer,
     )
     if cache:
         data = datasets.in_memory(data)
     hyperparameters = fitting.fitted(
-        hyperparameters, data, replicated, settings.batch_size, settings.learning_rate
+        hyperparameters,
+        data,
+        replicated,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.epochs,
     )
     if data.multi_label and settings.teacher:
         raise UserError(
@@ -134,6 +156,13 @@ def train(
     network, preprocessing, distilled = _networks(
         settings, hyperparameters, data, replicated
     )
+    tuner = None
+    if hyperparameters.transfer:
+        tuner = Tuner(network, data, preprocessing, replicated, settings)
+        chosen = dataclasses.asdict(settings)
+        begun = run_folder.recipe_of_begun(directory, chosen)
+        with damaged.damaged_images_named(data):
+            hyperparameters = begun or tuner.decided(hyperparameters)
     result = directory / "model.keras"
     is_chief = strategies.is_chief(replicated)
     metrics = run_folder.open_run(
@@ -146,10 +175,13 @@ def train(
         write=is_chief,
     )
     if not metrics:
+        if tuner:
+            with damaged.damaged_images_named(data):
+                tuner.fit_classifier()
         job = loop.Job(
             api=keras,
             model=network,
-            dataset=data,
+            dataset=tuner.shown() if tuner else data,
             preprocessing=preprocessing,
             recipe=hyperparameters,
             strategy=replicated,
@@ -162,7 +194,11 @@ def train(
             progress=progress,
         )
         with workers.report_lost_workers():
-            metrics = loop.fit(job)
+            if hyperparameters.epochs:
+                metrics = loop.fit(job)
+            else:
+                with damaged.damaged_images_named(data):
+                    metrics = tuner.metrics()
         # The file holds a plain float32 model, whatever was trained.
         with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):
             activation = "sigmoid" if data.multi_label else "softmax"
@@ -175,8 +211,15 @@ def train(
     return Run(directory, metrics, tuple(data.labels), preprocessing)
 
 
-def _warn(settings, recipe):
-    """Warns of settings that are hardly what the user wants."""
+def _announce(settings, recipe):
+    """Says what a training starts from, and warns of what is hardly wanted."""
+    if recipe.transfer:
+        smaller = "resnet16_224" if settings.model == "resnet20_224" else None
+        print(
+            f"fine-tuning {settings.model} from its weights {settings.weights}"
+            + (f" (--model={smaller} is smaller)" if smaller else ""),
+            file=sys.stderr,
+        )
     reason = recipes.recipe_warning(recipe, settings.dataset)
     if reason:
         console.warn(f"--recipe={settings.recipe}: {reason}")
@@ -198,12 +241,14 @@ def _networks(settings, recipe, data, strategy):
             network = with_stochastic_depth(network, recipe.stochastic_depth)
         size = (recipe.image_size, recipe.image_size)
         # Published weights want the normalization that they were trained with.
-        preprocessing = dataclasses.replace(
-            getattr(plain, "preprocessing", None) or Preprocessing(size),
-            input_size=size,
-            crop_fraction=recipe.crop_fraction,
-            interpolation=recipe.interpolation,
-        )
+        preprocessing = getattr(plain, "preprocessing", None) or Preprocessing(size)
+        if not recipe.transfer:
+            preprocessing = dataclasses.replace(
+                preprocessing,
+                crop_fraction=recipe.crop_fraction,
+                interpolation=recipe.interpolation,
+            )
+        preprocessing = dataclasses.replace(preprocessing, input_size=size)
         if not settings.teacher:
             return network, preprocessing, None
         seen = loop.training_preprocessing(preprocessing, recipe)
@@ -212,11 +257,14 @@ def _networks(settings, recipe, data, strategy):
 
 
 def _build(settings, recipe, data, activation):
-    return keras_resnet.create_model(
-        settings.model,
-        weights=settings.weights,
-        input_shape=(recipe.image_size, recipe.image_size, 3),
-        classes=len(data.labels),
-        classifier_activation=activation,
-        shortcut=recipe.shortcut,
-    )
+    with warnings.catch_warnings():
+        if recipe.transfer:  # it is no news that the classifier starts anew
+            warnings.filterwarnings("ignore", "The classifier for")
+        return keras_resnet.create_model(
+            settings.model,
+            weights=settings.weights,
+            input_shape=(recipe.image_size, recipe.image_size, 3),
+            classes=len(data.labels),
+            classifier_activation=activation,
+            shortcut=recipe.shortcut,
+        )

@@ -44,8 +44,8 @@ def quantize_aware(
             Edge TPU computes none of them.
         freeze: what stays as it is: "batch_norm" (the statistics of the float model)
             and "ranges" (of activations, as calibrated). `None` is nothing for a run of
-            `train`, and "batch_norm" for an adopted model: the few small batches of a
-            fine-tuning would spoil the statistics of its own training.
+            `train`, and "batch_norm" for an adopted model and one that was fine-tuned:
+            a few small batches would spoil the statistics of their first training.
         strategy: "one_device", "mirrored" or "tpu", as for `train`.
         cpu_replicas: as for `train`.
         epochs: passes over the training images. `None` is a tenth of the training's.
@@ -78,7 +78,8 @@ def quantize_aware(
     config = run_folder.read_config(run.directory)
     if freeze is None:
         is_adopted = "model_sha256" in config["settings"]
-        freeze = ["batch_norm"] if is_adopted else []
+        as_before = is_adopted or config["recipe"]["frozen_statistics"]
+        freeze = ["batch_norm"] if as_before else []
     recipe = _recipe(recipes.Recipe(**config["recipe"]), epochs, learning_rate)
     replicated = strategies.create(strategy, cpu_replicas)
     trained = run.load_model()
@@ -160,4 +161,7 @@ def _recipe(trained, epochs, learning_rate):
         repeats=1,
         average_epochs=0.0,
         train_size=None,
+        layer_decay=1.0,
+        frozen_statistics=False,  # `quantization.frozen` does it
+        transfer=False,
     )

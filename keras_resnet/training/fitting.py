@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 
-from keras_resnet.training import checks
+from keras_resnet.training import checks, recipes
 
 # A batch that is made smaller leaves an epoch so many steps, but has so many images
 # where there are enough: batch normalization is poor with less.
@@ -11,12 +11,13 @@ LEAST_STEPS = 4
 LEAST_BATCH = 8
 
 
-def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None):
+def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None, epochs=None):
     """Returns the recipe as a dataset needs it.
 
     If no batch can be filled with the training images, a smaller one is taken, and the
     learning rate is scaled as `Recipe.scaled_rate` says; a line on stderr says so.
-    Several labels for an image need a loss of their own.
+    Several labels for an image need a loss of their own. The number of images decides
+    on the epochs of a fine-tuning.
 
     Args:
         recipe: `Recipe`.
@@ -24,6 +25,7 @@ def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None):
         strategy: `tf.distribute.Strategy`, whose replicas share each batch.
         batch_size: what the user asks for, which is never changed, or None.
         learning_rate: likewise.
+        epochs: likewise.
 
     Raises:
         UserError: replicas cannot share a batch, or images do not fill it.
@@ -31,6 +33,8 @@ def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None):
     if dataset.multi_label:
         recipe = dataclasses.replace(recipe, loss="multi_label")
     examples = dataset.train.examples
+    if recipe.transfer and epochs is None:
+        recipe = dataclasses.replace(recipe, epochs=recipes.epochs_for(examples))
     if batch_size is None and recipe.batch_size > examples:
         size = _smaller_batch(examples, checks.parts_of_batch(recipe, strategy))
         rate = learning_rate or recipe.scaled_rate(size)

@@ -17,15 +17,15 @@ class Recipe:
     augmentation: str  # a name in `augmentation.AUGMENTATIONS`
     image_size: int  # side of the square input image, in pixels
     # With SGD the factor of half the sum of squares that is added to the loss (L2), as
-    # in the paper and in torchvision; with LAMB the factor of the weights that is added
-    # to their step.
+    # in the paper and in torchvision; with LAMB and AdamW the factor of the weights
+    # that is added to their step.
     weight_decay: float
     # Epochs in which the rate grows linearly to `learning_rate`.
     warmup_epochs: float = 0
     # Epochs after which the rate is divided by 10. If there are none, the rate falls to
     # 0 along a cosine.
     decay_epochs: tuple[float, ...] = ()
-    optimizer: str = "sgd"  # "sgd" or "lamb" (`optimizers.Lamb`)
+    optimizer: str = "sgd"  # "sgd", "lamb" or "adamw": see `optimizers`
     momentum: float = 0.9  # momentum of SGD
     nesterov: bool = False  # whether it is Nesterov momentum
     clip_norm: float = 0.0  # largest norm of all gradients together; 0 does not clip
@@ -56,6 +56,16 @@ class Recipe:
     crop_fraction: float = 1.0  # see `keras_resnet.preprocessing.Preprocessing`
     interpolation: str = "bilinear"  # likewise
     shortcut: str = "B"  # option "A", "B" or "C" of the paper's section 3.3
+    # Factor on the learning rate from each stage to the one before it; AdamW alone has
+    # it. See `optimizers.rate_factors`.
+    layer_decay: float = 1.0
+    # Whether batch normalization keeps the statistics of the initial weights.
+    frozen_statistics: bool = False
+    # Whether the network starts from published weights and its classifier learns first,
+    # alone. Then `transfer.plan` decides on `learning_rate` and `augmentation`, and the
+    # number of pictures on `epochs`. The learning rate may be 0: the classifier is all
+    # that learns.
+    transfer: bool = False
 
     def __post_init__(self):
         """Turns a list, as JSON has it, into a tuple: equal recipes compare equal."""
@@ -186,9 +196,33 @@ RECIPES = {
         train_size=160,
         **_STRIKES_BACK,
     ),
+    # Our own for some hundred photographs and published weights; BUILD_NOTES.md has the
+    # measurements. What comes from others: the classifier learns first (Kumar et al.,
+    # arXiv 2202.10054), lower stages learn more slowly (Clark et al., arXiv
+    # 2003.10555), the number of pictures decides on the number of steps (Kolesnikov et
+    # al., "Big Transfer", arXiv 1912.11370, section 3.3).
+    "finetune": Recipe(
+        epochs=8,
+        batch_size=16,
+        learning_rate=1e-4,
+        warmup_epochs=1,
+        optimizer="adamw",
+        weight_decay=0.01,
+        layer_decay=0.5,
+        frozen_statistics=True,
+        transfer=True,
+        augmentation="random_resized_crop_flip_30",
+        image_size=224,
+        crop_fraction=0.875,
+    ),
 }
 
-# The recipe of each dataset that is known; all others take "imagenet".
+# Of the recipe "finetune": pictures that a training shows if there are few, mirrored
+# and cut out differently each time, and the limits of its epochs.
+_SHOWN = 3200
+_EPOCHS = (3, 15)
+
+# The recipe of each dataset that is known.
 _DEFAULTS = {
     "digits": "digits",
     "cifar10": "cifar",
@@ -198,9 +232,24 @@ _DEFAULTS = {
 }
 
 
-def default_name(dataset):
-    """Returns the name of the recipe for a dataset."""
-    return _DEFAULTS.get(_base(dataset), "imagenet")
+def default_name(dataset, weights=None):
+    """Returns the name of the recipe for a dataset.
+
+    All that have none of their own are fine-tuned, unless `weights` is "none".
+    """
+    other = "imagenet" if weights == "none" else "finetune"
+    return _DEFAULTS.get(_base(dataset), other)
+
+
+def default_model(dataset):
+    """Returns the name of the model for a dataset."""
+    return "resnet20" if _base(dataset) in _DEFAULTS else "resnet20_224"
+
+
+def epochs_for(examples):
+    """Returns how many epochs the recipe "finetune" has for a number of pictures."""
+    least, most = _EPOCHS
+    return min(max(round(_SHOWN / examples), least), most)
 
 
 def _base(dataset):

@@ -3,12 +3,17 @@
 import dataclasses
 
 import keras_resnet
+from keras_resnet.models import VARIANTS
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks, recipes
+from keras_resnet.weights import registry
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED_IMAGES = ("stop", "skip")
+FREEZABLE = ("backbone",)
+# What --weights says for a random initialization.
+RANDOM = "none"
 # The least values of the settings that are whole numbers. The second group may be
 # None: the recipe or the dataset then decides.
 _WHOLE_NUMBERS = {"cpu_replicas": 0, "evaluation_epochs": 1, "seed": 0}
@@ -41,16 +46,19 @@ class Settings:
     teacher: str | None
     damaged_images: str | None
     balance: bool | None
+    freeze: str | None
     evaluation_epochs: int
     seed: int
 
     def __post_init__(self):
         """Checks every setting and completes those that depend on others."""
         models = keras_resnet.list_models()
-        checks.choice("model", self.model, models)
         if not isinstance(self.dataset, str):
             raise UserError(f"--dataset must be a name. Received: {self.dataset!r}")
-        self._set("recipe", self.recipe or recipes.default_name(self.dataset))
+        self._set("model", self.model or recipes.default_model(self.dataset))
+        checks.choice("model", self.model, models)
+        usual = recipes.default_name(self.dataset, self.weights)
+        self._set("recipe", self.recipe or usual)
         checks.choice("recipe", self.recipe, recipes.RECIPES)
         checks.choice("strategy", self.strategy, STRATEGIES)
         checks.choice("precision", self.precision, PRECISIONS)
@@ -68,6 +76,7 @@ class Settings:
             rate = checks.positive_number("learning_rate", self.learning_rate)
             self._set("learning_rate", rate)
         self._set("data_dir", absolute("data_dir", self.data_dir))
+        self._choose_weights()
         if self.weights and checks.path("weights", self.weights).is_file():
             self._set("weights", absolute("weights", self.weights))
         if self.teacher and self.teacher not in models:
@@ -76,9 +85,44 @@ class Settings:
     def _set(self, name, value):
         object.__setattr__(self, name, value)
 
+    def _choose_weights(self):
+        """Fine-tuning starts from published weights, other recipes from random ones."""
+        transfer = recipes.RECIPES[self.recipe].transfer
+        if self.freeze is not None:
+            checks.choice("freeze", self.freeze, FREEZABLE)
+            if not transfer:
+                raise UserError(
+                    "--freeze=backbone needs --recipe=finetune. Received: "
+                    f"--recipe={self.recipe}"
+                )
+        if transfer and self.strategy == "multi_worker":
+            raise UserError(
+                "--recipe=finetune is for one machine: --strategy=mirrored uses all "
+                "its devices. Received: --strategy=multi_worker"
+            )
+        if transfer and self.weights == RANDOM:
+            raise UserError(
+                "--recipe=finetune starts from published weights. Received: "
+                f"--weights={RANDOM}; --recipe=imagenet trains from random ones"
+            )
+        if transfer and self.weights is None:
+            published = registry.default(self.model)
+            if published is None:
+                raise UserError(
+                    "--recipe=finetune starts from published weights, and there are "
+                    f"none for --model={self.model}: name a file by --weights=FILE, or "
+                    f"train from random ones with --weights={RANDOM}"
+                )
+            self._set("weights", published.tag)
+        elif self.weights == RANDOM:
+            self._set("weights", None)
+
     def completed_recipe(self):
         """Returns the chosen recipe with the settings that override it."""
         recipe = recipes.RECIPES[self.recipe]
+        if recipe.transfer:
+            family, *_ = VARIANTS[self.model]
+            recipe = dataclasses.replace(recipe, image_size=family.image_size)
         batch_size = self.batch_size or recipe.batch_size
         return dataclasses.replace(
             recipes.with_epochs(recipe, self.epochs or recipe.epochs),

@@ -38,7 +38,8 @@ def step_function(
 
     def on_replica(images, targets):
         with tf.GradientTape() as tape:
-            logits = tf.cast(model(images, training=True), tf.float32)
+            logits = model(images, training=not recipe.frozen_statistics)
+            logits = tf.cast(logits, tf.float32)
             if not from_logits:
                 logits = logits_of(logits)
             values = loss_of(logits, targets)
@@ -92,7 +93,7 @@ def step_function(
 def _penalty(model, recipe):
     """Returns the weight decay, and what layers themselves add to the loss."""
     penalty = sum(model.losses, 0.0)
-    if recipe.optimizer == "sgd":  # LAMB has the decay in its step
+    if recipe.optimizer == "sgd":  # the others have the decay in their steps
         decayed = [
             tf.nn.l2_loss(tf.cast(variable, tf.float32))
             for variable in model.trainable_variables

@@ -212,7 +212,7 @@ def test_a_complete_run_makes_a_model_file_that_was_deleted_again(finished, tmp_
     "change, message",
     [
         (dict(model="resnet51"), "resnet50"),
-        (dict(model=None), "unknown model: .* Received: None"),
+        (dict(model=7), "unknown model: .* Received: 7"),
         (dict(recipe="cifr"), "cifar"),
         (dict(weights="none.keras"), "no such file"),
         (dict(batch_size=2000), "at most the 1437"),

@@ -64,12 +64,13 @@ def test_lambs_rate_is_scaled_by_the_root():
     assert fit(128, recipe).learning_rate == pytest.approx(0.008 / 8)
 
 
-def test_a_folder_trains_with_the_default_recipe(photos, tmp_path, capsys):
+def test_a_folder_trains_from_random_weights(photos, tmp_path, capsys):
     run = training.train(
         model="resnet8",
         dataset="folder",
         data_dir=photos,
         image_size=32,
+        weights="none",
         epochs=1,
         model_dir=tmp_path / "run",
         progress=silent,
@@ -81,6 +82,7 @@ def test_a_folder_trains_with_the_default_recipe(photos, tmp_path, capsys):
         dataset="folder",
         data_dir=photos,
         image_size=32,
+        weights="none",
         epochs=1,
         model_dir=tmp_path / "run",
     )
@@ -93,6 +95,7 @@ def test_a_folder_trains_with_the_default_recipe(photos, tmp_path, capsys):
             dataset="folder",
             data_dir=photos,
             image_size=32,
+            weights="none",
             epochs=1,
             model_dir=tmp_path / "run",
         )

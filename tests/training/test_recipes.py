@@ -214,7 +214,11 @@ def test_datasets_have_a_recipe():
     assert recipes.default_name("digits") == "digits"
     assert recipes.default_name("cifar10:3.0.2") == "cifar"
     assert recipes.default_name("imagenette/320px-v2") == "imagenet"
-    assert recipes.default_name("folder") == "imagenet"
+    assert recipes.default_name("folder") == "finetune"
+    assert recipes.default_name("folder", weights="none") == "imagenet"
+    assert recipes.default_model("digits") == "resnet20"
+    assert recipes.default_model("imagenette/320px-v2") == "resnet20"
+    assert recipes.default_model("folder") == "resnet20_224"
 
 
 def test_rates_scale_with_the_batch_by_the_optimizer_s_rule():
@@ -228,4 +232,4 @@ def test_every_recipe_names_what_exists(name):
     assert recipe.augmentation in augmentation.AUGMENTATIONS
     assert recipe.loss in losses.LOSSES
     assert recipe.policy is None or recipe.policy in policies.POLICIES
-    assert recipe.optimizer in ("sgd", "lamb")
+    assert recipe.optimizer in ("sgd", "lamb", "adamw")

@@ -77,6 +77,16 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
     return None
 
 
+def recipe_of_begun(directory, settings):
+    """Returns the `Recipe` of a run that was begun with these settings, or None."""
+    if not (directory / "config.json").exists():
+        return None
+    there = read_config(directory)
+    if _other_values(there, {"settings": _as_on_disk(settings)}, "settings"):
+        return None
+    return recipes.Recipe(**there["recipe"])
+
+
 def _difference(there, here):
     """Returns how two configurations differ and what to do about it, or None."""
     if other := _other_values(there, here, "settings"):

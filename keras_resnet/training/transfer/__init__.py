@@ -1,0 +1,1 @@
+"""Transfer learning: from published weights to the classes of a few photographs."""

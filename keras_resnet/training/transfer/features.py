@@ -1,0 +1,51 @@
+"""Features of pictures, computed once: any classifier is then fitted in seconds."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.training.data import batching
+from keras_resnet.weights.tensors import CLASSIFIER
+
+BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What the classifier of a network sees of the pictures of a split.
+
+    Attributes:
+        plain: float32 (pictures, channels), of the pictures in the order of the split.
+        mirrored: likewise, of the pictures with left and right exchanged.
+        labels: int64 (pictures,), or of several labels float32 (pictures, classes).
+    """
+
+    plain: np.ndarray
+    mirrored: np.ndarray
+    labels: np.ndarray
+
+    def of(self, chosen):
+        """Returns the `Features` of some pictures, by numbers or a bool array."""
+        parts = (self.plain, self.mirrored, self.labels)
+        return Features(*(part[chosen] for part in parts))
+
+
+def compute(network, split, preprocessing):
+    """Returns the `Features` of a split, as `evaluation_batches` shows its pictures.
+
+    The network is of the zoo, with a classifier, whose weights do not matter.
+    """
+    backbone = keras.Model(network.input, network.get_layer(CLASSIFIER).input)
+
+    @tf.function
+    def both(images):
+        views = (images, tf.reverse(images, [2]))
+        return [tf.cast(backbone(x, training=False), tf.float32) for x in views]
+
+    batches = batching.evaluation_batches(split, preprocessing, BATCH_SIZE)
+    parts = [(*both(images), labels) for images, labels in batches]
+    # The last batch is filled up with black pictures.
+    columns = zip(*parts, strict=True)
+    return Features(*(np.concatenate(x)[: split.examples] for x in columns))
