@@ -169,6 +169,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES = ("crop", "stretch", "pad")
 VERSIONS = (1, 2)  # of preprocessing.json
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
+REDUCED_DECODING = 8.0  # where preprocessing.json says nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +201,10 @@ class Preprocessing:
         antialias: whether shrinking averages over all pixels, as Pillow does. If
             not, it picks some, as `tf.image.resize` and Keras's loaders do by
             default.
+        reduced_decoding: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where each
+            side of the result is still at least this many times as long as that of
+            the resized image; from 1. Where pixels are picked (`antialias` false, or
+            "nearest"), JPEGs are always decoded whole.
 
     Raises:
         UserError: a field has a wrong type, length or value.
@@ -213,6 +218,9 @@ class Preprocessing:
     interpolation: str = "bilinear"
     resize: str = "crop"
     antialias: bool = True
+    # 100 photographs kept their labels at 8; at 6, some lost them in small networks
+    # that were trained on pictures that were decoded whole.
+    reduced_decoding: float = REDUCED_DECODING
 
     def __post_init__(self):
         """Checks every field; lists (from JSON) become tuples."""
@@ -232,7 +240,11 @@ class Preprocessing:
         if not _is_number(self.crop_fraction, float, lowest, 1):
             expected = f"a number from {lowest:.3g} to 1"
             raise _wrong_field("crop_fraction", expected, self.crop_fraction)
-        object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
+        if not _is_number(self.reduced_decoding, float, 1, largest):
+            expected = "a finite number from 1"
+            raise _wrong_field("reduced_decoding", expected, self.reduced_decoding)
+        for field in ("crop_fraction", "reduced_decoding"):
+            object.__setattr__(self, field, float(getattr(self, field)))
         for field, names in (
             ("channel_order", ("rgb", "bgr")),
             ("interpolation", INTERPOLATIONS),
@@ -264,8 +276,8 @@ class Preprocessing:
 def parse_preprocessing(data, input_size):
     """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
-    Version 1 has no `resize` and no `antialias`: their defaults hold. Unknown fields
-    are ignored.
+    Version 1 has no `resize` and no `antialias`: their defaults hold, as that of
+    `reduced_decoding` does in any version without it. Unknown fields are ignored.
 
     Args:
         data: bytes of the file.
@@ -322,6 +334,7 @@ def _read_fields(found, version, input_size):
         std_rgb_255=(1.0, 1.0, 1.0),
         crop_fraction=found.get("crop_fraction"),
         interpolation=found.get("interpolation"),
+        reduced_decoding=found.get("reduced_decoding", REDUCED_DECODING),
         **{field: found.get(field) for field in added},
     )
     if preprocessing.input_size != input_size:
@@ -1107,9 +1120,6 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
-# A JPEG is decoded at a fraction of its size if that is still so many times as large
-# as needed: then 100 photographs kept their labels (at 6 times, some lost it).
-REDUCED = 8
 # EXIF orientation -> what turns the image upright.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -1219,11 +1229,10 @@ def decode(file, classifier):
         if scans > MAX_SCANS:
             raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
     scale, (width, height) = 1, image.size
-    if classifier and image.format == "JPEG":
-        least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
-        image.draft(image.mode, least)
-        while scale < 8 and image.width < width // scale:
-            scale *= 2
+    if classifier and is_jpeg:
+        scale = reduction(image.size, geometry_of(classifier))
+    if scale > 1:
+        image.draft(image.mode, (width // scale, height // scale))
     image.load()
     return image, (width / scale, height / scale)
 
@@ -1248,11 +1257,26 @@ def open_jpeg(file):
         return None
 
 
-def needed_size(size, classifier):
-    """Returns the (width, height) to which an image of this size is resized."""
-    how = geometry_of(classifier)
+def reduction(size, how):
+    """Returns by how much the sides of a JPEG are divided when it is decoded.
+
+    Args:
+        size: (width, height) of the image, as it is stored.
+        how: `Preprocessing`.
+
+    Returns:
+        1, 2, 4 or 8. Sides that this does not divide are rounded up, so that the last
+        row or column of the decoded image is not filled with the image alone.
+    """
     if not may_shrink(how):
-        return size
+        return 1
+    least = [how.reduced_decoding * pixels for pixels in needed_size(size, how)]
+    room = min(pixels // needed for pixels, needed in zip(size, least))
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(room, 1))
+
+
+def needed_size(size, how):
+    """Returns the (width, height) to which an image of this size is resized."""
     if how.resize == "stretch":
         return how.resize_size, how.resize_size  # EXIF may still turn it
     fitted = max(size) if how.resize == "pad" else min(size)
@@ -1276,15 +1300,25 @@ def upright_rgb(image, size):
     Returns:
         `DecodedImage`.
     """
-    from PIL import Image
+    file_format = image.format
+    turned = upright(image, size, orientation_of(image))
+    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
 
+
+def orientation_of(image):
+    """Returns the EXIF orientation of a PIL image; None where it has none."""
     # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
     read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
     try:
-        orientation = (read_exif() or {}).get(0x0112)
+        return (read_exif() or {}).get(0x0112)
     except Exception:  # damaged EXIF: the pixels are whole all the same
-        orientation = None
-    file_format = image.format
+        return None
+
+
+def upright(image, size, orientation):
+    """Turns an image as its EXIF orientation says; see `upright_rgb`."""
+    from PIL import Image
+
     if orientation in UPRIGHT:
         image = image.transpose(getattr(Image, UPRIGHT[orientation]))
     else:
@@ -1292,8 +1326,7 @@ def upright_rgb(image, size):
     width, height = size[::-1] if orientation > 4 else size
     left = image.width - width if orientation in (2, 3, 6, 7) else 0
     top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    box = (left, top, left + width, top + height)
-    return DecodedImage(to_rgb(image, file_format), box)
+    return DecodedImage(image, (left, top, left + width, top + height))
 
 
 def to_rgb(image, file_format):

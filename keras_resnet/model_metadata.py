@@ -21,11 +21,13 @@ import keras
 from keras_resnet.errors import first_line
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import REDUCED_DECODING
 
 FILE = "keras_resnet.json"
-# Version 2 added the fields `resize` and `antialias` of the preprocessing. A file that
-# needs neither is of version 1, so that older versions of this package read it.
-VERSIONS = (1, 2)
+# Version 2 added the fields `resize` and `antialias` of the preprocessing, version 3
+# `reduced_decoding`. A file is of the lowest version that can say what it must, so that
+# older versions of this package read it.
+VERSIONS = (1, 2, 3)
 MAX_BYTES = 1 << 22  # a hundred thousand labels need half of it
 
 
@@ -178,10 +180,13 @@ def _damaged(path, reason):
 def _save_assets(model, folder):
     """Writes the metadata of a model; Keras calls it for each file that it saves."""
     preprocessing = dataclasses.asdict(model.preprocessing)
-    version = 2
+    version = 3
+    if model.preprocessing.reduced_decoding == REDUCED_DECODING:
+        del preprocessing["reduced_decoding"]
+        version = 2
     if model.preprocessing.in_version_1:
         del preprocessing["resize"], preprocessing["antialias"]
-        version = 1
+        version = version if version == 3 else 1
     metadata = {
         "version": version,
         "preprocessing": preprocessing,

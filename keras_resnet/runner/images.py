@@ -19,9 +19,6 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 # Each scan of a JPEG costs as much as an image; progressive files have about ten.
 MAX_SCANS = 100
 MAX_IMAGE_BYTES = 256 << 20
-# A JPEG is decoded at a fraction of its size if that is still so many times as large
-# as needed: then 100 photographs kept their labels (at 6 times, some lost it).
-REDUCED = 8
 # EXIF orientation -> what turns the image upright.
 UPRIGHT = {
     2: "FLIP_LEFT_RIGHT",
@@ -131,11 +128,10 @@ def decode(file, classifier):
         if scans > MAX_SCANS:
             raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
     scale, (width, height) = 1, image.size
-    if classifier and image.format == "JPEG":
-        least = [REDUCED * pixels for pixels in needed_size(image.size, classifier)]
-        image.draft(image.mode, least)
-        while scale < 8 and image.width < width // scale:
-            scale *= 2
+    if classifier and is_jpeg:
+        scale = reduction(image.size, geometry_of(classifier))
+    if scale > 1:
+        image.draft(image.mode, (width // scale, height // scale))
     image.load()
     return image, (width / scale, height / scale)
 
@@ -160,11 +156,26 @@ def open_jpeg(file):
         return None
 
 
-def needed_size(size, classifier):
-    """Returns the (width, height) to which an image of this size is resized."""
-    how = geometry_of(classifier)
+def reduction(size, how):
+    """Returns by how much the sides of a JPEG are divided when it is decoded.
+
+    Args:
+        size: (width, height) of the image, as it is stored.
+        how: `Preprocessing`.
+
+    Returns:
+        1, 2, 4 or 8. Sides that this does not divide are rounded up, so that the last
+        row or column of the decoded image is not filled with the image alone.
+    """
     if not may_shrink(how):
-        return size
+        return 1
+    least = [how.reduced_decoding * pixels for pixels in needed_size(size, how)]
+    room = min(pixels // needed for pixels, needed in zip(size, least))
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(room, 1))
+
+
+def needed_size(size, how):
+    """Returns the (width, height) to which an image of this size is resized."""
     if how.resize == "stretch":
         return how.resize_size, how.resize_size  # EXIF may still turn it
     fitted = max(size) if how.resize == "pad" else min(size)
@@ -188,15 +199,25 @@ def upright_rgb(image, size):
     Returns:
         `DecodedImage`.
     """
-    from PIL import Image
+    file_format = image.format
+    turned = upright(image, size, orientation_of(image))
+    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
 
+
+def orientation_of(image):
+    """Returns the EXIF orientation of a PIL image; None where it has none."""
     # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
     read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
     try:
-        orientation = (read_exif() or {}).get(0x0112)
+        return (read_exif() or {}).get(0x0112)
     except Exception:  # damaged EXIF: the pixels are whole all the same
-        orientation = None
-    file_format = image.format
+        return None
+
+
+def upright(image, size, orientation):
+    """Turns an image as its EXIF orientation says; see `upright_rgb`."""
+    from PIL import Image
+
     if orientation in UPRIGHT:
         image = image.transpose(getattr(Image, UPRIGHT[orientation]))
     else:
@@ -204,8 +225,7 @@ def upright_rgb(image, size):
     width, height = size[::-1] if orientation > 4 else size
     left = image.width - width if orientation in (2, 3, 6, 7) else 0
     top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    box = (left, top, left + width, top + height)
-    return DecodedImage(to_rgb(image, file_format), box)
+    return DecodedImage(image, (left, top, left + width, top + height))
 
 
 def to_rgb(image, file_format):

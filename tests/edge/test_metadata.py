@@ -133,6 +133,17 @@ def test_what_version_1_cannot_say_is_written_in_version_2(plain, how):
     assert dataclasses.asdict(read) == dataclasses.asdict(raw)
 
 
+@pytest.mark.parametrize("version, resize", [(1, "crop"), (2, "stretch")])
+def test_reduced_decoding_is_written_where_it_is_not_8(plain, version, resize):
+    """In the same version: a runner that does not know it ignores it."""
+    how = Preprocessing((32, 32), resize=resize, reduced_decoding=2)
+    found = metadata_reader.read(metadata.with_metadata(plain, LABELS, how, ABOUT))
+    data = found.files["preprocessing.json"]
+    written = json.loads(data)
+    assert (written["version"], written["reduced_decoding"]) == (version, 2)
+    assert parse_preprocessing(data, (32, 32)).reduced_decoding == 2
+
+
 def test_what_is_not_known_is_left_out(plain, small):
     about = metadata.About("only a name")
     found = metadata_reader.read(metadata.with_metadata(plain, None, small, about))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_resnet.runner import Classifier, UserError
-from keras_resnet.runner.images import prepare, read_image
+from keras_resnet.runner import Classifier, Preprocessing, UserError
+from keras_resnet.runner.images import prepare, read_image, reduction
 from tests.helpers.runner import (
     HEIGHT,
     WIDTH,
@@ -212,6 +212,33 @@ def test_a_jpeg_that_is_decoded_smaller_gives_nearly_the_same_pixels(
     pixels = prepare(picture.image, classifier, picture.box)
     expected = prepare(whole, classifier)
     assert np.abs(pixels.astype(int) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [((4032, 3024), 4), ((3024, 4032), 4), ((2048, 4000), 4), ((2047, 4000), 2)]
+    + [((1023, 1023), 1), ((4096, 4096), 8), ((300, 9000), 1), ((40, 30), 1)],
+)
+def test_so_much_is_decoded_smaller_that_twice_the_pixels_are_left(size, expected):
+    """For a shorter side of 256: at least 512 are left."""
+    how = Preprocessing((224, 224), crop_fraction=0.875, reduced_decoding=2)
+    assert reduction(size, how) == expected
+    assert reduction(size, dataclasses.replace(how, reduced_decoding=8)) == (
+        2 if size == (4096, 4096) else 1
+    )
+
+
+def test_a_photograph_with_more_pictures_behind_it_is_decoded_smaller(models, tmp_path):
+    """Phones write MPO files: a JPEG, then a depth map or another exposure."""
+    image = Image.open(io.BytesIO(photograph(801, 603)))
+    path = tmp_path / "photo.jpg"
+    image.save(path, "MPO", save_all=True, append_images=[image.resize((80, 60))])
+    assert Image.open(path).format == "MPO"
+    picture = read_image(str(path), Classifier(models["full"]))
+    assert picture.image.size == (401, 302)
+    whole = read_image(str(path)).image.resize((401, 302), Image.BOX)
+    difference = np.asarray(picture.image, float) - np.asarray(whole)
+    assert np.abs(difference).mean() < 1.5
 
 
 @pytest.mark.parametrize(

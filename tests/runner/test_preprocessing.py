@@ -59,6 +59,9 @@ def test_lists_and_numpy_numbers_become_tuples_of_python_numbers():
         ("resize", None, "crop or stretch or pad"),
         ("antialias", 1, "true or false"),
         ("antialias", "false", "true or false"),
+        ("reduced_decoding", 0.99, "from 1"),
+        ("reduced_decoding", math.inf, "from 1"),
+        ("reduced_decoding", "2", "from 1"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_expected(field, value, expected):
@@ -104,6 +107,13 @@ def test_a_wrong_field_of_the_file_is_named(field, value):
     expected = f"{field}: expected .*received .*; export the model again"
     with pytest.raises(UserError, match=expected):
         parse_preprocessing(data, (12, 16))
+
+
+@pytest.mark.parametrize("there, expected", [({}, 8), ({"reduced_decoding": 2}, 2)])
+def test_files_without_reduced_decoding_mean_8(there, expected):
+    for file in (FILE, SECOND):
+        data = json.dumps({**file, **there}).encode()
+        assert parse_preprocessing(data, (12, 16)).reduced_decoding == expected
 
 
 SECOND = {

@@ -113,6 +113,8 @@ def test_what_is_unknown_stays_unknown(tmp_path):
         (dict(antialias=False), 2),
         (dict(resize="stretch"), 2),
         (dict(resize="pad", crop_fraction=1.0), 2),
+        (dict(reduced_decoding=2), 3),
+        (dict(resize="stretch", reduced_decoding=2), 3),
     ],
 )
 def test_a_file_has_the_oldest_version_that_says_it_all(tmp_path, fields, version):
@@ -121,9 +123,9 @@ def test_a_file_has_the_oldest_version_that_says_it_all(tmp_path, fields, versio
     with zipfile.ZipFile(tmp_path / "m.keras") as archive:
         found = json.loads(archive.read("assets/keras_resnet.json"))
     assert found["version"] == version
-    assert {"resize", "antialias"} & set(found["preprocessing"]) == (
-        set() if version == 1 else {"resize", "antialias"}
-    )
+    assert ("reduced_decoding" in found["preprocessing"]) == (version == 3)
+    said = {"resize", "antialias"} if {"resize", "antialias"} & set(fields) else set()
+    assert {"resize", "antialias"} & set(found["preprocessing"]) == said
     assert keras_resnet.load(tmp_path / "m.keras").preprocessing == how
 
 
@@ -260,7 +262,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
         (lambda found: "[" * 100_000, "damaged"),
         (lambda found: "[]", "damaged"),
         (lambda found: "{}", "damaged"),
-        (lambda found: json.dumps(found | {"version": 3}), "newer keras_resnet.* 3 "),
+        (lambda found: json.dumps(found | {"version": 4}), "newer keras_resnet.* 4 "),
         (lambda found: json.dumps(found | {"preprocessing": None}), "damaged"),
         (lambda found: json.dumps(found | {"preprocessing": {}}), "damaged.*size"),
         (lambda found: json.dumps(found | {"licence": 3}), "damaged.*licence"),

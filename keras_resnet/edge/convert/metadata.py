@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 from keras_resnet.edge.convert import tflite_file
+from keras_resnet.runner.preprocessing import REDUCED_DECODING
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -200,6 +201,9 @@ def _steps(preprocessing, threshold):
         "crop_fraction": preprocessing.crop_fraction,
         "interpolation": preprocessing.interpolation,
     }
+    # Runners that do not know this field ignore it, and decode more pixels.
+    if preprocessing.reduced_decoding != REDUCED_DECODING:
+        steps["reduced_decoding"] = preprocessing.reduced_decoding
     height, width = preprocessing.input_size
     # The runner of version 0.1 would cut another region out for an input that is not
     # square; it refuses version 2.
