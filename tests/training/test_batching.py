@@ -111,10 +111,10 @@ def test_every_example_is_augmented_with_a_seed_of_its_own(
     _, takes_resized = augmentation.AUGMENTATIONS[augmentation_name]
     seeds = []
 
-    def noted(image, size, seed):
+    def noted(image, preprocessing, seed):
         def note(seed):
             seeds.append(tuple(seed))
-            return np.zeros((size, size, 3), np.uint8)
+            return np.zeros((32, 32, 3), np.uint8)
 
         return tf.numpy_function(note, [seed], tf.uint8)
 
@@ -131,9 +131,9 @@ def test_repeats_are_of_one_batch_and_augmented_differently(monkeypatch, digits)
     """The examples of a batch come so many times each; none is the same picture."""
     recipe = dataclasses.replace(RECIPE, batch_size=12, repeats=3)
 
-    def numbered(image, size, seed):
+    def numbered(image, preprocessing, seed):
         number = tf.cast([seed[1] // 256, seed[1] % 256, 0], tf.uint8)
-        return tf.fill((size, size, 1), tf.constant(1, tf.uint8)) * number
+        return tf.fill((32, 32, 1), tf.constant(1, tf.uint8)) * number
 
     monkeypatch.setitem(augmentation.AUGMENTATIONS, "pad_crop", (numbered, True))
     raw = Preprocessing((32, 32), **NORMALIZATIONS["raw"])

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.data import augmentation, decoding
-from tests.helpers.datasets import as_file
+from tests.helpers.datasets import SMALL, as_file
 from tests.helpers.distributions import (
     NUMBER,
     as_likely,
@@ -33,7 +34,9 @@ def ruler(height, width):
 def test_images_are_shifted_by_up_to_four_of_32_pixels(name):
     """He et al., section 4.2: 4 pixels of padding, a random crop, half are flipped."""
     augment, _ = augmentation.AUGMENTATIONS[name]
-    drawn = draw(lambda seed: augment(tf.constant(ruler(32, 32)), 32, seed)).astype(int)
+    drawn = draw(lambda seed: augment(tf.constant(ruler(32, 32)), None, seed)).astype(
+        int
+    )
     middle = drawn[:, 16]  # a row: x grows by one, or shrinks in a flipped image
     flipped = middle[:, 17, 0] < middle[:, 16, 0]
     down = drawn[:, 16, 16, 1] - 17
@@ -50,7 +53,9 @@ def windows(name, size):
     """Measures the crops of a ruler: left, top, width, height in pixels; flipped."""
     encoded = tf.io.encode_png(ruler(HEIGHT, WIDTH))
     augment, _ = augmentation.AUGMENTATIONS[name]
-    drawn = draw(lambda seed: augment(encoded, size, seed)).astype(float)
+    drawn = draw(
+        lambda seed: augment(encoded, Preprocessing((size, size)), seed)
+    ).astype(float)
     inner = slice(size // 6, size - size // 6)  # not where the border is interpolated
     places = (np.arange(size) + 0.5)[inner]
     columns = drawn[:, inner, inner, 0].mean(1)
@@ -116,8 +121,8 @@ def test_augmentation_is_a_pure_function_of_its_seed(name):
     image = tf.cast(image, tf.uint8)
     if not takes_resized:
         image = tf.io.encode_jpeg(image)
-    in_graph = draw(lambda seed: augment(image, 32, seed), 8)
-    eager = [augment(image, 32, tf.constant([11, n], tf.int64)) for n in range(8)]
+    in_graph = draw(lambda seed: augment(image, SMALL, seed), 8)
+    eager = [augment(image, SMALL, tf.constant([11, n], tf.int64)) for n in range(8)]
     np.testing.assert_array_equal(eager, in_graph)
     assert len({result.numpy().tobytes() for result in eager}) > 4
     assert in_graph.shape == (8, 32, 32, 3) and in_graph.dtype == np.uint8
@@ -151,7 +156,8 @@ def test_a_crop_is_the_same_whether_decoded_in_part_or_whole(arguments):
 
     def crops(encoded):
         seeds = tf.constant([[5, n] for n in range(8)], tf.int64)
-        return np.float32([augment(encoded, 64, seed) for seed in seeds])
+        image, how = tf.constant(encoded), Preprocessing((64, 64))
+        return np.float32([augment(image, how, seed) for seed in seeds])
 
     ours, theirs = crops(file), crops(whole)
     # In part, the fast DCT is a level off; chroma at the edge of the part is
@@ -166,5 +172,5 @@ def test_crops_of_large_photographs_are_antialiased():
     augment, _ = augmentation.AUGMENTATIONS["random_resized_crop_flip"]
     encoded = tf.io.encode_jpeg(stripes, quality=100)
     for n in range(8):
-        crop = augment(encoded, 32, tf.constant([0, n], tf.int64))
+        crop = augment(encoded, SMALL, tf.constant([0, n], tf.int64))
         assert np.abs(np.float32(crop) - 127.5).max() < 30

@@ -14,12 +14,12 @@ from keras_resnet.training.data import decoding, policies
 def augment(recipe, preprocessing, image, seed):
     """Makes a training image, uint8 (height, width, 3).
 
-    `image` is a uint8 tensor (height, width, 3) if `takes_resized(recipe)`, else a
-    string tensor, the encoded image; the preprocessing's input is square then.
+    If `takes_resized(recipe)`, `image` is a uint8 tensor of the input's size. Else the
+    input is square, and `image` is a string tensor, the encoded image, or a uint8
+    tensor (height, width, 3) of any size.
     """
     function, _ = AUGMENTATIONS[recipe.augmentation]
-    size = preprocessing.input_size[0]
-    image = function(image, size, seed)
+    image = function(image, preprocessing, seed)
     image = tf.ensure_shape(image, (*preprocessing.input_size, 3))
     if recipe.policy:
         image = policies.apply(recipe.policy, image, seed + 3)
@@ -106,7 +106,7 @@ def _erase(image, probability, preprocessing, seed):
     return tf.where(inside, colour, image)
 
 
-def _pad_crop(image, size, seed, flip=False):
+def _pad_crop(image, _, seed, flip=False):
     """Shifts by up to an eighth of each side, filled with black; may flip."""
     shape = image.shape
     vertical, horizontal = (side // 8 for side in shape[:2])
@@ -118,12 +118,13 @@ def _pad_crop(image, size, seed, flip=False):
     return image
 
 
-def _random_resized_crop(encoded, size, seed, least_area, flip):
+def _random_resized_crop(image, preprocessing, seed, least_area, flip):
     """Cuts out a part of the image, of aspect ratio 3/4 to 4/3; may flip.
 
     Szegedy et al., "Going deeper with convolutions", section 6. The part covers
     `least_area` to 1 of the image: 0.08 there.
     """
+    size = preprocessing.input_size[0]
 
     def window(shape):
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -139,7 +140,10 @@ def _random_resized_crop(encoded, size, seed, least_area, flip):
         )
         return begin, extent
 
-    def decoded_in_part():
+    def part(image):
+        return tf.slice(image, *window(tf.shape(image)))
+
+    def decoded_in_part(encoded):
         begin, extent = window(tf.io.extract_jpeg_shape(encoded))
         return tf.image.decode_and_crop_jpeg(
             encoded,
@@ -148,17 +152,21 @@ def _random_resized_crop(encoded, size, seed, least_area, flip):
             dct_method="INTEGER_FAST",
         )
 
-    def decoded_whole():
-        image = decoding.decode(encoded)
-        return tf.slice(image, *window(tf.shape(image)))
+    def part_of_encoded(encoded):
+        is_jpeg = tf.io.is_jpeg(encoded)
 
-    # A JPEG's metadata come before its first scan, so only that part is searched.
-    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=b"\xff\xda", maxsplit=1)
-    image = tf.cond(
-        tf.io.is_jpeg(encoded) & ~decoding.has_exif(parts.values[0]),
-        decoded_in_part,
-        decoded_whole,
-    )
+        def stays_whole():
+            height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+            return decoding.reduction_for_crops(height, width, preprocessing) == 1
+
+        lies_upright = is_jpeg & ~decoding.has_exif(encoded, is_jpeg)
+        return tf.cond(
+            tf.cond(lies_upright, stays_whole, lambda: False),
+            lambda: decoded_in_part(encoded),
+            lambda: part(decoding.decode_for_crops(encoded, preprocessing)),
+        )
+
+    image = part_of_encoded(image) if image.dtype == tf.string else part(image)
     # When it shrinks an image by no more than half, plain interpolation misses no
     # pixel. Antialiasing takes three times as long.
     image = tf.cond(
@@ -172,12 +180,14 @@ def _random_resized_crop(encoded, size, seed, least_area, flip):
     return image
 
 
-def _random_scale_crop_flip(encoded, size, seed):
+def _random_scale_crop_flip(image, preprocessing, seed):
     """Resizes the shorter side to 256..480 (at 224), cuts out a square; may flip.
 
     He et al., "Deep residual learning", section 3.4.
     """
-    image = decoding.decode(encoded)
+    size = preprocessing.input_size[0]
+    if image.dtype == tf.string:
+        image = decoding.decode_for_crops(image, preprocessing)
     least, most = size * 256 // 224, size * 480 // 224
     shorter = tf.random.stateless_uniform((), seed + 2, least, most + 1, tf.int32)
     shape = tf.shape(image)[:2]
@@ -190,8 +200,8 @@ def _random_scale_crop_flip(encoded, size, seed):
 _part, _large_part = (
     functools.partial(_random_resized_crop, least_area=area) for area in (0.08, 0.3)
 )
-# name: (function of (image, size, seed), whether it takes an image that was decoded and
-# resized once for all epochs; if not, it takes the encoded image).
+# name: (function of (image, preprocessing, seed), whether it takes an image that was
+# decoded and resized once for all epochs; if not, see `augment`).
 AUGMENTATIONS = {
     "pad_crop": (_pad_crop, True),
     "pad_crop_flip": (functools.partial(_pad_crop, flip=True), True),

@@ -73,7 +73,8 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
     examples, repeats = dataset.train.examples, recipe.repeats
     used = examples // batch_size * batch_size
     first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
-    fits = takes_resized and examples * height * width * 3 <= CACHE_BYTES
+    area = height * width * (1 if takes_resized else decoding.CROPPED_AREA)
+    fits = examples * area * 3 <= CACHE_BYTES
 
     # A worker reads only its part of a large dataset. It reads all of a small one, so
     # that batches do not depend on the number of workers.
@@ -81,7 +82,9 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
     start, stop = share.span(examples) if own_part else (0, examples)
     source = dataset.train.part(start, stop) if own_part else dataset.train.read()
     if takes_resized:
-        source = _pixels(source, preprocessing)
+        source = _mapped(source, decoding.device_pixels, preprocessing)
+    elif fits:
+        source = _mapped(source, decoding.kept_for_crops, preprocessing)
     source = source.enumerate(start)
     if fits:
         source = source.cache()
@@ -143,14 +146,16 @@ def _repeated(numbered, repeats, batch_size):
     """Repeats examples, where possible within one batch, and numbers the copies."""
     chunk = math.ceil(batch_size / repeats)
 
-    def of_chunk(indices, examples):
+    def of_chunk(*examples):
+        examples = tf.data.Dataset.zip(examples)
         return tf.data.Dataset.range(repeats).flat_map(
-            lambda copy: tf.data.Dataset.from_tensor_slices(
-                (indices * repeats + copy, examples)
+            lambda copy: examples.map(
+                lambda index, example: (index * repeats + copy, example)
             )
         )
 
-    return numbered.batch(chunk).flat_map(of_chunk)
+    # Windows, not batches: images that are kept for crops have many sizes.
+    return numbered.window(chunk).flat_map(of_chunk)
 
 
 def steps_per_epoch(dataset, batch_size):
@@ -182,7 +187,9 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     else:
         whole = split.read().concatenate(filling.repeat(places - split.examples))
         mine = share.of_batches(whole, batch_size)
-    batches = _pixels(mine, preprocessing).batch(batch_size // share.replicas)
+    batches = _mapped(mine, decoding.device_pixels, preprocessing).batch(
+        batch_size // share.replicas
+    )
     return _parallel_map(
         batches,
         lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
@@ -194,7 +201,7 @@ def images(split, preprocessing):
 
     `tf.data.Dataset` of (image: uint8 (height, width, 3), label: int64).
     """
-    return _pixels(split.read(), preprocessing)
+    return _mapped(split.read(), decoding.device_pixels, preprocessing)
 
 
 def calibration_images(dataset, preprocessing, examples, seed=0):
@@ -215,14 +222,10 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
         return np.stack([image for image, _ in pixels.as_numpy_iterator()])
 
 
-def _pixels(encoded, preprocessing):
-    """Decodes, resizes and crops a dataset of (encoded image, label)."""
+def _mapped(encoded, function, preprocessing):
+    """Makes an image of each in a dataset of (encoded image, label)."""
     return _parallel_map(
-        encoded,
-        lambda image, label: (
-            decoding.resize_and_crop(decoding.decode(image), preprocessing),
-            label,
-        ),
+        encoded, lambda image, label: (function(image, preprocessing), label)
     )
 
 
