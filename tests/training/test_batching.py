@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.training import recipes
-from keras_resnet.training.data import augmentation, batching
+from keras_resnet.training.data import augmentation, batching, decoding, sources
 from tests.helpers.datasets import (
     EVERYTHING,
     RECIPE,
@@ -146,6 +148,51 @@ def test_repeats_are_of_one_batch_and_augmented_differently(monkeypatch, digits)
         assert len(np.unique(images[:, 0, 0], axis=0)) == 12
 
 
+CROPS = dict(augmentation="random_resized_crop_flip", batch_size=4, epochs=3)
+
+
+def test_pictures_to_crop_are_decoded_once_if_all_fit(photos, monkeypatch):
+    (photos / "cat" / "5.png").write_bytes((photos / "cat" / "0.png").read_bytes())
+    decoded = []
+    kept_for_crops = decoding.kept_for_crops
+
+    def noted(encoded, preprocessing):
+        tf.py_function(lambda: decoded.append(1), [], [])
+        return kept_for_crops(encoded, preprocessing)
+
+    monkeypatch.setattr(decoding, "kept_for_crops", noted)
+    dataset = sources.load("folder", photos)
+    once = batches(dataset, **CROPS)
+    assert len(once) == 6 and len(decoded) == dataset.train.examples
+    # From the middle of an epoch on, and for several workers, they are the same.
+    assert equal(once[3:], batches(dataset, first_step=3, **CROPS))
+    parts = [
+        batches(dataset, share=batching.Share(index, 2, 2), **CROPS)
+        for index in range(2)
+    ]
+    together = [
+        tuple(np.concatenate(pair) for pair in zip(*both, strict=True))
+        for both in zip(*parts, strict=True)
+    ]
+    assert equal(once, together)
+    # Where they do not fit, they are decoded for each crop; these are no larger than
+    # what would be kept of them, so that the crops are the same.
+    most = dataset.train.examples * decoding.CROPPED_AREA * 32 * 32 * 3
+    monkeypatch.setattr(batching, "CACHE_BYTES", most - 1)
+    decoded.clear()
+    assert equal(once, batches(dataset, **CROPS)) and not decoded
+
+
+def test_repeats_are_of_pictures_of_any_size(photos):
+    """Those that are kept for crops are not all of one."""
+    Image.new("RGB", (70, 20)).save(photos / "cat" / "5.png")
+    dataset = sources.load("folder", photos)
+    found = batches(dataset, repeats=2, **CROPS)
+    assert len(found) == 6
+    for _, targets in found:
+        assert sorted(targets[:2].argmax(-1)) == sorted(targets[2:].argmax(-1))
+
+
 def test_repeats_reach_every_example_of_a_large_dataset(
     streamed, without_augmentation, monkeypatch
 ):
@@ -180,6 +227,16 @@ def test_batches_are_normalized_as_the_preprocessing_says(digits, mode):
     np.testing.assert_allclose(
         batch, preprocessing.normalize(np.stack(pixels)), rtol=1e-6, atol=1e-6
     )
+
+
+def test_calibration_reads_only_the_pictures_that_it_takes(photos):
+    dataset = sources.load("folder", photos)
+    chosen = batching.calibration_images(dataset, SMALL, 3, seed=1)
+    order = np.random.default_rng(1).permutation(dataset.train.examples)
+    for index in order[3:]:
+        pathlib.Path(dataset.train.names[index]).unlink()
+    again = batching.calibration_images(dataset, SMALL, 3, seed=1)
+    np.testing.assert_array_equal(chosen, again)
 
 
 def test_calibration_reads_training_images_chosen_by_seed(digits):

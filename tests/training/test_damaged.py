@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, damaged, sources
@@ -58,6 +59,15 @@ def test_a_dataset_without_a_whole_image_is_refused(photos):
             damage(photos, f"{label}/{index}.png", b"text")
     with pytest.raises(UserError, match="no image of dataset folder can be decoded"):
         sources.load("folder", photos, damaged_images="skip")
+
+
+def test_a_picture_too_elongated_for_the_crop_is_named(photos):
+    Image.new("RGB", (100_000, 1)).save(photos / "dog" / "3.png")
+    dataset = sources.load("folder", photos)
+    expected = f"{photos / 'dog' / '3.png'} has 100000 x 1 pixels: it is too elongated"
+    with pytest.raises(UserError, match=expected):
+        with damaged.damaged_images_named(dataset):
+            batches(dataset, batch_size=4)
 
 
 def test_other_errors_of_tensorflow_pass(photos):

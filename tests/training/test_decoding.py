@@ -1,7 +1,9 @@
 """Photographs in training and on the device: the same pixels, the same answers."""
 
+import dataclasses
 import io
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from keras_resnet.edge.convert import metadata
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import Classifier, UserError
+from keras_resnet.runner import Classifier, UserError, geometry
 from keras_resnet.runner.images import read_image
 from keras_resnet.runner.pipeline import load_pixels
 from keras_resnet.training.data import decoding
@@ -27,6 +29,62 @@ def files(request):
     files = [path.read_bytes() for path in sorted(folder.glob("*/*.JPEG"))]
     assert len(files) == 100
     return files
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("width, height", [(1001, 757), (763, 1023), (1024, 768)])
+def test_reduced_jpegs_give_the_pixels_of_the_device(width, height, orientation):
+    """Of odd sizes too, whose last row and column the reduction fills in part."""
+    y, x = np.mgrid[:height, :width] / 30
+    waves = [np.sin(x + y / 3), np.cos(y + x / 5), np.sin(x * y / 90)]
+    file = as_file(np.uint8(128 + 100 * np.stack(waves, -1)), orientation=orientation)
+    for factor in (2, 3.5, 8):
+        how = Preprocessing((64, 48), crop_fraction=0.875, reduced_decoding=factor)
+        device = read_image(
+            io.BytesIO(file),
+            types.SimpleNamespace(preprocessing=how, input_shape=(1, 64, 48, 3)),
+        )
+        sizes = {2: 4, 3.5: 2, 8: 1}
+        assert device.image.width == -(
+            -read_image(io.BytesIO(file)).image.width // sizes[factor]
+        )
+        expected = geometry.resize_and_crop(device.image, how, device.box)
+        ours = decoding.device_pixels(file, how).numpy()
+        difference = np.abs(ours.astype(int) - expected)
+        # Two builds of libjpeg may round differently.
+        assert difference.max() <= 2 and difference.mean() < 0.02
+
+
+@pytest.mark.parametrize("pixels, expected", [(6, 1), (23.9, 1), (24.1, 2), (96.1, 4)])
+def test_images_that_are_cropped_are_decoded_with_pixels_to_spare(pixels, expected):
+    """So many times the input's: a half leaves a quarter of them."""
+    how = Preprocessing((100, 100), reduced_decoding=2)
+    side = int(np.ceil((pixels * 1e4) ** 0.5))
+    assert decoding.reduction_for_crops(side, side, how) == expected
+    whole = dataclasses.replace(how, reduced_decoding=8)
+    assert decoding.reduction_for_crops(side, side, whole) == 1
+
+
+@pytest.mark.parametrize("file_format, orientation", [("JPEG", 6), ("PNG", None)])
+def test_images_kept_for_crops_have_no_more_pixels_than_those_need(
+    file_format, orientation
+):
+    scene = np.asarray(
+        Image.fromarray(np.uint8(np.eye(3)[..., None] * 255 * np.ones(3))).resize(
+            (900, 600)
+        )
+    )
+    file = as_file(scene, file_format, orientation=orientation)
+    how = Preprocessing((100, 100), reduced_decoding=2)
+    kept = decoding.kept_for_crops(file, how).numpy()
+    assert kept.shape == ((300, 200, 3) if orientation else (200, 300, 3))
+    whole = Image.fromarray(decoding.decode(file).numpy())
+    expected = np.asarray(whole.resize(kept.shape[1::-1], Image.Resampling.BILINEAR))
+    assert np.abs(kept.astype(int) - expected).mean() < 1
+    small = as_file(scene[:100, :150], file_format, orientation=orientation)
+    np.testing.assert_array_equal(
+        decoding.kept_for_crops(small, how), decoding.decode(small)
+    )
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])

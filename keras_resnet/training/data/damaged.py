@@ -40,13 +40,14 @@ def damaged_images_named(dataset):
     """While images are read, turns TensorFlow's error into one that names the image.
 
     Raises:
-        UserError: an image cannot be decoded or is gone, or its label is none of the
-            classes.
+        UserError: an image cannot be decoded, is too elongated to be resized or is
+            gone, or its label is none of the classes.
     """
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         _refuse_unknown_label(dataset, error)
+        _refuse_elongated(dataset, error)
         for split in (dataset.train, dataset.held_out):
             for _, name, damage in _damaged(dataset, split):
                 raise UserError(
@@ -70,9 +71,11 @@ def _damaged(dataset, split):
             decoding.decode(encoded)
         except tf.errors.InvalidArgumentError as error:
             _refuse_unknown_label(dataset, error)
-            unnamed = f"image {index} of the dataset"
-            name = split.names[index] if split.names else unnamed
-            yield index, name, _reason(encoded.numpy(), error)
+            yield index, _name(split, index), _reason(encoded.numpy(), error)
+
+
+def _name(split, index):
+    return split.names[index] if split.names else f"image {index} of the dataset"
 
 
 def _reason(encoded, error):
@@ -106,3 +109,19 @@ def _refuse_unknown_label(dataset, error):
             f"dataset {dataset.name} has an image of class {label[1]}, and classes 0 "
             f"to {len(dataset.labels) - 1} only: prepare it again, with labels"
         ) from error
+
+
+def _refuse_elongated(dataset, error):
+    """Raises a `UserError` if TensorFlow's error is about an image's proportions."""
+    found = re.search(r"([0-9]+) x ([0-9]+) pixels: too elongated", error.message)
+    if not found:
+        return
+    size = tuple(map(int, found.groups()))
+    for split in (dataset.train, dataset.held_out):
+        for index, (encoded, _) in enumerate(split.read()):
+            height, width, _ = decoding.decode(encoded).shape
+            if (width, height) == size:
+                raise UserError(
+                    f"{_name(split, index)} has {width} x {height} pixels: it is too "
+                    "elongated to be resized. Crop it, or remove it"
+                ) from error

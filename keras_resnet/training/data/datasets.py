@@ -30,12 +30,16 @@ class Split:
             `read`, without reading the rest; None if the source cannot. Spans that do
             not overlap have no example in common, but `part` may number the examples
             in another order than `read`.
+        select: function of a bool array (examples,) that returns the `Split` of the
+            examples for which it is true, which does not read the others; None if the
+            source cannot.
     """
 
     examples: int
     read: Callable[[], tf.data.Dataset]
     names: Sequence[str] | None = None
     part: Callable[[int, int], tf.data.Dataset] | None = None
+    select: Callable[[np.ndarray], "Split"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,8 @@ def hold_out(split, count):
 
 def subset(split, chosen):
     """Returns the `Split` of the examples for which the array `chosen` is true."""
+    if split.select is not None:
+        return split.select(chosen)
 
     def read():
         numbered = split.read().enumerate()
@@ -133,7 +139,10 @@ def reordered(dataset, labels):
             )
 
         part = split.part and renumbered(split.part)
-        return dataclasses.replace(split, read=renumbered(split.read), part=part)
+        select = split.select and (lambda chosen: of(split.select(chosen)))
+        return dataclasses.replace(
+            split, read=renumbered(split.read), part=part, select=select
+        )
 
     return dataclasses.replace(
         dataset,
@@ -177,7 +186,7 @@ def in_memory(dataset):
         part = split.part and functools.cache(
             lambda start, stop: split.part(start, stop).cache()
         )
-        return dataclasses.replace(split, read=lambda: kept, part=part)
+        return dataclasses.replace(split, read=lambda: kept, part=part, select=None)
 
     return dataclasses.replace(
         dataset, train=of(dataset.train), held_out=of(dataset.held_out)

@@ -1,5 +1,6 @@
 """Decodes and resizes images in TensorFlow, to the same pixels as on a device."""
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -29,67 +30,137 @@ def decode(encoded):
     Raises:
         tf.errors.InvalidArgumentError: it is damaged, or another kind of file.
     """
-    image, _ = decode_reduced(encoded, lambda height, width: 1)
-    return image
+    return _upright(_stored(encoded, lambda height, width: 1))
 
 
-def decode_reduced(encoded, reduction):
-    """Decodes an image like `decode`, but a JPEG at a fraction of its size.
+def device_pixels(encoded, preprocessing):
+    """Makes a model's input of an encoded image, as the device does.
+
+    Returns:
+        uint8 (*preprocessing.input_size, 3).
+
+    Raises:
+        tf.errors.InvalidArgumentError: as from `decode`, or the image is too elongated
+            to be resized.
+    """
+
+    def reduction(height, width):
+        def as_on_the_device(*size):
+            return np.int32(images.reduction(size, preprocessing))
+
+        scale = tf.numpy_function(as_on_the_device, [width, height], tf.int32)
+        return tf.ensure_shape(scale, ())
+
+    return _resized(_stored(encoded, reduction), preprocessing)
+
+
+def resize_and_crop(image, preprocessing):
+    """Does the same with a uint8 image (height, width, 3)."""
+    image = tf.convert_to_tensor(image)
+    return _resized((image, _size(image), tf.constant(b"")), preprocessing)
+
+
+def decode_for_crops(encoded, preprocessing):
+    """Decodes an image that will be cropped at random, with pixels to spare.
+
+    A JPEG is decoded at a fraction of its size as `reduction_for_crops` says.
+    """
+    return _upright(_stored_for_crops(encoded, preprocessing))
+
+
+def kept_for_crops(encoded, preprocessing):
+    """Decodes an image for crops, and shrinks it to `CROPPED_AREA` times the input."""
+    most = CROPPED_AREA * math.prod(preprocessing.input_size)
+
+    def shrunk(image, _):
+        scale = math.sqrt(most / (image.width * image.height))
+        if scale < 1:
+            size = (max(1, int(side * scale)) for side in image.size)
+            image = image.resize(tuple(size), PIL.Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+    stored = image, _, exif = _stored_for_crops(encoded, preprocessing)
+    image = tf.cond(
+        tf.equal(exif, b"") & (tf.size(image) <= 3 * most),
+        lambda: image,
+        lambda: _by_pillow(shrunk, stored),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _stored_for_crops(encoded, preprocessing):
+    return _stored(encoded, lambda *size: reduction_for_crops(*size, preprocessing))
+
+
+def reduction_for_crops(height, width, preprocessing):
+    """Returns by how much the sides of a JPEG are divided if it is cropped at random.
+
+    As many pixels are left as the device would leave: `reduced_decoding` times as many
+    as the input has, along both sides. And at least `CROPPED_AREA` times as many.
+    """
+    least = max(CROPPED_AREA, preprocessing.reduced_decoding**2)
+    area = least * math.prod(preprocessing.input_size)
+    pixels = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
+    scales = tf.constant((1, 2, 4, 8))
+    wanted = tf.cast(scales**2, tf.float32) * area
+    return tf.reduce_max(tf.where(pixels >= wanted, scales, 1))
+
+
+def _stored(encoded, reduction):
+    """Decodes an image as it is stored, a JPEG at a fraction of its size.
 
     Args:
         encoded: string tensor, the content of a file.
-        reduction: function of the (height, width) that are stored, int32 tensors. It
-            returns 1, 2, 4 or 8, by which they are to be divided.
+        reduction: function of the (height, width) of a JPEG, int32 tensors. It returns
+            1, 2, 4 or 8, by which they are to be divided.
 
     Returns:
-        (image: uint8 (height, width, 3), box: float32 (left, top, right, bottom)), as
-        the device's `images.DecodedImage`: not all of the image is filled where an odd
-        number of pixels was halved.
+        (image: uint8 (height, width, 3), size: float32 (width, height) of the part that
+        is filled, exif: `encoded` if it may have an orientation, else an empty string).
     """
     encoded = tf.convert_to_tensor(encoded)
     is_jpeg = tf.io.is_jpeg(encoded)
     is_png = tf.equal(tf.strings.substr(encoded, 0, len(PNG)), PNG)
-    image, box = tf.cond(
+
+    def by_tensorflow():
+        image, size = tf.cond(
+            is_jpeg,
+            lambda: _decode_jpeg(encoded, reduction),
+            lambda: _whole(tf.io.decode_png(encoded, 3)),
+        )
+        # Not tf.where: it would copy the file.
+        exif = tf.cond(has_exif(encoded, is_jpeg), lambda: encoded, lambda: b"")
+        return image, size, exif
+
+    image, size, exif = tf.cond(
         is_jpeg | is_png,
-        lambda: _decode_fast(encoded, is_jpeg, reduction),
-        lambda: _filled(_decode_as_on_the_device(encoded)),
+        by_tensorflow,
+        lambda: (*_whole(_decode_as_on_the_device(encoded)), tf.constant(b"")),
     )
-    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(box, (4,))
+    return tf.ensure_shape(image, (None, None, 3)), tf.ensure_shape(size, (2,)), exif
 
 
-def _filled(image):
-    """Returns an image and the box of all of it."""
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    return image, tf.stack([0.0, 0.0, width, height])
+def _whole(image):
+    return image, _size(image)
 
 
-def _decode_fast(encoded, is_jpeg, reduction):
-    # TensorFlow's default for JPEG is a fast approximation, one level off on average.
-    def jpeg(ratio):
+def _size(image):
+    """Returns (width, height) of an image, float32."""
+    return tf.cast(tf.shape(image)[1::-1], tf.float32)
+
+
+def _decode_jpeg(encoded, reduction):
+    # TensorFlow's default is a fast approximation, one level off on average.
+    def decoded(ratio):
         return tf.io.decode_jpeg(encoded, 3, ratio, dct_method="INTEGER_ACCURATE")
 
-    def reduced_jpeg():
-        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
-        scale = tf.convert_to_tensor(reduction(height, width))
-        image = tf.switch_case(
-            tf.cast(scale > 1, tf.int32)
-            + tf.cast(scale > 2, tf.int32)
-            + tf.cast(scale > 4, tf.int32),
-            [functools.partial(jpeg, ratio) for ratio in (1, 2, 4, 8)],
-        )
-        size = tf.stack([width, height]) / scale
-        return image, tf.concat([tf.zeros(2), tf.cast(size, tf.float32)], 0)
-
-    image, box = tf.cond(
-        is_jpeg, reduced_jpeg, lambda: _filled(tf.io.decode_png(encoded, 3))
+    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+    scale = reduction(height, width)
+    image = tf.switch_case(
+        tf.reduce_sum(tf.cast(scale > tf.constant((1, 2, 4)), tf.int32)),
+        [functools.partial(decoded, ratio) for ratio in (1, 2, 4, 8)],
     )
-    return tf.cond(
-        has_exif(encoded, is_jpeg),
-        lambda: tuple(
-            tf.numpy_function(_upright, [image, box, encoded], (tf.uint8, tf.float32))
-        ),
-        lambda: (image, box),
-    )
+    return image, tf.cast(tf.stack([width, height]) / scale, tf.float32)
 
 
 def _decode_as_on_the_device(encoded):
@@ -134,102 +205,57 @@ def has_exif(encoded, is_jpeg):
     return holds(b"Exif\x00") | holds(b"eXIf") | holds(b"Orientation")
 
 
-def _upright(image, box, encoded):
-    """Turns an array (height, width, 3) and its box as the EXIF of its file says."""
-    try:
-        orientation = images.orientation_of(PIL.Image.open(_as_file(encoded)))
-    except Exception:  # Pillow finds damage that does not concern the pixels
-        return image, box
-    turned = images.upright(PIL.Image.fromarray(image), tuple(box[2:]), orientation)
-    return np.asarray(turned.image), np.float32(turned.box)
-
-
-def device_pixels(encoded, preprocessing):
-    """Makes a model's input of an encoded image, as the device does: uint8."""
-
-    def reduction(height, width):
-        def as_on_the_device(*size):
-            return np.int32(images.reduction(size, preprocessing))
-
-        scale = tf.numpy_function(as_on_the_device, [width, height], tf.int32)
-        return tf.ensure_shape(scale, ())
-
-    image, box = decode_reduced(encoded, reduction)
-    return resize_and_crop(image, preprocessing, box)
-
-
-def decode_for_crops(encoded, preprocessing):
-    """Decodes an image that will be cropped at random, with pixels to spare.
-
-    A JPEG is decoded at a fraction of its size where at least `CROPPED_AREA` times the
-    pixels of the input are left, and on each side on average at least
-    `reduced_decoding` times as many.
-    """
-    return decode_reduced(
-        encoded, lambda *shape: reduction_for_crops(*shape, preprocessing)
-    )[0]
-
-
-def reduction_for_crops(height, width, preprocessing):
-    """Returns by how much `decode_for_crops` divides the sides of a JPEG."""
-    least = max(CROPPED_AREA, preprocessing.reduced_decoding**2)
-    area = least * math.prod(preprocessing.input_size)
-    pixels = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
-    return tf.reduce_max(
-        [tf.where(pixels >= area * scale**2, scale, 1) for scale in (1, 2, 4, 8)]
-    )
-
-
-def kept_for_crops(encoded, preprocessing):
-    """Decodes an image for crops, and shrinks it to `CROPPED_AREA` times the input."""
-    most = CROPPED_AREA * math.prod(preprocessing.input_size)
-
-    def shrunk(image):
-        height, width = image.shape[:2]
-        scale = math.sqrt(most / (height * width))
-        size = max(1, int(width * scale)), max(1, int(height * scale))
-        image = PIL.Image.fromarray(image)
-        return np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC))
-
-    image = decode_for_crops(encoded, preprocessing)
+def _upright(stored):
+    """Turns a stored image as its EXIF says."""
+    image, _, exif = stored
     image = tf.cond(
-        tf.size(image) <= 3 * most,
+        tf.equal(exif, b""),
         lambda: image,
-        lambda: tf.numpy_function(shrunk, [image], tf.uint8),
+        lambda: _by_pillow(lambda image, _: np.asarray(image), stored),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize_and_crop(image, preprocessing, box=None):
-    """Resizes a uint8 image and crops its centre, as `preprocessing` says.
-
-    `box` is (left, top, right, bottom) of the part that is filled; `None` is all.
-
-    Raises:
-        tf.errors.InvalidArgumentError: the image is too elongated to be resized.
-    """
+def _resized(stored, preprocessing):
+    """Resizes a stored image, turned upright, and crops its centre."""
     height, width = preprocessing.input_size
-    if box is None:
-        _, box = _filled(image)
+    image, _, exif = stored
 
     # The device's own code does it. TensorFlow rounds once and Pillow twice, which
     # changed the top-1 class of 2 or 3 in 100 photographs.
     def as_on_the_device(image, box):
-        image, box = PIL.Image.fromarray(image), tuple(box.tolist())
         box = None if box == (0, 0, *image.size) else box
-        try:
-            return geometry.resize_and_crop(image, preprocessing, box), b""
-        except ValueError as error:
-            return np.zeros((height, width, 3), np.uint8), str(error).encode()
+        return geometry.resize_and_crop(image, preprocessing, box)
 
     resized = preprocessing.resized_size
     left, top, right, bottom = geometry.centre(resized[::-1], (width, height))
     pixels = tf.cond(
-        tf.reduce_all(tf.shape(image)[:2] == resized),
+        tf.equal(exif, b"") & tf.reduce_all(tf.shape(image)[:2] == resized),
         lambda: image[top:bottom, left:right],
-        lambda: _checked(as_on_the_device, [image, box]),
+        lambda: _by_pillow(as_on_the_device, stored),
     )
     return tf.ensure_shape(pixels, (height, width, 3))
+
+
+def _by_pillow(function, stored):
+    """Returns what a function makes of a stored image, turned upright.
+
+    `function` gets a PIL image and the box of it that is filled, as the device's
+    `images.DecodedImage` has them.
+    """
+
+    def pixels_and_error(image, size, exif):
+        file, orientation = _as_file(exif), None
+        if file.getbuffer():
+            with contextlib.suppress(Exception):  # the pixels are whole all the same
+                orientation = images.orientation_of(PIL.Image.open(file))
+        image, size = PIL.Image.fromarray(image), tuple(size.tolist())
+        try:
+            return function(*images.upright(image, size, orientation)), b""
+        except ValueError as error:
+            return np.zeros((1, 1, 3), np.uint8), str(error).encode()
+
+    return _checked(pixels_and_error, stored)
 
 
 def resize(image, preprocessing):

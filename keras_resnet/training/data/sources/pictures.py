@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -96,6 +97,10 @@ def split(name, examples):
     examples = list(examples)
     # As tensorflow-datasets' ImageFolder does, which read folders in version 0.1.
     random.Random(name).shuffle(examples)
+    return _of(examples)
+
+
+def _of(examples):
     paths, labels = zip(*examples, strict=True)
 
     def read():
@@ -105,7 +110,10 @@ def split(name, examples):
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    return Split(len(paths), read, paths)
+    def select(chosen):
+        return _of(list(itertools.compress(examples, chosen)))
+
+    return Split(len(paths), read, paths, select=select)
 
 
 def fingerprint(entries):
