@@ -10,6 +10,10 @@ from keras_resnet.runner import geometry
 from keras_resnet.runner import preprocessing as fields
 from keras_resnet.runner.errors import UserError, user_errors
 
+# `reduced_decoding` of runs that train on photographs: a 12-megapixel JPEG for 224
+# pixels is decoded at a quarter of its size. Trained so, a model expects such pixels.
+REDUCED_DECODING_OF_PHOTOGRAPHS = 2.0
+
 
 class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
     __doc__ = fields.Preprocessing.__doc__
