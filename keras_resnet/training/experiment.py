@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import keras_resnet
 from keras_resnet import console, files
-from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.models import IMAGENET, VARIANTS
+from keras_resnet.preprocessing import REDUCED_DECODING_OF_PHOTOGRAPHS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import (
     checks,
@@ -247,6 +248,10 @@ def _networks(settings, recipe, data, strategy):
                 preprocessing,
                 crop_fraction=recipe.crop_fraction,
                 interpolation=recipe.interpolation,
+            )
+        elif VARIANTS[settings.model][0] is IMAGENET:
+            preprocessing = dataclasses.replace(
+                preprocessing, reduced_decoding=REDUCED_DECODING_OF_PHOTOGRAPHS
             )
         preprocessing = dataclasses.replace(preprocessing, input_size=size)
         if not settings.teacher:

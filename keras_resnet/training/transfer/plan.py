@@ -75,6 +75,8 @@ def learning_rate(
             of_trial = dataclasses.replace(recipe, learning_rate=rate, epochs=epochs)
             _train(network, data, preprocessing, of_trial, strategy, seed)
         losses, right = _measures(network, put_aside, preprocessing)
+        # Of a training that diverged they are no numbers.
+        losses = np.nan_to_num(np.float64(losses), nan=1e6)
         what = f"learning rate {rate:g}" if rate else "classifier alone"
         print(
             f"{what}: loss {losses.mean():.3f}, {right.mean():.1%} right of {aside} "
