@@ -1,0 +1,1 @@
+"""The report of a run: `report.html`, and the accuracy of each class."""

@@ -1,0 +1,122 @@
+"""The answers of a model to a held-out split, and what they say of each class."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.training import label_order, multi_label
+from keras_resnet.training.data import batching, damaged
+
+BATCH = 64
+_Z = 1.959964  # 95% of a normal distribution lie within so many deviations
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a model says of every example of a split, in the order of the split.
+
+    Attributes:
+        labels: names of the classes.
+        targets: bool array (examples, classes), which of them an example has.
+        scores: float32 array (examples, classes), probabilities. Those of an example
+            add up to 1 unless it may have several labels.
+        multi_label: whether it may.
+    """
+
+    labels: tuple[str, ...]
+    targets: np.ndarray
+    scores: np.ndarray
+    multi_label: bool
+
+    def examples(self):
+        """Returns how many examples each class has, int (classes,)."""
+        return self.targets.sum(0)
+
+    def right(self):
+        """Returns how many examples of each class are answered right, int (classes,).
+
+        Where an example may have several labels: how many of those with this label
+        have a score of at least 0.5 for it.
+        """
+        return (self.targets & self._given()).sum(0)
+
+    def _given(self):
+        if self.multi_label:
+            return self.scores >= multi_label.THRESHOLD
+        return np.eye(len(self.labels), dtype=bool)[self.scores.argmax(1)]
+
+    def metrics(self):
+        """Returns what `metrics.json` says of the classes.
+
+        Returns:
+            Dictionary of "by_class", {label: {"examples", "right"}}, and
+            "balanced_accuracy", the mean of the recalls of the classes that have
+            examples, as scikit-learn defines it (`balanced_accuracy_score`). Where
+            pictures may have several labels, there is no balanced accuracy, and
+            "by_class" has "average_precision" beside the number of examples: None
+            for a label that no example has.
+        """
+        examples = self.examples()
+        if self.multi_label:
+            found = [
+                multi_label.average_precision(scores, targets) if targets.any() else None
+                for scores, targets in zip(self.scores.T, self.targets.T, strict=True)
+            ]
+            name = "average_precision"
+        else:
+            name, found = "right", self.right().tolist()
+        by_class = {
+            label: {"examples": count, name: value}
+            for label, count, value in zip(
+                self.labels, examples.tolist(), found, strict=True
+            )
+        }
+        if self.multi_label:
+            return {"by_class": by_class}
+        known = examples > 0
+        recalls = self.right()[known] / examples[known]
+        return {"balanced_accuracy": float(recalls.mean()), "by_class": by_class}
+
+
+def of_model(model, dataset, preprocessing):
+    """Returns the `Answers` of a model to the held-out split of a dataset.
+
+    The model, of Keras 3 or tf_keras, returns probabilities. Batches are evaluated one
+    after the other: a large split does not have to fit into the memory.
+    """
+    split = dataset.held_out
+    answer = tf.function(lambda images: model(images, training=False))
+    scores, targets = [], []
+    with damaged.damaged_images_named(dataset):
+        for images, labels in batching.evaluation_batches(
+            split, preprocessing, min(BATCH, split.examples)
+        ):
+            scores.append(np.float32(answer(images)))
+            targets.append(labels.numpy())
+    # The last batch is filled up.
+    targets = np.concatenate(targets)[: split.examples]
+    return Answers(
+        tuple(dataset.labels),
+        label_order.as_targets(targets, len(dataset.labels)) > 0.5,
+        np.concatenate(scores)[: split.examples],
+        dataset.multi_label,
+    )
+
+
+def standard_error(right, examples):
+    """Returns the standard error of an accuracy: sqrt(p (1 - p) / n), binomial."""
+    share = right / examples
+    return (share * (1 - share) / examples) ** 0.5
+
+
+def interval(right, examples):
+    """Returns the 95% interval (low, high) of an accuracy by Wilson's formula.
+
+    It stays within 0 and 1, and has a width where all or no answers are right (Wilson,
+    1927).
+    """
+    share, n, z2 = right / examples, examples, _Z**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
