@@ -1,1 +1,30 @@
 """The report of a run: `report.html`, and the accuracy of each class."""
+
+import os
+
+from keras_resnet.training.reporting import page
+from keras_resnet.training.runs import folder as run_folder
+
+
+def write(directory, title, dataset, answers, metrics, survey=None):
+    """Writes the report of a run; returns its metrics with those of each class.
+
+    Args:
+        directory: the folder of the run, a `pathlib.Path`.
+        title: what was trained, on what: see `title`.
+        dataset: its `Dataset`.
+        answers: the `Answers` of the model to the held-out split.
+        metrics: dictionary of what was measured at the end of the training.
+        survey: the `Survey` of the pictures, or None.
+    """
+    metrics = metrics | answers.metrics()
+    config = run_folder.read_config(directory)
+    page.write(directory, title, dataset, answers, metrics, config, survey)
+    return metrics
+
+
+def title(model, dataset, data_dir=None):
+    """Returns the title of a report: of the user's own pictures, it names the place."""
+    if dataset in ("folder", "csv"):
+        dataset = os.path.basename(os.path.normpath(data_dir))
+    return f"{os.path.basename(model)} on {dataset}"

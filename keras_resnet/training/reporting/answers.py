@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training import label_order, multi_label
+from keras_resnet.training import multi_label
 from keras_resnet.training.data import batching, damaged
 
 BATCH = 64
@@ -39,9 +39,10 @@ class Answers:
         Where an example may have several labels: how many of those with this label
         have a score of at least 0.5 for it.
         """
-        return (self.targets & self._given()).sum(0)
+        return (self.targets & self.given()).sum(0)
 
-    def _given(self):
+    def given(self):
+        """Returns which labels the model gives to each example, bool as `targets`."""
         if self.multi_label:
             return self.scores >= multi_label.THRESHOLD
         return np.eye(len(self.labels), dtype=bool)[self.scores.argmax(1)]
@@ -96,9 +97,11 @@ def of_model(model, dataset, preprocessing):
             targets.append(labels.numpy())
     # The last batch is filled up.
     targets = np.concatenate(targets)[: split.examples]
+    if not dataset.multi_label:
+        targets = targets[:, None] == np.arange(len(dataset.labels))
     return Answers(
         tuple(dataset.labels),
-        label_order.as_targets(targets, len(dataset.labels)) > 0.5,
+        targets > 0.5,
         np.concatenate(scores)[: split.examples],
         dataset.multi_label,
     )

@@ -1,0 +1,121 @@
+"""The report of a run as one HTML page, without scripts and external files."""
+
+import pathlib
+
+import jinja2
+
+from keras_resnet import files
+from keras_resnet.training.data import survey as surveys
+from keras_resnet.training.data.sources.pictures import UNEVEN
+from keras_resnet.training.reporting import answers as of_answers
+from keras_resnet.training.reporting import charts, tables, thumbnails
+
+FILE = "report.html"
+
+
+def write(directory, title, dataset, answers, metrics, config, survey=None):
+    """Writes `report.html` into the folder of a run.
+
+    Args:
+        directory: the folder, which may hold a history.csv.
+        title: what was trained, on what.
+        dataset: the `Dataset`: thumbnails show pictures of its held-out split.
+        answers: the `Answers` to that split.
+        metrics: dictionary, the content of `metrics.json`.
+        config: dictionary, the content of `config.json`.
+        survey: the `Survey` of the pictures; None if they are not the user's.
+    """
+    mistakes, unsure = tables.examples(answers)
+    shown = thumbnails.of_examples(
+        dataset.held_out, {example.index for example in mistakes + unsure}
+    )
+    classes = tables.classes(answers)
+    matrix = None
+    if not answers.multi_label and len(answers.labels) <= tables.CLASSES:
+        matrix = tables.confusion_matrix(answers).tolist()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("page.html.j2").render(
+        title=title,
+        headline=_headline(answers, metrics, classes),
+        warning=survey.warning() if survey else "",
+        survey=survey,
+        warnings_file=surveys.FILE,
+        charts=charts.of_history(charts.read_history(pathlib.Path(directory))),
+        chart=charts,
+        answers=answers,
+        labels=answers.labels,
+        classes=classes,
+        matrix=matrix,
+        pairs=None if answers.multi_label else tables.confused_pairs(answers),
+        galleries=[
+            ("Most confident mistakes", mistakes),
+            ("Least confident right answers", unsure),
+        ],
+        thumbnails=shown,
+        name=lambda index: _name(dataset.held_out, index),
+        pictures=tables.pictures(survey) if survey else None,
+        numbers={
+            "to train on": dataset.train.examples,
+            "held out": dataset.held_out.examples,
+        },
+        rows=tables.ROWS,
+        formats=tables.FORMATS,
+        details={
+            name: {key: _text(value) for key, value in of.items() if value is not None}
+            for name, of in (
+                ("Settings", config["settings"]),
+                ("Recipe", config["recipe"]),
+                ("Preprocessing", config["preprocessing"]),
+                ("Results", {k: v for k, v in metrics.items() if k != "by_class"}),
+                ("Versions", config["versions"]),
+            )
+        },
+    )
+    files.write_text(pathlib.Path(directory) / FILE, text)
+
+
+def _headline(answers, metrics, classes):
+    """Returns [(name, value, note)], the numbers to see first; shares of 1."""
+    count = len(answers.scores)
+    if answers.multi_label:
+        return [
+            ("mean average precision", metrics["mean_average_precision"], ""),
+            ("label accuracy", metrics["label_accuracy"], ""),
+        ]
+    right = int(answers.right().sum())
+    error = of_answers.standard_error(right, count)
+    found = [("top-1", right / count, f"± {error:.1%}, {right:,} of {count:,}")]
+    if len(answers.labels) > 5:
+        found.append(("top-5", metrics["top5"], ""))
+    numbers = [row["examples"] for row in classes]
+    if is_uneven(numbers):
+        balanced = answers.metrics()["balanced_accuracy"]
+        found.append(("balanced accuracy", balanced, "mean over the classes"))
+    worst = classes[0]
+    note = f"{worst['right']:,} of {worst['examples']:,} {worst['label']}"
+    return [*found, ("worst class", worst["share"], note)]
+
+
+def is_uneven(numbers):
+    """Returns whether the largest class has several times the pictures of another."""
+    return max(numbers) >= UNEVEN * min(numbers)
+
+
+def _name(split, index):
+    """Returns the name of an example: its file and folder, or its number."""
+    if split.names is None:
+        return f"image {index}"
+    return "/".join(pathlib.PurePath(split.names[index]).parts[-2:])
+
+
+def _text(value):
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
