@@ -51,9 +51,11 @@ def main():
     """Adopts as the flags say."""
     console.import_tensorflow()
     from keras_resnet import training
+    from keras_resnet.training import reporting
 
     run = training.adopt(**app.arguments(training.adopt))
     print(
         f"held-out {app.accuracy_text(run.metrics)} on "
         f"{run.metrics['examples_evaluated']} images; files in {run.directory}"
     )
+    reporting.print_summary(run)

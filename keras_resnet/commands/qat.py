@@ -43,6 +43,7 @@ def main():
     """Fine-tunes as the flags say."""
     console.import_tensorflow()
     from keras_resnet import training
+    from keras_resnet.training import reporting
 
     run = training.quantize_aware(
         flags.FLAGS.model_dir,
@@ -52,3 +53,4 @@ def main():
         f"quantization-aware held-out {app.accuracy_text(run.metrics)} on "
         f"{run.metrics['examples_evaluated']} images; files in {run.directory}"
     )
+    reporting.print_summary(run)

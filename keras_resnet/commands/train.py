@@ -86,6 +86,7 @@ def main():
     """Trains as the flags say."""
     console.import_tensorflow()
     from keras_resnet import training
+    from keras_resnet.training import reporting
 
     run = training.train(**app.arguments(training.train, "progress"))
     metrics = run.metrics
@@ -94,3 +95,4 @@ def main():
         f"images after {metrics['epochs']} epochs, "
         f"{metrics['examples_per_second']:.0f} examples/s; files in {run.directory}"
     )
+    reporting.print_summary(run)

@@ -17,6 +17,7 @@ from keras_resnet.training import (
     formats,
     label_order,
     recipes,
+    reporting,
     trials,
 )
 from keras_resnet.training.data import (
@@ -26,8 +27,10 @@ from keras_resnet.training.data import (
     datasets,
     decoding,
     sources,
+    survey,
 )
 from keras_resnet.training.formats import custom_code
+from keras_resnet.training.reporting.answers import Answers
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
@@ -201,8 +204,17 @@ def adopt(
     run = opened(of_run.preprocessing, write=True)
     of_training = {"examples_per_second": 0.0, "epochs": 0}  # there was none here
     metrics = {**metrics, **of_training}
+    looked_at = survey.examine(data, directory)
     licence = getattr(network, "licence", None)
     model_file.save(of_run.model, result, of_run.preprocessing, data.labels, licence)
+    metrics = reporting.write(
+        directory,
+        reporting.title(path.name, dataset, settings["data_dir"]),
+        data,
+        Answers(tuple(data.labels), targets > 0.5, answers, data.multi_label),
+        metrics,
+        looked_at,
+    )
     files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, tuple(data.labels), of_run.preprocessing)
 

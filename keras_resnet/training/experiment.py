@@ -22,11 +22,13 @@ from keras_resnet.training import (
     fitting,
     loop,
     recipes,
+    reporting,
     scopes,
 )
-from keras_resnet.training.data import damaged, datasets, sources
+from keras_resnet.training.data import damaged, datasets, sources, survey
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
+from keras_resnet.training.reporting.answers import of_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
@@ -176,6 +178,7 @@ def train(
         write=is_chief,
     )
     if not metrics:
+        looked_at = survey.examine(data, directory) if is_chief else None
         if tuner:
             with damaged.damaged_images_named(data):
                 tuner.fit_classifier()
@@ -208,6 +211,11 @@ def train(
         if is_chief:
             licence = getattr(saved, "licence", None)  # of the initial weights
             model_file.save(saved, result, preprocessing, data.labels, licence)
+            title = reporting.title(settings.model, dataset, settings.data_dir)
+            answers = of_model(saved, data, preprocessing)
+            metrics = reporting.write(
+                directory, title, data, answers, metrics, looked_at
+            )
             files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, tuple(data.labels), preprocessing)
 

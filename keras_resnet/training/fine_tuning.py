@@ -4,12 +4,13 @@ import dataclasses
 
 from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import checks, loop, recipes
+from keras_resnet.training import checks, loop, recipes, reporting
 from keras_resnet.training.data import batching
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.formats import saved_model
 from keras_resnet.training.quantize import aware as quantization
 from keras_resnet.training.quantize.twin import import_tf_keras
+from keras_resnet.training.reporting.answers import of_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
@@ -127,11 +128,20 @@ def quantize_aware(
         )
         with quantization.frozen(aware, freeze):
             metrics = loop.fit(job)
+        answers = of_model(aware, data, preprocessing)
         with console.hidden_output(1, 2):
             quantization.save(aware, result)
         if quantization.copy_weights(aware, model):
             path = directory / "model.keras"
             model_file.save(model, path, preprocessing, run.labels, trained.licence)
+        title = reporting.title(
+            config["settings"]["model"],
+            config["settings"]["dataset"],
+            config["settings"]["data_dir"],
+        )
+        metrics = reporting.write(
+            directory, f"{title}, quantization-aware", data, answers, metrics
+        )
         files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, run.labels, preprocessing)
 

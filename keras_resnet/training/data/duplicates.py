@@ -107,4 +107,4 @@ def _have_same_colours(some, others):
 
 def _contrast(colours):
     """Returns the standard deviation over the pixels of each row, in levels."""
-    return colours.reshape(len(colours), -1, 3).std(1).max(1)
+    return colours.reshape(-1, COLOUR_SIDE**2, 3).std(1).max(1)

@@ -2,7 +2,7 @@
 
 import os
 
-from keras_resnet.training.reporting import page
+from keras_resnet.training.reporting import page, summary
 from keras_resnet.training.runs import folder as run_folder
 
 
@@ -21,6 +21,12 @@ def write(directory, title, dataset, answers, metrics, survey=None):
     config = run_folder.read_config(directory)
     page.write(directory, title, dataset, answers, metrics, config, survey)
     return metrics
+
+
+def print_summary(run):
+    """Prints where the report of a run is, and how its classes do, if it has one."""
+    if line := summary.line(run.metrics):
+        print(f"{line}; see {run.directory / page.FILE}")
 
 
 def title(model, dataset, data_dir=None):

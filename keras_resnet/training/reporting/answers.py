@@ -61,7 +61,9 @@ class Answers:
         examples = self.examples()
         if self.multi_label:
             found = [
-                multi_label.average_precision(scores, targets) if targets.any() else None
+                multi_label.average_precision(scores, targets)
+                if targets.any()
+                else None
                 for scores, targets in zip(self.scores.T, self.targets.T, strict=True)
             ]
             name = "average_precision"

@@ -6,9 +6,8 @@ import jinja2
 
 from keras_resnet import files
 from keras_resnet.training.data import survey as surveys
-from keras_resnet.training.data.sources.pictures import UNEVEN
 from keras_resnet.training.reporting import answers as of_answers
-from keras_resnet.training.reporting import charts, tables, thumbnails
+from keras_resnet.training.reporting import charts, summary, tables, thumbnails
 
 FILE = "report.html"
 
@@ -95,17 +94,12 @@ def _headline(answers, metrics, classes):
     if len(answers.labels) > 5:
         found.append(("top-5", metrics["top5"], ""))
     numbers = [row["examples"] for row in classes]
-    if is_uneven(numbers):
+    if summary.is_uneven(numbers):
         balanced = answers.metrics()["balanced_accuracy"]
         found.append(("balanced accuracy", balanced, "mean over the classes"))
     worst = classes[0]
-    note = f"{worst['right']:,} of {worst['examples']:,} {worst['label']}"
+    note = f"{worst['right']:,} of {worst['examples']:,}: {worst['label']}"
     return [*found, ("worst class", worst["share"], note)]
-
-
-def is_uneven(numbers):
-    """Returns whether the largest class has several times the pictures of another."""
-    return max(numbers) >= UNEVEN * min(numbers)
 
 
 def _name(split, index):

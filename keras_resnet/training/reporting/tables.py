@@ -47,13 +47,13 @@ def classes(answers):
         if not count:
             continue
         row = {"label": label, "examples": count}
-        if answers.multi_label:
-            row["share"] = found["average_precision"]
-        else:
+        if not answers.multi_label:
             right = found["right"]
             row |= {"share": right / count, "right": right}
             row["error"] = of_answers.standard_error(right, count)
             row["low"], row["high"] = of_answers.interval(right, count)
+        else:
+            row |= {"share": found["average_precision"], "error": None}
         rows.append(row)
     return sorted(rows, key=lambda row: row["share"])
 
@@ -154,7 +154,9 @@ def _sizes(sizes):
         by_area = sorted(known, key=lambda size: size[0] * size[1])
         formats = collections.Counter(map(_format, known))
         found |= {
-            "median": tuple(round(statistics.median(x)) for x in zip(*known, strict=True)),
+            "median": tuple(
+                round(statistics.median(x)) for x in zip(*known, strict=True)
+            ),
             "smallest": by_area[0],
             "largest": by_area[-1],
             "formats": {name: formats[name] / len(known) for name in FORMATS},
