@@ -60,13 +60,11 @@ class Answers:
         """
         examples = self.examples()
         if self.multi_label:
-            found = [
-                multi_label.average_precision(scores, targets)
-                if targets.any()
-                else None
-                for scores, targets in zip(self.scores.T, self.targets.T, strict=True)
-            ]
             name = "average_precision"
+            found = [
+                multi_label.average_precision(scores, has) if has.any() else None
+                for scores, has in zip(self.scores.T, self.targets.T, strict=True)
+            ]
         else:
             name, found = "right", self.right().tolist()
         by_class = {

@@ -21,7 +21,10 @@ class Run:
             (mean cross entropy in nats) on the "examples_evaluated" held-out images,
             or where these may have several labels "mean_average_precision",
             "label_accuracy" and "loss"; "epochs", and the median "examples_per_second"
-            of the training steps.
+            of the training steps. "balanced_accuracy" is the mean of the classes'
+            recalls and "by_class" has the numbers of each class; see
+            `reporting.answers.Answers.metrics`. Runs of version 0.1 lack these two, and
+            so do the workers that write no files.
         labels: names of the classes, in the order of the scores.
         preprocessing: the `keras_resnet.Preprocessing` of the model.
     """
