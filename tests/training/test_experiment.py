@@ -50,6 +50,8 @@ def test_a_run_writes_its_files(finished):
         "examples_per_second",
         "epochs",
         "examples_evaluated",
+        "balanced_accuracy",
+        "by_class",
     }
     assert metrics["examples_evaluated"] == 360 and metrics["epochs"] == 3
     rows = history(directory)

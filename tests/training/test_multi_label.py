@@ -169,11 +169,17 @@ def test_a_run_has_the_measures_of_several_labels(run, dataset):
         "examples_per_second",
         "epochs",
         "examples_evaluated",
+        "by_class",
     ]
     assert run.metrics == json.loads((run.directory / "metrics.json").read_text())
     last = history(run.directory)[-1]
     for name in ("mean_average_precision", "label_accuracy", "loss"):
         assert float(last[f"val_{name}"]) == run.metrics[name]
+    precisions = [x["average_precision"] for x in run.metrics["by_class"].values()]
+    mean = pytest.approx(np.mean(precisions), abs=1e-6)
+    assert run.metrics["mean_average_precision"] == mean
+    page = (run.directory / "report.html").read_text()
+    assert "Average precision of each label" in page
     rows = history(run.directory)
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert "top1" not in last and 0 < float(last["label_accuracy"]) <= 1

@@ -23,6 +23,9 @@ MIN_LEVELS = 2
 # Sides of a picture from which both are computed.
 PREVIEW_SIDE = 128
 _CHUNK = 1 << 16  # pairs that are compared at a time
+# How many bits of each 16-bit number are set; numpy 1 cannot count them.
+_ONES = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8))
+_ONES = _ONES.reshape(1 << 16, 16).sum(1).astype(np.uint8)
 
 
 def look(image):
@@ -74,6 +77,7 @@ def _within(bits, most):
     a part are compared, so that the time hardly grows faster than the number of rows.
     """
     found = [np.empty((0, 2), int)]
+    words = np.packbits(bits, axis=1).view(np.uint16)
     for part in range(most + 1):
         # Every 21st bit: neighbouring frequencies are alike in many pictures.
         key = np.packbits(bits[:, part :: most + 1], axis=1)
@@ -86,9 +90,10 @@ def _within(bits, most):
         while len(places := places[places + step < len(order)]):
             places = places[ordered[places] == ordered[places + step]]
             for at in np.split(places, range(_CHUNK, len(places), _CHUNK)):
-                pairs = np.stack([order[at], order[at + step]], axis=1)
-                differing = (bits[pairs[:, 0]] != bits[pairs[:, 1]]).sum(1)
-                found.append(pairs[differing <= most])
+                some, others = order[at], order[at + step]
+                differing = _ONES[words[some] ^ words[others]].sum(1)
+                near = differing <= most
+                found.append(np.stack([some[near], others[near]], axis=1))
             step += 1
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
