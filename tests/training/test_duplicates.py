@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
+from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import duplicates, previews, sources, survey
 from tests.helpers.datasets import as_file, photographs
 
@@ -128,7 +129,7 @@ def test_leaks_and_slips_are_one_warning_and_one_file(album, tmp_path, capsys):
     capsys.readouterr()
     found = survey.examine(dataset, tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: 1 of 4 held-out pictures are among the training")
+    assert line.startswith("warning: 1 of 4 held-out pictures is among the training")
     assert "1 picture is there under different labels" in line
     for name in ("val/cat/02.jpg", "train/cat/leak.png", "train/dog/slip.jpg"):
         assert name in line
@@ -185,6 +186,14 @@ def test_damaged_pictures_are_not_the_same(album):
     found = survey.of(sources.load("folder", album))
     assert sum(picture.size is None for picture in found.pictures) == 4
     assert len(found.in_both_splits) == len(found.two_labels) == 1
+
+
+def test_a_picture_that_disappeared_is_named(album, tmp_path):
+    dataset = sources.load("folder", album)
+    (album / "train" / "cat" / "08.jpg").unlink()
+    with pytest.raises(UserError, match="cat/08.jpg was there"):
+        survey.examine(dataset, tmp_path)
+    assert not (tmp_path / survey.FILE).exists()
 
 
 def test_data_without_names_are_not_surveyed(digits, tmp_path):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_resnet import console, files
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import duplicates
+from keras_resnet.training.data import damaged, duplicates
 from keras_resnet.training.data.previews import preview
 
 FILE = "data_warnings.json"
@@ -60,8 +60,9 @@ class Survey:
         parts = []
         if leaked:
             parts.append(
-                f"{len(leaked)} of {held_out} held-out pictures are among the training "
-                "pictures too, so that the accuracy looks better than it is "
+                f"{len(leaked)} of {held_out} held-out pictures "
+                f"{'are' if len(leaked) > 1 else 'is'} among the training pictures "
+                "too, so that the accuracy looks better than it is "
                 f"({_examples(self.in_both_splits)})"
             )
         if self.two_labels:
@@ -88,12 +89,16 @@ def examine(dataset, directory):
     in both splits, or there under different labels, and `data_warnings.json` in
     `directory` lists all of them.
 
+    Raises:
+        UserError: a picture is gone since the dataset was opened.
+
     Returns:
         `Survey`, or None where the pictures are no files of the user.
     """
     if dataset.train.names is None:
         return None
-    found = of(dataset)
+    with damaged.damaged_images_named(dataset):
+        found = of(dataset)
     found.write(directory)
     if text := found.warning():
         console.warn(f"{text}. {pathlib.Path(directory) / FILE} lists all")

@@ -5,6 +5,7 @@ import pathlib
 import jinja2
 
 from keras_resnet import files
+from keras_resnet.training.data import damaged
 from keras_resnet.training.data import survey as surveys
 from keras_resnet.training.reporting import answers as of_answers
 from keras_resnet.training.reporting import charts, summary, tables, thumbnails
@@ -25,9 +26,9 @@ def write(directory, title, dataset, answers, metrics, config, survey=None):
         survey: the `Survey` of the pictures; None if they are not the user's.
     """
     mistakes, unsure = tables.examples(answers)
-    shown = thumbnails.of_examples(
-        dataset.held_out, {example.index for example in mistakes + unsure}
-    )
+    indices = {example.index for example in mistakes + unsure}
+    with damaged.damaged_images_named(dataset):
+        shown = thumbnails.of_examples(dataset.held_out, indices)
     classes = tables.classes(answers)
     matrix = None
     if not answers.multi_label and len(answers.labels) <= tables.CLASSES:
