@@ -59,6 +59,7 @@ def checkout(tmp_path):
             pixels = rng.integers(0, 128, (64, 64, 3)) + 127 * index
             image = PIL.Image.fromarray(pixels.astype(np.uint8))
             image.save(tmp_path / "photos" / label / f"{number}.jpg")
+    image.save(tmp_path / "photo.jpg")
     images, labels = pictures.read_by_keras(tmp_path / "photos", (32, 32))
     normalized = keras.applications.imagenet_utils.preprocess_input(
         images, mode="torch"

@@ -224,6 +224,21 @@ def test_trials_tell_whether_all_layers_shall_learn(
     assert "learning rate 20:" in said
 
 
+def test_nothing_is_tried_where_the_classifier_alone_is_always_right(tmp_path, capsys):
+    photos = discs(tmp_path / "photos", 72, 80, count=40)
+    run = training.train(
+        "resnet8",
+        "folder",
+        data_dir=photos,
+        model_dir=tmp_path / "run",
+        progress=silent,
+    )
+    said = capsys.readouterr().err
+    assert "classifier alone: loss" in said and "100.0% right of 24 training" in said
+    assert "learning rate" not in said.replace("learning_rate", "")
+    assert run.metrics["epochs"] == 0
+
+
 def test_few_pictures_train_a_classifier_alone(tmp_path, capsys):
     photos = discs(tmp_path / "photos", 72, 80, count=5)
     run = training.train(
