@@ -1,9 +1,11 @@
-"""Training steps: ours, Keras as it is on each backend, and PyTorch, side by side.
+r"""Training steps: ours, Keras as it is on each backend, and PyTorch, side by side.
 
     python -m benchmarks.train_step
     python -m benchmarks.train_step --precision=mixed_bfloat16
     python -m benchmarks.train_step --model=resnet50 --batch_size=16
     python -m benchmarks.train_step --contenders=ours,ours_mirrored
+    python -m benchmarks.train_step --finetune --model=resnet20_224 --batch_size=16 \
+        --contenders=ours,pytorch --rounds=8
     python -m benchmarks.train_step --contenders=keras_jax,pytorch   # no TensorFlow
 
 `ours` is the step of training/train.py, `keras` the same model under plain `fit`,
@@ -11,7 +13,8 @@
 accelerator that its library finds, and needs no other library; one measures while the
 others wait, in turns. The images are random, and lie in memory. Ratios are medians of
 the rounds' ratios, and those of the best rounds: other work on the machine does not
-slow all down alike.
+slow all down alike. With --finetune, the step is that of all layers in the recipe
+finetune: AdamW, and the statistics of batch normalization are frozen.
 """
 
 import argparse
@@ -31,6 +34,8 @@ import numpy as np
 from benchmarks import turns
 
 RATE = 0.01  # learning rate
+# Who can learn with frozen statistics: `fit` of Keras cannot.
+FINE_TUNERS = ("ours", "ours_mirrored", "pytorch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Task:
     precision: str
     images: np.ndarray  # float32 (batch, size, size, 3)
     targets: np.ndarray  # one-hot, float32 (batch, classes)
+    finetune: bool  # whether with AdamW and frozen statistics
 
 
 # --- Contenders: Task -> (number of parameters, function that makes n steps) -----
@@ -57,14 +63,16 @@ def ours(task, **strategy):
     from keras_resnet.training.steps import SUMS, step_function
 
     strategy = strategies.create(**strategy)
-    recipe = dataclasses.replace(
-        recipes.RECIPES[recipes.default_name("cifar10")], batch_size=len(task.images)
-    )
+    name = "finetune" if task.finetune else recipes.default_name("cifar10")
+    recipe = dataclasses.replace(recipes.RECIPES[name], batch_size=len(task.images))
+    rate = recipe.learning_rate if task.finetune else RATE
     with strategy.scope():
-        model = with_fused_norm(_zoo(task))
-        optimizer = optimizers.create(keras, model, recipe, [RATE])
+        model = with_fused_norm(_zoo(task, classifier_activation=None))
+        optimizer = optimizers.create(keras, model, recipe, [rate])
         totals = tf.Variable(tf.zeros(SUMS, tf.float64))
-    run_steps = step_function(model, optimizer, recipe, strategy, totals)
+    run_steps = step_function(
+        model, optimizer, recipe, strategy, totals, from_logits=True
+    )
     share = len(task.images) // strategy.num_replicas_in_sync
     batches = iter(
         strategy.distribute_datasets_from_function(
@@ -98,13 +106,15 @@ def applications(task):
     return _fit(task, build(weights=None, **_sizes(task)))
 
 
-def _zoo(task):
+def _zoo(task, **options):
     import keras
 
     import keras_resnet
 
     keras.config.set_dtype_policy(task.precision)
-    return keras_resnet.create_model(task.model, weights=None, **_sizes(task))
+    return keras_resnet.create_model(
+        task.model, weights=None, **_sizes(task), **options
+    )
 
 
 def _sizes(task):
@@ -145,11 +155,12 @@ def pytorch(task):
     import keras_resnet.models
     from tests.helpers import torch_resnet
 
-    family, _, counts = keras_resnet.models.VARIANTS[task.model]
+    family, block, counts = keras_resnet.models.VARIANTS[task.model]
     classes = task.targets.shape[1]
     if family is keras_resnet.models.IMAGENET:
-        depth = int(task.model.removeprefix("resnet"))
-        net = torch_resnet.TorchResNet(depth, classes, stride_on="1x1")
+        net = torch_resnet.TorchResNet(
+            counts, classes, block is keras_resnet.models.BOTTLENECK, "1x1"
+        )
     else:
         layers, channels = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)], 16
         layers += [nn.BatchNorm2d(16), nn.ReLU()]
@@ -168,7 +179,13 @@ def pytorch(task):
     images = torch.from_numpy(task.images.transpose(0, 3, 1, 2)).to(device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.from_numpy(task.targets.argmax(-1)).to(device)
-    optimizer = torch.optim.SGD(net.parameters(), RATE, 0.9, weight_decay=1e-4)
+    if task.finetune:
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+    else:
+        optimizer = torch.optim.SGD(net.parameters(), RATE, 0.9, weight_decay=1e-4)
     bfloat16 = task.precision == "mixed_bfloat16"
 
     def run(steps):
@@ -223,6 +240,7 @@ def contend(arguments):
         arguments.precision,
         images.astype(np.float32),
         np.eye(family.classes, dtype=np.float32)[labels],
+        arguments.finetune,
     )
     parameters, run = make(task)
     run(1)
@@ -280,6 +298,8 @@ def main():
     parser.add_argument("--batch_size", type=int, default=128)
     precisions = ["float32", "mixed_bfloat16"]
     parser.add_argument("--precision", default="float32", choices=precisions)
+    text = f"AdamW and frozen statistics; only {', '.join(FINE_TUNERS)}"
+    parser.add_argument("--finetune", action="store_true", help=text)
     text = f"some of {','.join(CONTENDERS)}; the ratios are to the first"
     parser.add_argument("--contenders", default="ours,keras,pytorch", help=text)
     parser.add_argument("--rounds", type=int, default=7)
@@ -291,6 +311,11 @@ def main():
     names = arguments.contenders.split(",")
     if unknown := set(names) - set(CONTENDERS):
         parser.error(f"--contenders: no {', '.join(sorted(unknown))}")
+    if arguments.finetune and (others := set(names) - set(FINE_TUNERS)):
+        parser.error(
+            f"--finetune needs --contenders among {','.join(FINE_TUNERS)}. Received: "
+            f"{','.join(sorted(others))}"
+        )
 
     with contextlib.ExitStack() as stack:
         running = {}

@@ -46,14 +46,13 @@ class Block(nn.Module):
 
 
 class TorchResNet(nn.Module):
-    def __init__(self, depth, classes=1000, stride_on="3x3"):
+    def __init__(self, counts, classes=1000, bottleneck=False, stride_on="3x3"):
         super().__init__()
-        bottleneck = depth >= 50
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.pool = nn.MaxPool2d(3, 2, 1)
         channels = 64
-        for stage, count in enumerate(COUNTS[depth]):
+        for stage, count in enumerate(counts):
             filters = 64 * 2**stage
             blocks = []
             for index in range(count):
@@ -72,7 +71,8 @@ class TorchResNet(nn.Module):
 
 def random_resnet(depth, seed=0, **arguments):
     """A network in evaluation mode with random parameters and statistics."""
-    net = TorchResNet(depth, **arguments).eval()
+    bottleneck = depth >= 50
+    net = TorchResNet(COUNTS[depth], bottleneck=bottleneck, **arguments).eval()
     rng = np.random.default_rng(seed)
     for name, value in net.state_dict().items():
         if name.endswith("num_batches_tracked"):

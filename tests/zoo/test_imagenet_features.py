@@ -90,8 +90,7 @@ def test_the_oracle_is_the_network_of_pytorch(pixels, state):
     torch = pytest.importorskip("torch")
     from tests.helpers import torch_resnet
 
-    net = torch_resnet.TorchResNet(18).eval()
-    net.layer4.append(torch_resnet.Block(512, 512, 1, False, "3x3"))
+    net = torch_resnet.TorchResNet(COUNTS["resnet20_224"]).eval()
     net.fc = torch.nn.Identity()
     values = {name: torch.from_numpy(value) for name, value in state.items()}
     missing, unknown = net.eval().load_state_dict(values, strict=False)
