@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# In two processes; the tests of one file share their fixtures.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist=loadfile
 
 .PHONY: demo test test-slow test-backends lint setup environments clean
 
@@ -8,11 +10,11 @@ demo: setup
 	$(BIN)/python demo.py
 
 test: setup environments
-	$(BIN)/python -m pytest -q -n 2 --dist=loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # What takes minutes; CI runs it too.
 test-slow: setup environments
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
 # machine without a GPU, install the CPU build first (see pyproject.toml).
@@ -20,9 +22,9 @@ ZOO_TESTS := $(filter-out tests/zoo/test_backends.py tests/zoo/test_download.py,
   $(wildcard tests/zoo/test_*.py))
 test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" $(ZOO_TESTS)
-	$(BIN)/python -m pytest -q -m "not slow" tests/zoo/test_backends.py tests/zoo/test_convert.py
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(ZOO_TESTS)
+	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ZOO_TESTS)
+	$(PYTEST) -m "not slow" tests/zoo/test_backends.py tests/zoo/test_convert.py
 
 lint: setup
 	$(BIN)/ruff check
