@@ -38,9 +38,10 @@ def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None, epoch
     if batch_size is None and recipe.batch_size > examples:
         size = _smaller_batch(examples, checks.parts_of_batch(recipe, strategy))
         rate = learning_rate or recipe.scaled_rate(size)
+        scaled = "" if recipe.transfer else f"; learning_rate is {rate:g}"
         print(
             f"batch_size is {size} instead of {recipe.batch_size}, because there are "
-            f"{examples} training images; learning_rate is {rate:g}",
+            f"{examples} training images{scaled}",
             file=sys.stderr,
         )
         recipe = dataclasses.replace(recipe, batch_size=size, learning_rate=rate)

@@ -206,3 +206,10 @@ def test_balance_needs_single_labels(photos):
     (photos / "labels.csv").write_text("image,label\n" + rows)
     with pytest.raises(UserError, match="--balance needs pictures with one label"):
         sources.load("csv", photos / "labels.csv", balance=True)
+
+
+def test_a_class_without_held_out_pictures_is_named(tmp_path):
+    for split, name in (("train", "cat"), ("train", "dog"), ("val", "cat")):
+        write(tmp_path / split / name / "0.png")
+    note = sources.load("folder", tmp_path).note
+    assert "class 'dog' in the evaluation (no held-out images)" in note

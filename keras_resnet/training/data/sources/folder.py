@@ -72,6 +72,9 @@ def load(data_dir):
             )
     if not any(held_out.values()):
         raise UserError(f"{root} has no held-out images: add images to a class{also}")
+    for label in labels:
+        if not held_out.get(label):
+            left_out.mention(f"class {label!r} in the evaluation (no held-out images)")
     splits = _split("train", train, labels), _split(name, held_out, labels)
     entries = [
         (os.path.relpath(path, root), os.path.getsize(path))
