@@ -167,6 +167,17 @@ def test_a_run_of_the_classifier_alone_is_complete(head, capsys):
     assert "complete" in capsys.readouterr().out
 
 
+def test_another_run_is_refused_before_anything_is_tried(head, monkeypatch):
+    monkeypatch.setattr(features, "compute", None)
+    for changes, message in (
+        (dict(seed=1), "holds another run: .*seed=0 there, 1 received"),
+        (dict(model_dir=head.directory.parent), "holds files but no run"),
+    ):
+        arguments = dict(FAST, freeze="backbone", model_dir=head.directory) | changes
+        with pytest.raises(UserError, match=message):
+            training.train(**arguments)
+
+
 def test_all_layers_learn_at_a_given_rate_and_keep_their_statistics(
     tmp_path, monkeypatch
 ):

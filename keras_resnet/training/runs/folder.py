@@ -44,17 +44,7 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
             "versions": versions(),
         }
     )
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
-    if not (directory / "config.json").exists():
-        # A run that was killed while it wrote its first file leaves the like.
-        if directory.is_dir() and any(
-            not path.match(files.UNFINISHED) for path in directory.iterdir()
-        ):
-            raise UserError(
-                f"{directory} holds files but no run (no config.json). Choose another "
-                "--model_dir"
-            )
+    if not _is_begun(directory):
         if write:
             files.write_json(directory / "config.json", config)
         return None
@@ -63,7 +53,7 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
     metrics = read_metrics(directory)
     difference = _difference(there, config)
     if difference:
-        if metrics or checkpoints.finished(checkpoints_of(directory)):
+        if _has_results(directory):
             raise UserError(f"{directory} holds another run: {difference}")
         # That run failed before it had anything to lose, as with too high a rate.
         if write:
@@ -78,13 +68,44 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
 
 
 def recipe_of_begun(directory, settings):
-    """Returns the `Recipe` of a run that was begun with these settings, or None."""
-    if not (directory / "config.json").exists():
+    """Returns the `Recipe` of a run that was begun with these settings, or None.
+
+    Raises:
+        UserError: the folder holds a run of other settings that would be lost, or other
+            files.
+    """
+    if not _is_begun(directory):
         return None
     there = read_config(directory)
-    if _other_values(there, {"settings": _as_on_disk(settings)}, "settings"):
-        return None
-    return recipes.Recipe(**there["recipe"])
+    settings = {"settings": _as_on_disk(settings)}
+    difference = _other_values(there, settings, "settings")
+    if not difference:
+        return recipes.Recipe(**there["recipe"])
+    if _has_results(directory):
+        raise UserError(f"{directory} holds another run: {difference}")
+    return None
+
+
+def _is_begun(directory):
+    """Returns whether there is a `config.json`; raises `UserError` at other files."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--model_dir is no folder. Received: {str(directory)!r}")
+    if (directory / "config.json").exists():
+        return True
+    # A run that was killed while it wrote its first file leaves the like.
+    if directory.is_dir() and any(
+        not path.match(files.UNFINISHED) for path in directory.iterdir()
+    ):
+        raise UserError(
+            f"{directory} holds files but no run (no config.json). Choose another "
+            "--model_dir"
+        )
+    return False
+
+
+def _has_results(directory):
+    """Returns whether a run has ended or has a checkpoint."""
+    return read_metrics(directory) or checkpoints.finished(checkpoints_of(directory))
 
 
 def _difference(there, here):
