@@ -121,12 +121,16 @@ def test_losses_are_cross_entropies():
     np.testing.assert_allclose(right, [1 / 3, 1 / 3])  # 0 counts as yes
 
 
-def test_a_difference_within_its_standard_error_is_none():
+def test_better_is_a_loss_lower_by_a_standard_error_and_more_right():
     rng = np.random.default_rng(0)
-    best, noise = rng.uniform(size=400), rng.normal(0, 1, 400)
+    losses, noise = rng.uniform(size=400), rng.normal(0, 1, 400)
     noise = (noise - noise.mean()) / noise.std()  # a standard error of 0.05
-    assert plan.is_as_good(best + noise + 0.049, best)
-    assert not plan.is_as_good(best + noise + 0.051, best)
+    right = np.arange(400) < 300
+    more = np.arange(400) < 301
+    other = losses, right
+    assert plan.is_better((losses + noise - 0.051, more), other)
+    assert not plan.is_better((losses + noise - 0.049, more), other)
+    assert not plan.is_better((losses + noise - 0.051, right), other)
 
 
 def test_features_are_those_of_the_network_without_its_top(digits):

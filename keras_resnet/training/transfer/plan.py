@@ -34,8 +34,8 @@ def learning_rate(
 
     It is 0 if all layers together do no better than the classifier alone: on few
     pictures a loss may be lower by chance, so it must be lower by more than a standard
-    error. Where the classifier alone is always right, nothing else is tried. One line
-    on stderr for each trial says what it found.
+    error, and more pictures must be right. Where the classifier alone is always right,
+    nothing else is tried. One line on stderr for each trial says what it found.
 
     Args:
         network: of the zoo, which returns logits; its weights are published ones. They
@@ -86,16 +86,16 @@ def learning_rate(
         )
         return losses, right
 
-    alone, right = trial(0.0)
-    if right.min() == 1:  # nothing can be better
+    alone = trial(0.0)
+    if alone[1].min() == 1:  # nothing can be better
         network.set_weights(before)
         return 0.0
-    first, _ = trial(FIRST)
-    other = LOWER if is_as_good(alone, first) else HIGHER
-    losses = {FIRST: first, other: trial(other)[0]}
+    tried = {FIRST: trial(FIRST)}
+    other = HIGHER if is_better(tried[FIRST], alone) else LOWER
+    tried[other] = trial(other)
     network.set_weights(before)
-    best = min(losses, key=lambda rate: losses[rate].mean())
-    return 0.0 if is_as_good(alone, losses[best]) else best
+    best = min(tried, key=lambda rate: tried[rate][0].mean())
+    return best if is_better(tried[best], alone) else 0.0
 
 
 def mirrored(recipe, mirrors):
@@ -122,10 +122,19 @@ def _measures(network, split, preprocessing):
     return classifier.measures(logits, labels)
 
 
-def is_as_good(loss, best):
-    """Returns whether losses of pictures are within a standard error of lower ones."""
-    difference = loss - best
-    return difference.mean() <= difference.std() / np.sqrt(len(loss))
+def is_better(one, other):
+    """Returns whether a trial is better than another, beyond chance.
+
+    More pictures must be right: a loss alone may be lower because a strong penalty has
+    made the classifier too modest.
+
+    Args:
+        one: (losses, share of right answers) of each picture, two arrays (pictures,).
+        other: likewise, of the same pictures.
+    """
+    gain = other[0] - one[0]
+    beyond_chance = gain.mean() > gain.std() / np.sqrt(len(gain))
+    return bool(beyond_chance and one[1].mean() > other[1].mean())
 
 
 def _train(network, dataset, preprocessing, recipe, strategy, seed):
