@@ -2,8 +2,7 @@
 
 import pathlib
 
-import jinja2
-
+from keras_resnet import page_template
 from keras_resnet.edge.report import summary
 
 
@@ -12,15 +11,8 @@ def html(report):
     layers = report.get("layers") or []
     ratios = [row[key] or 0.0 for row in layers for key in ("snr_db", "own_snr_db")]
     sizes = [row["constant_bytes"] for row in report["operators"]]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return page_template.render(
+        pathlib.Path(__file__).parent,
         report=report,
         rows=summary.rows(report),
         layers=layers,

@@ -2,13 +2,12 @@
 
 import pathlib
 
-import jinja2
-
-from keras_resnet import files
+from keras_resnet import files, page_template
 from keras_resnet.training.data import damaged
 from keras_resnet.training.data import survey as surveys
+from keras_resnet.training.data.sources.pictures import is_uneven
 from keras_resnet.training.reporting import answers as of_answers
-from keras_resnet.training.reporting import charts, summary, tables, thumbnails
+from keras_resnet.training.reporting import charts, tables, thumbnails
 
 FILE = "report.html"
 
@@ -33,15 +32,8 @@ def write(directory, title, dataset, answers, metrics, config, survey=None):
     matrix = None
     if not answers.multi_label and len(answers.labels) <= tables.CLASSES:
         matrix = tables.confusion_matrix(answers).tolist()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text = environment.get_template("page.html.j2").render(
+    text = page_template.render(
+        pathlib.Path(__file__).parent,
         title=title,
         headline=_headline(answers, metrics, classes),
         warning=survey.warning() if survey else "",
@@ -95,8 +87,8 @@ def _headline(answers, metrics, classes):
     if len(answers.labels) > 5:
         found.append(("top-5", metrics["top5"], ""))
     numbers = [row["examples"] for row in classes]
-    if summary.is_uneven(numbers):
-        balanced = answers.metrics()["balanced_accuracy"]
+    if is_uneven(numbers):
+        balanced = metrics["balanced_accuracy"]
         found.append(("balanced accuracy", balanced, "mean over the classes"))
     worst = classes[0]
     note = f"{worst['right']:,} of {worst['examples']:,}: {worst['label']}"

@@ -1,11 +1,6 @@
 """The accuracy of the classes as one line."""
 
-from keras_resnet.training.data.sources.pictures import UNEVEN
-
-
-def is_uneven(numbers):
-    """Returns whether the largest class has several times the pictures of another."""
-    return max(numbers) >= UNEVEN * min(numbers)
+from keras_resnet.training.data.sources.pictures import is_uneven
 
 
 def line(metrics):

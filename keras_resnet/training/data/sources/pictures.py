@@ -122,6 +122,11 @@ def fingerprint(entries):
     return {"images": len(entries), "sha256": hashlib.sha256(listing).hexdigest()}
 
 
+def is_uneven(numbers):
+    """Returns whether the largest class has several times the pictures of another."""
+    return max(numbers) >= UNEVEN * min(numbers)
+
+
 def note(left_out, pictures):
     """Returns what the user should know of a dataset, beside its numbers.
 
@@ -134,7 +139,7 @@ def note(left_out, pictures):
         parts.append(f"left out: {left_out}")
     ordered = sorted(pictures, key=pictures.get)
     fewest, most = ordered[0], ordered[-1]
-    if pictures[most] >= UNEVEN * pictures[fewest]:
+    if is_uneven(pictures.values()):
         parts.append(
             f"the classes are uneven, from {pictures[fewest]} pictures ({fewest!r}) "
             f"to {pictures[most]} ({most!r})"
