@@ -318,17 +318,15 @@ def _scorer(model, multi_label):
 
 def _answers(rewritten, data):
     """Returns (targets, probabilities), both (images, classes), of held-out images."""
-    split, targets, answers = data.held_out, [], []
+    split = data.held_out
     scores = _scorer(rewritten.model, data.multi_label)
-    for images, labels in batching.evaluation_batches(
-        split, rewritten.preprocessing, min(32, split.examples)
-    ):
-        shown = labels.numpy().reshape(len(labels), -1)[:, 0] >= 0  # the rest fills up
-        answer = scores(images.numpy())[shown]
-        answers.append(answer)
-        shown_labels = labels.numpy()[shown]
-        targets.append(label_order.as_targets(shown_labels, answer.shape[1]))
-    return np.concatenate(targets), np.concatenate(answers)
+    answers, labels = batching.over_split(
+        lambda images: scores(images.numpy()),
+        split,
+        rewritten.preprocessing,
+        min(32, split.examples),
+    )
+    return label_order.as_targets(labels, answers.shape[1]), answers
 
 
 def _table(found, chosen):

@@ -162,8 +162,7 @@ def train(
     tuner = None
     if hyperparameters.transfer:
         tuner = Tuner(network, data, preprocessing, replicated, settings)
-        chosen = dataclasses.asdict(settings)
-        begun = run_folder.recipe_of_begun(directory, chosen)
+        begun = run_folder.recipe_of_begun(directory, dataclasses.asdict(settings))
         with damaged.damaged_images_named(data):
             hyperparameters = begun or tuner.decided(hyperparameters)
     result = directory / "model.keras"

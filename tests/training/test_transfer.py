@@ -239,15 +239,15 @@ def test_trials_tell_whether_all_layers_shall_learn(
     assert "learning rate 20:" in said
 
 
+def by_default(photos, directory):
+    return training.train(
+        "resnet8", "folder", data_dir=photos, model_dir=directory, progress=silent
+    )
+
+
 def test_nothing_is_tried_where_the_classifier_alone_is_always_right(tmp_path, capsys):
     photos = discs(tmp_path / "photos", 72, 80, count=40)
-    run = training.train(
-        "resnet8",
-        "folder",
-        data_dir=photos,
-        model_dir=tmp_path / "run",
-        progress=silent,
-    )
+    run = by_default(photos, tmp_path / "run")
     said = capsys.readouterr().err
     assert "classifier alone: loss" in said and "100.0% right of 24 training" in said
     assert "learning rate" not in said.replace("learning_rate", "")
@@ -256,13 +256,7 @@ def test_nothing_is_tried_where_the_classifier_alone_is_always_right(tmp_path, c
 
 def test_few_pictures_train_a_classifier_alone(tmp_path, capsys):
     photos = discs(tmp_path / "photos", 72, 80, count=5)
-    run = training.train(
-        "resnet8",
-        "folder",
-        data_dir=photos,
-        model_dir=tmp_path / "run",
-        progress=silent,
-    )
+    run = by_default(photos, tmp_path / "run")
     assert "12 training pictures are too few" in capsys.readouterr().err
     assert run.metrics["epochs"] == 0
     config = json.loads((run.directory / "config.json").read_text())

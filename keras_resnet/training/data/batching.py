@@ -196,6 +196,27 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     ).prefetch(tf.data.AUTOTUNE)
 
 
+def over_split(function, split, preprocessing, batch_size):
+    """Applies a function to every example of a split once, in the order of the split.
+
+    Args:
+        function: of images as `evaluation_batches` has them, which returns an array or
+            tensor (batch, ...), or a list of these.
+        split: `Split`.
+        preprocessing: of the images.
+        batch_size: images that the function gets at a time.
+
+    Returns:
+        (what the function returns of all examples, their labels), numpy arrays.
+    """
+    batches = evaluation_batches(split, preprocessing, batch_size)
+    parts = [(function(images), labels) for images, labels in batches]
+    # The last batch is filled up.
+    return tf.nest.map_structure(
+        lambda *arrays: np.concatenate(arrays)[: split.examples], *parts
+    )
+
+
 def images(split, preprocessing):
     """Returns every example of a split once, as the raw pixels that a device sees.
 

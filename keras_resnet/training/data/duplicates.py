@@ -74,7 +74,7 @@ def _within(bits, most):
     """Returns the pairs (number, 2) of rows that differ in at most so many bits.
 
     Of `most` + 1 parts of two such rows, at least one is equal: only rows that share
-    a part are compared, so that the time hardly grows faster than the number of rows.
+    a part are compared, a small part of all pairs.
     """
     found = [np.empty((0, 2), int)]
     words = np.packbits(bits, axis=1).view(np.uint16)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training import multi_label
+from keras_resnet.training import label_order, multi_label
 from keras_resnet.training.data import batching, damaged
 
 BATCH = 64
@@ -87,24 +87,17 @@ def of_model(model, dataset, preprocessing):
     after the other: a large split does not have to fit into the memory.
     """
     split = dataset.held_out
-    answer = tf.function(lambda images: model(images, training=False))
-    scores, targets = [], []
+
+    @tf.function
+    def answer(images):
+        return tf.cast(model(images, training=False), tf.float32)
+
     with damaged.damaged_images_named(dataset):
-        for images, labels in batching.evaluation_batches(
-            split, preprocessing, min(BATCH, split.examples)
-        ):
-            scores.append(np.float32(answer(images)))
-            targets.append(labels.numpy())
-    # The last batch is filled up.
-    targets = np.concatenate(targets)[: split.examples]
-    if not dataset.multi_label:
-        targets = targets[:, None] == np.arange(len(dataset.labels))
-    return Answers(
-        tuple(dataset.labels),
-        targets > 0.5,
-        np.concatenate(scores)[: split.examples],
-        dataset.multi_label,
-    )
+        scores, labels = batching.over_split(
+            answer, split, preprocessing, min(BATCH, split.examples)
+        )
+    targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
+    return Answers(tuple(dataset.labels), targets, scores, dataset.multi_label)
 
 
 def standard_error(right, examples):

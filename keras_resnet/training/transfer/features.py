@@ -44,8 +44,5 @@ def compute(network, split, preprocessing):
         views = (images, tf.reverse(images, [2]))
         return [tf.cast(backbone(x, training=False), tf.float32) for x in views]
 
-    batches = batching.evaluation_batches(split, preprocessing, BATCH_SIZE)
-    parts = [(*both(images), labels) for images, labels in batches]
-    # The last batch is filled up with black pictures.
-    columns = zip(*parts, strict=True)
-    return Features(*(np.concatenate(x)[: split.examples] for x in columns))
+    views, labels = batching.over_split(both, split, preprocessing, BATCH_SIZE)
+    return Features(*views, labels)

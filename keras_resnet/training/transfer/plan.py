@@ -111,15 +111,13 @@ def set_classifier(network, weights):
 
 def _measures(network, split, preprocessing):
     """Returns loss and share of right answers of each picture of a split."""
-    predict = tf.function(lambda images: network(images, training=False))
-    batches = batching.evaluation_batches(split, preprocessing, features.BATCH_SIZE)
-    logits, labels = (
-        np.concatenate(parts)[: split.examples]
-        for parts in zip(
-            *((tf.cast(predict(x), tf.float32), y) for x, y in batches), strict=True
-        )
-    )
-    return classifier.measures(logits, labels)
+
+    @tf.function
+    def predict(images):
+        return tf.cast(network(images, training=False), tf.float32)
+
+    found = batching.over_split(predict, split, preprocessing, features.BATCH_SIZE)
+    return classifier.measures(*found)
 
 
 def is_better(one, other):
