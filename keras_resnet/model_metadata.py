@@ -180,13 +180,14 @@ def _damaged(path, reason):
 def _save_assets(model, folder):
     """Writes the metadata of a model; Keras calls it for each file that it saves."""
     preprocessing = dataclasses.asdict(model.preprocessing)
-    version = 3
-    if model.preprocessing.reduced_decoding == REDUCED_DECODING:
-        del preprocessing["reduced_decoding"]
-        version = 2
+    version = 2
     if model.preprocessing.in_version_1:
         del preprocessing["resize"], preprocessing["antialias"]
-        version = version if version == 3 else 1
+        version = 1
+    if model.preprocessing.reduced_decoding == REDUCED_DECODING:
+        del preprocessing["reduced_decoding"]
+    else:
+        version = 3
     metadata = {
         "version": version,
         "preprocessing": preprocessing,
