@@ -18,6 +18,7 @@ OURS = "keras_resnet."
 # A module may import those before it. The docstring of the last one is the file's.
 ORDER = (
     *("errors", "preprocessing", "model_file", "runtime", "delegates", "geometry"),
+    *("boxes", "metrics"),
     *(
         "images",
         "classifier",

@@ -941,6 +941,36 @@ def resize_and_crop(image, how, box=None):
     return resize_region(image, region, new_size, crop, how.interpolation)
 
 
+def placement(size, how):
+    """Returns where a whole image lies in a model's input, as `resize_and_crop` has it.
+
+    Args:
+        size: (width, height) of the image, or of the part of it that is filled.
+        how: `Preprocessing`.
+
+    Returns:
+        (left, top, right, bottom) as shares of the input's width and height. They lie
+        within 0..1 where the image is padded, and beyond where it is cropped.
+    """
+    target, new_size = how.input_size[::-1], how.resized_size[::-1]
+    region = (0, 0) + tuple(size)
+    if how.resize == "pad":
+        new_size, first = fitting_size(size, target)
+    else:
+        if how.resize == "crop" and how.antialias:
+            new_size = covering_size(size, new_size)
+        elif how.resize == "crop":
+            region = region_of_aspect(size, target)
+        first = [-side for side in centre(new_size, target)[:2]]
+    low, high = [], []
+    for axis in (0, 1):
+        scale = new_size[axis] / (region[axis + 2] - region[axis])
+        start = first[axis] - region[axis] * scale
+        low.append(start / target[axis])
+        high.append((start + size[axis] * scale) / target[axis])
+    return tuple(low + high)
+
+
 def may_shrink(how):
     """Returns whether a large JPEG may be decoded at a fraction of its size.
 
@@ -1109,6 +1139,351 @@ def keys_cubic(distance):
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return np.where(distance <= 1, near, far)
+
+
+# --- Boxes and masks: what they are, and their way to a model's input and back --------
+
+IGNORED = 255  # a pixel of a mask that belongs to no class and is not counted
+
+
+class Objects(collections.namedtuple("Objects", "boxes classes ignored crowd")):
+    """The objects of one picture, as they are annotated.
+
+    Boxes are shares of the upright picture, not pixels: these stay right when a JPEG is
+    decoded at a fraction of its size, and they are in the order of
+    TFLite_Detection_PostProcess, tensorflow-datasets and `tf.image`.
+
+    Attributes:
+        boxes: float array (n, 4): top, left, bottom and right edge, as shares of the
+            picture's height and width.
+        classes: int array (n,), from 0.
+        ignored: bool array (n,): objects that count neither when they are found nor
+            when they are missed, such as Pascal VOC's "difficult" ones.
+        crowd: bool array (n,): boxes around many objects (COCO's "iscrowd"). They count
+            as little, and any number of boxes may be found in one.
+    """
+
+    __slots__ = ()
+
+
+class Detections(collections.namedtuple("Detections", "boxes classes scores")):
+    """What a model finds in one picture.
+
+    Attributes:
+        boxes: float array (n, 4), as in `Objects`.
+        classes: int array (n,), from 0.
+        scores: float array (n,), in any order.
+    """
+
+    __slots__ = ()
+
+
+def boxes_to_input(boxes, size, how):
+    """Turns boxes of a picture into boxes of the model's input.
+
+    Args:
+        boxes: array (n, 4), as in `Objects`.
+        size: (width, height) of the upright picture.
+        how: `Preprocessing` that makes the input.
+
+    Returns:
+        float64 array (n, 4), shares of the input; beyond 0..1 where the picture is cut.
+    """
+    origin, extent = origin_and_extent(size, how)
+    return boxes * extent + origin
+
+
+def boxes_to_picture(boxes, size, how):
+    """Turns boxes of the model's input into boxes of the picture.
+
+    The arguments are those of `boxes_to_input`.
+
+    Returns:
+        float64 array (n, 4), cut off at the edges of the picture.
+    """
+    origin, extent = origin_and_extent(size, how)
+    return ((boxes - origin) / extent).clip(0, 1)
+
+
+def origin_and_extent(size, how):
+    """Returns a picture's place in the input and its size, each (4,) to fit boxes."""
+    import numpy as np
+
+    left, top, right, bottom = placement(size, how)
+    extent = [bottom - top, right - left]
+    return np.array([top, left] * 2), np.array(extent * 2)
+
+
+def mask_to_input(mask, how):
+    """Turns a mask of a picture into one of the model's input.
+
+    Args:
+        mask: uint8 array (height, width) of the upright picture: class indices.
+        how: `Preprocessing` that makes the input.
+
+    Returns:
+        uint8 array how.input_size, the nearest pixels; `IGNORED` around the picture.
+    """
+    # Where the input's first and last edges lie, as shares of the picture.
+    origin, extent = origin_and_extent(mask.shape[::-1], how)
+    (top, left), (bottom, right) = -(origin / extent)[:2], ((1 - origin) / extent)[:2]
+    rows, is_row = nearest_rows(how.input_size[0], (top, bottom), mask.shape[0])
+    columns, is_column = nearest_rows(how.input_size[1], (left, right), mask.shape[1])
+    pixels = mask[rows][:, columns]
+    pixels[~is_row] = IGNORED
+    pixels[:, ~is_column] = IGNORED
+    return pixels
+
+
+def mask_to_picture(mask, size, how):
+    """Turns a mask of the model's input into one of the picture.
+
+    Args:
+        mask: array (height, width, ...) over the whole input, of any resolution.
+        size: (width, height) of the upright picture.
+        how: `Preprocessing` that made the input.
+
+    Returns:
+        array (height, width, ...) of the picture's size: the nearest pixels; those at
+        the edge where the input shows no more of the picture.
+    """
+    left, top, right, bottom = placement(size, how)
+    rows, _ = nearest_rows(size[1], (top, bottom), mask.shape[0])
+    columns, _ = nearest_rows(size[0], (left, right), mask.shape[1])
+    return mask[rows][:, columns]
+
+
+def nearest_rows(length, span, source_length):
+    """Returns which rows of an array lie nearest to the rows of another.
+
+    Args:
+        length: number of the other's rows.
+        span: (start, end) of the other, as shares of the array's height.
+        source_length: number of the array's rows.
+
+    Returns:
+        (int array (length,), bool array (length,): whether the row lies in the array).
+    """
+    import numpy as np
+
+    shares = span[0] + (np.arange(length) + 0.5) / length * (span[1] - span[0])
+    places = np.floor(shares * source_length).astype(int)
+    inside = (places >= 0) & (places < source_length)
+    return places.clip(0, source_length - 1), inside
+
+
+# --- How good boxes and masks are: COCO's average precision, and the mean IoU ---------
+
+MAX_DETECTIONS = 100  # of a class in a picture, those of the highest scores
+THRESHOLDS = 10  # of the IoU: 0.5, 0.55, ... 0.95
+RECALLS = 101  # 0, 0.01, ... 1
+# Names of the precisions averaged over all thresholds, and over one of them.
+PRECISIONS = (("ap", slice(None)), ("ap50", slice(0, 1)), ("ap75", slice(5, 6)))
+
+
+class AveragePrecision:
+    """Average precision of boxes, with the rules and the numbers of pycocotools.
+
+    Lin et al., arXiv 1405.0312, section 5. Pictures are added one by one. Boxes may be
+    in pixels or in shares, of the picture or of the model's input: the IoU is the same.
+    """
+
+    def __init__(self, classes):
+        """Counts nothing yet.
+
+        Args:
+            classes: number of classes.
+        """
+        import numpy as np
+
+        self._thresholds = np.linspace(0.5, 0.95, THRESHOLDS)
+        self._objects = np.zeros(classes, int)
+        # Of each class, for each picture: scores, whether each is right and whether it
+        # counts at each threshold.
+        self._scores = [[] for _ in range(classes)]
+        self._right = [[] for _ in range(classes)]
+        self._counts = [[] for _ in range(classes)]
+
+    def add(self, objects, found):
+        """Adds a picture.
+
+        Args:
+            objects: `Objects` that are there.
+            found: `Detections`. Of equal scores, the first counts first.
+        """
+        import numpy as np
+
+        for index in np.unique(np.append(objects.classes, found.classes)).tolist():
+            there = [part[objects.classes == index] for part in objects]
+            boxes, _, scores = (part[found.classes == index] for part in found)
+            best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+            crowd = there[3]
+            ignored = there[2] | crowd
+            iou = intersection_over_union(boxes[best], there[0], crowd)
+            right, counts = match_objects(iou, ignored, crowd, self._thresholds)
+            self._objects[index] += (~ignored).sum()
+            self._scores[index].append(scores[best])
+            self._right[index].append(right)
+            self._counts[index].append(counts)
+
+    def precisions(self):
+        """Returns the precision at each recall, the highest at that recall or above.
+
+        float64 array (thresholds, recalls, classes): the IoU from 0.5 to 0.95, the
+        recall from 0 to 1; NaN for a class of which there are no objects.
+        """
+        import numpy as np
+
+        recalls = np.linspace(0, 1, RECALLS)
+        result = np.full((THRESHOLDS, RECALLS, len(self._objects)), np.nan)
+        for index in np.flatnonzero(self._objects):
+            result[:, :, index] = 0
+            if not self._scores[index]:
+                continue
+            order = np.argsort(-np.concatenate(self._scores[index]), kind="stable")
+            right, counts = (
+                np.concatenate(parts[index], axis=1)[:, order]
+                for parts in (self._right, self._counts)
+            )
+            hits = (right & counts).cumsum(axis=1)
+            found = counts.cumsum(axis=1)
+            precision = hits / (found + np.spacing(1))
+            precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            for threshold in range(THRESHOLDS):
+                recall = hits[threshold] / self._objects[index]
+                places = np.searchsorted(recall, recalls, side="left")
+                reached = places < len(order)
+                result[threshold, reached, index] = precision[
+                    threshold, places[reached]
+                ]
+        return result
+
+    def result(self):
+        """Returns the average precisions, shares of 1.
+
+        dict of "ap" (the mean over the thresholds 0.5 to 0.95), "ap50", "ap75", which
+        are means over the classes, and "classes": one dict for each class of "objects"
+        and the same three. All are None where there are no objects.
+        """
+        import numpy as np
+
+        precisions = self.precisions()
+        known = np.flatnonzero(self._objects)
+
+        def averages(classes):
+            return {
+                name: float(precisions[part][:, :, classes].mean())
+                if len(classes)
+                else None
+                for name, part in PRECISIONS
+            }
+
+        each = [
+            dict(objects=int(number), **averages([index] if number else []))
+            for index, number in enumerate(self._objects)
+        ]
+        return dict(averages(known), classes=each)
+
+
+def intersection_over_union(boxes, others, crowd=None):
+    """Returns the IoU of each box with each other one, float64 (boxes, others).
+
+    Args:
+        boxes: array (n, 4): two corners of each, the lesser first.
+        others: array (m, 4), likewise.
+        crowd: bool array (m,): where it is true, the share of the box that lies in the
+            other is returned instead.
+    """
+    import numpy as np
+
+    boxes, others = (np.asarray(x, np.float64).reshape(-1, 4) for x in (boxes, others))
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    high = np.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    area, other_area = ((x[:, 2:] - x[:, :2]).prod(axis=1) for x in (boxes, others))
+    union = area[:, None] + other_area - shared
+    if crowd is not None:
+        union = np.where(crowd, area[:, None], union)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def match_objects(iou, ignored, crowd, thresholds):
+    """Decides which detections of one class in one picture are right.
+
+    Each takes the object of the highest IoU that none before it has taken, and one that
+    is ignored only if there is no other. Crowds can be taken again and again.
+
+    Args:
+        iou: float array (detections, objects), the highest score first.
+        ignored: bool array (objects,).
+        crowd: bool array (objects,).
+        thresholds: float array: the least IoU.
+
+    Returns:
+        Two bool arrays (thresholds, detections): whether each is right, and whether it
+        counts.
+    """
+    import numpy as np
+
+    right = np.zeros((len(thresholds), len(iou)), bool)
+    counts = np.ones_like(right)
+    taken = np.zeros((len(thresholds), len(ignored)), bool)
+    least = np.minimum(thresholds, 1 - 1e-10)[:, None]
+    every = np.arange(len(thresholds))
+    if not len(ignored):
+        return right, counts
+    for place in np.flatnonzero((iou >= least[0]).any(axis=1)):
+        possible = (iou[place] >= least) & (crowd | ~taken)
+        preferred = possible & ~ignored
+        has_preferred = preferred.any(axis=1, keepdims=True)
+        chosen = np.where(has_preferred, preferred, possible)
+        # Of equal ones the last, as in pycocotools, where ignored ones come last.
+        values = np.where(chosen, iou[place], -1)[:, ::-1]
+        best = len(ignored) - 1 - values.argmax(axis=1)
+        matched = chosen.any(axis=1)
+        right[:, place] = matched
+        counts[:, place] = ~(matched & ignored[best])
+        taken[every[matched], best[matched]] = True
+    return right, counts
+
+
+def confusion_matrix(expected, found, classes):
+    """Counts the pixels of one or more masks.
+
+    Args:
+        expected: uint8 array of class indices; `IGNORED` ones are left out.
+        found: int array of the same shape.
+        classes: number of classes.
+
+    Returns:
+        int64 array (expected class, found class).
+    """
+    import numpy as np
+
+    counted = expected != IGNORED
+    pairs = expected[counted].astype(np.int64) * classes + found[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def mean_iou(confusion):
+    """Returns the IoU of classes, of all pixels together, from a confusion matrix.
+
+    A class counts if any pixel is of it or is taken for it (Everingham et al., "The
+    Pascal visual object classes challenge: a retrospective", section 3.3).
+
+    Returns:
+        dict of "miou", the mean over the classes that count, and "classes": one dict
+        for each class of "pixels" that are of it and "iou"; shares of 1, None where
+        nothing counts.
+    """
+    right, of_class = confusion.diagonal(), confusion.sum(axis=1)
+    union = of_class + confusion.sum(axis=0) - right
+    each = [
+        {"pixels": int(pixels), "iou": float(hits / every) if every else None}
+        for hits, pixels, every in zip(right, of_class, union)
+    ]
+    known = [found["iou"] for found in each if found["iou"] is not None]
+    return {"miou": sum(known) / len(known) if known else None, "classes": each}
 
 
 # --- Images: from a file to the pixels of the model's input ---------------------------

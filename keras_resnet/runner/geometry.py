@@ -44,6 +44,36 @@ def resize_and_crop(image, how, box=None):
     return resize_region(image, region, new_size, crop, how.interpolation)
 
 
+def placement(size, how):
+    """Returns where a whole image lies in a model's input, as `resize_and_crop` has it.
+
+    Args:
+        size: (width, height) of the image, or of the part of it that is filled.
+        how: `Preprocessing`.
+
+    Returns:
+        (left, top, right, bottom) as shares of the input's width and height. They lie
+        within 0..1 where the image is padded, and beyond where it is cropped.
+    """
+    target, new_size = how.input_size[::-1], how.resized_size[::-1]
+    region = (0, 0) + tuple(size)
+    if how.resize == "pad":
+        new_size, first = fitting_size(size, target)
+    else:
+        if how.resize == "crop" and how.antialias:
+            new_size = covering_size(size, new_size)
+        elif how.resize == "crop":
+            region = region_of_aspect(size, target)
+        first = [-side for side in centre(new_size, target)[:2]]
+    low, high = [], []
+    for axis in (0, 1):
+        scale = new_size[axis] / (region[axis + 2] - region[axis])
+        start = first[axis] - region[axis] * scale
+        low.append(start / target[axis])
+        high.append((start + size[axis] * scale) / target[axis])
+    return tuple(low + high)
+
+
 def may_shrink(how):
     """Returns whether a large JPEG may be decoded at a fraction of its size.
 
