@@ -69,37 +69,84 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
     """
     takes_resized = augmentation.takes_resized(recipe)
     height, width = preprocessing.input_size
-    batch_size = recipe.batch_size
-    examples, repeats = dataset.train.examples, recipe.repeats
-    used = examples // batch_size * batch_size
-    first_epoch, skipped = divmod(first_step, steps_per_epoch(dataset, batch_size))
     area = height * width * (1 if takes_resized else decoding.CROPPED_AREA)
-    fits = examples * area * 3 <= CACHE_BYTES
+    fits = dataset.train.examples * area * 3 <= CACHE_BYTES
+    keep = decoding.kept_for_crops if fits else None
+    if takes_resized:
+        keep = decoding.device_pixels
+
+    def augmented(image, label, example_seed):
+        image = augmentation.augment(recipe, preprocessing, image, example_seed)
+        target = label
+        if not dataset.multi_label:
+            target = tf.one_hot(label, len(dataset.labels))
+        return image, target, example_seed
+
+    def mixed(images, targets, seeds):
+        return *augmentation.mix(recipe, images, targets, seeds[0]), seeds
+
+    def to_model(images, targets, _):
+        if images.shape.rank > 4:  # pairs
+            images = tf.reshape(images, (-1, height, width, 3))
+            targets = tf.reshape(targets, (-1, len(dataset.labels)))
+        return decoding.normalize(images, preprocessing), targets
+
+    batches = changed_examples(
+        dataset.train,
+        recipe,
+        keep and (lambda image, label: (keep(image, preprocessing), label)),
+        augmented,
+        fits,
+        seed,
+        first_step,
+        share,
+    )
+    part = recipe.batch_size // share.replicas
+    if augmentation.mixes(recipe):
+        batches = parallel_map(batches.batch(2, drop_remainder=True), mixed)
+        part //= 2
+    batches = batches.batch(part, drop_remainder=True)
+    return parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
+
+
+def changed_examples(split, recipe, keep, change, fits, seed, first_step, share):
+    """Returns the examples of a whole training run, from `first_step` on.
+
+    Args:
+        split: `Split` to train on.
+        recipe: `Recipe`: the epochs, the repeats and the batch size.
+        keep: function of (encoded image, label) that returns what is changed anew in
+            each epoch, or None.
+        change: function of (image, label, seed: int64 (2,)), which differs for each
+            example, epoch and repeat.
+        fits: whether what `keep` returns stays in memory.
+        seed: seed of the run.
+        first_step: number of the first batch.
+        share: `Share` of the worker.
+
+    Returns:
+        `tf.data.Dataset` of what `change` returns.
+    """
+    batch_size, repeats = recipe.batch_size, recipe.repeats
+    examples = split.examples
+    used = examples // batch_size * batch_size
+    first_epoch, skipped = divmod(first_step, examples // batch_size)
 
     # A worker reads only its part of a large dataset. It reads all of a small one, so
     # that batches do not depend on the number of workers.
-    own_part = share.workers > 1 and not fits and dataset.train.part is not None
+    own_part = share.workers > 1 and not fits and split.part is not None
     start, stop = share.span(examples) if own_part else (0, examples)
-    source = dataset.train.part(start, stop) if own_part else dataset.train.read()
-    if takes_resized:
-        source = _mapped(source, decoding.device_pixels, preprocessing)
-    elif fits:
-        source = _mapped(source, decoding.kept_for_crops, preprocessing)
+    source = split.part(start, stop) if own_part else split.read()
+    if keep:
+        source = parallel_map(source, keep)
     source = source.enumerate(start)
     if fits:
         source = source.cache()
 
     def one_epoch(epoch):
-        def augmented(index, example):
-            image, label = example
-            example_seed = tf.stack(
-                [tf.constant(seed, tf.int64), epoch * examples * repeats + index]
-            )
-            image = augmentation.augment(recipe, preprocessing, image, example_seed)
-            target = label
-            if not dataset.multi_label:
-                target = tf.one_hot(label, len(dataset.labels))
-            return image, target, example_seed
+        def changed(index, example):
+            number = epoch * examples * repeats + index
+            return change(*example, tf.stack([tf.constant(seed, tf.int64), number]))
 
         # Otherwise the order would also depend on tf.random.set_seed, beside which
         # TensorFlow refuses a seed that is a tensor.
@@ -122,24 +169,9 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
         # The steps of the interrupted epoch are skipped before anything is decoded.
         mine = skipped * batch_size // share.workers
         ordered = ordered.skip(mine * tf.cast(epoch == first_epoch, tf.int64))
-        return _parallel_map(ordered, augmented)
+        return parallel_map(ordered, changed)
 
-    def mixed(images, targets, seeds):
-        return *augmentation.mix(recipe, images, targets, seeds[0]), seeds
-
-    def to_model(images, targets, _):
-        if images.shape.rank > 4:  # pairs
-            images = tf.reshape(images, (-1, height, width, 3))
-            targets = tf.reshape(targets, (-1, len(dataset.labels)))
-        return decoding.normalize(images, preprocessing), targets
-
-    batches = tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
-    part = batch_size // share.replicas
-    if augmentation.mixes(recipe):
-        batches = _parallel_map(batches.batch(2, drop_remainder=True), mixed)
-        part //= 2
-    batches = batches.batch(part, drop_remainder=True)
-    return _parallel_map(batches, to_model).prefetch(tf.data.AUTOTUNE)
+    return tf.data.Dataset.range(first_epoch, recipe.epochs).flat_map(one_epoch)
 
 
 def _repeated(numbered, repeats, batch_size):
@@ -178,22 +210,33 @@ def evaluation_batches(split, preprocessing, batch_size, share=WHOLE):
     black = tf.io.encode_png(tf.zeros((*preprocessing.input_size, 3), tf.uint8))
     spec = split.read().element_spec[1]
     unknown = tf.fill(spec.shape, tf.constant(-1, spec.dtype))
-    filling = tf.data.Dataset.from_tensors((black, unknown))
+    mine = filled_up(split, (black, unknown), batch_size, share)
+    batches = _mapped(mine, decoding.device_pixels, preprocessing).batch(
+        batch_size // share.replicas
+    )
+    return parallel_map(
+        batches,
+        lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def filled_up(split, filling, batch_size, share):
+    """Returns a worker's part of every example of a split once, and what fills up.
+
+    Args:
+        split: `Split`.
+        filling: an example, which is repeated until all batches are full.
+        batch_size: images of a batch, over all replicas together.
+        share: `Share` of the worker.
+    """
+    filling = tf.data.Dataset.from_tensors(filling)
     places = math.ceil(split.examples / batch_size) * batch_size
     if share.workers > 1 and split.part is not None:
         start, stop = share.span(split.examples)
         missing = places // share.workers - (stop - start)
-        mine = split.part(start, stop).concatenate(filling.repeat(missing))
-    else:
-        whole = split.read().concatenate(filling.repeat(places - split.examples))
-        mine = share.of_batches(whole, batch_size)
-    batches = _mapped(mine, decoding.device_pixels, preprocessing).batch(
-        batch_size // share.replicas
-    )
-    return _parallel_map(
-        batches,
-        lambda pixels, labels: (decoding.normalize(pixels, preprocessing), labels),
-    ).prefetch(tf.data.AUTOTUNE)
+        return split.part(start, stop).concatenate(filling.repeat(missing))
+    whole = split.read().concatenate(filling.repeat(places - split.examples))
+    return share.of_batches(whole, batch_size)
 
 
 def over_split(function, split, preprocessing, batch_size):
@@ -245,10 +288,11 @@ def calibration_images(dataset, preprocessing, examples, seed=0):
 
 def _mapped(encoded, function, preprocessing):
     """Makes an image of each in a dataset of (encoded image, label)."""
-    return _parallel_map(
+    return parallel_map(
         encoded, lambda image, label: (function(image, preprocessing), label)
     )
 
 
-def _parallel_map(dataset, function):
+def parallel_map(dataset, function):
+    """Applies a function to the elements of a dataset, several at a time, in order."""
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)

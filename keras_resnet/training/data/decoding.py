@@ -167,27 +167,27 @@ def _decode_as_on_the_device(encoded):
     # An exception in the function would print its traceback, and lose its type.
     def pixels_and_error(encoded):
         try:
-            return np.array(images.read_image(_as_file(encoded)).image), b""
+            return np.array(images.read_image(as_file(encoded)).image), b""
         except UserError as error:
             return np.zeros((1, 1, 3), np.uint8), str(error).encode()
 
-    return _checked(pixels_and_error, [encoded])
+    return checked(pixels_and_error, [encoded])
 
 
-def _as_file(encoded):
+def as_file(encoded):
     """Returns a file of what a numpy_function receives for a string tensor."""
     # Bytes in a graph, but an array of one object where TensorFlow runs eagerly.
     return io.BytesIO(encoded if isinstance(encoded, bytes) else encoded.item())
 
 
-def _checked(pixels_and_error, arguments):
+def checked(pixels_and_error, arguments, shape=(None, None, 3)):
     """Returns the pixels that a function makes; raises the error that it returns."""
     pixels, error = tf.numpy_function(
         pixels_and_error, arguments, (tf.uint8, tf.string)
     )
     whole = tf.debugging.Assert(tf.equal(error, b""), [error])
     with tf.control_dependencies([whole]):
-        return tf.ensure_shape(pixels, (None, None, 3))
+        return tf.ensure_shape(pixels, shape)
 
 
 def has_exif(encoded, is_jpeg):
@@ -245,7 +245,7 @@ def _by_pillow(function, stored):
     """
 
     def pixels_and_error(image, size, exif):
-        file, orientation = _as_file(exif), None
+        file, orientation = as_file(exif), None
         if file.getbuffer():
             with contextlib.suppress(Exception):  # the pixels are whole all the same
                 orientation = images.orientation_of(PIL.Image.open(file))
@@ -255,7 +255,7 @@ def _by_pillow(function, stored):
         except ValueError as error:
             return np.zeros((1, 1, 3), np.uint8), str(error).encode()
 
-    return _checked(pixels_and_error, stored)
+    return checked(pixels_and_error, stored)
 
 
 def resize(image, preprocessing):

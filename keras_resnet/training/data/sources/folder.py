@@ -95,35 +95,13 @@ def _images_by_class(folder, left_out):
     found = {}
     for entry in os.scandir(folder):
         if entry.is_dir() and not pictures.is_litter(entry.name):
-            found[entry.name] = sorted(_images_below(entry.path, left_out))
+            found[entry.name] = sorted(pictures.images_below(entry.path, left_out))
         elif entry.is_dir():
             left_out.add("hidden or system folder")
         elif pictures.is_readable(entry.name, left_out):
             outside = "outside of the class folders"
             left_out.add(f"picture {outside}", f"pictures {outside}")
     return found
-
-
-def _images_below(folder, left_out):
-    """Yields the images of a folder; follows links, but reads no folder twice."""
-    visited = set()
-
-    def refuse(error):
-        raise error
-
-    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real_path = os.path.realpath(path)
-        if real_path in visited:
-            folders.clear()
-            continue
-        visited.add(real_path)
-        for name in filter(pictures.is_litter, sorted(folders)):
-            folders.remove(name)
-            left_out.add("hidden or system folder")
-        folders.sort()  # of two links to one folder, the first is taken
-        for name in names:
-            if pictures.is_readable(name, left_out):
-                yield os.path.join(path, name)
 
 
 def _split(name, images, labels):

@@ -82,6 +82,34 @@ def is_readable(name, left_out):
     return False
 
 
+def images_below(folder, left_out, passed_over=()):
+    """Yields the images of a folder; follows links, but reads no folder twice.
+
+    Args:
+        folder: path.
+        left_out: `LeftOut`, which counts all other files.
+        passed_over: tuple of endings of files that it does not count.
+    """
+    visited = set()
+
+    def refuse(error):
+        raise error
+
+    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real_path = os.path.realpath(path)
+        if real_path in visited:
+            folders.clear()
+            continue
+        visited.add(real_path)
+        for name in filter(is_litter, sorted(folders)):
+            folders.remove(name)
+            left_out.add("hidden or system folder")
+        folders.sort()  # of two links to one folder, the first is taken
+        for name in names:
+            if not name.endswith(passed_over) and is_readable(name, left_out):
+                yield os.path.join(path, name)
+
+
 def hold_out_a_fifth(paths):
     """Returns (what stays, what is held out) of a sorted list, spread evenly."""
     stays = list(paths)

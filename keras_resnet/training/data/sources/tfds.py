@@ -1,5 +1,6 @@
 """Datasets of tensorflow-datasets."""
 
+import functools
 import http.client
 import math
 import pathlib
@@ -25,6 +26,34 @@ def load(name, data_dir):
         UserError: there is no such dataset, it is not for image classification, or
             it is not on disk and cannot be downloaded.
     """
+    builder, prepare = opened(name, data_dir)
+    features, keys = builder.info.features, builder.info.supervised_keys or ()
+    if not (
+        len(keys) == 2
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(
+            "--dataset must be an image-classification dataset (an image and a class "
+            f"label). Received: {name!r}, which has {', '.join(features)}"
+        )
+    prepare()
+    train, held_out = parts(builder, functools.partial(_split, builder))
+    labels = tuple(features[keys[1]].names)
+    fingerprint = fingerprint_of(builder, train, held_out)
+    return datasets.Dataset(name, labels, train, held_out, fingerprint)
+
+
+def opened(name, data_dir):
+    """Opens NAME or NAME/CONFIG:VERSION.
+
+    Returns:
+        (builder, a function that downloads the dataset to `data_dir` if it is not
+        there).
+
+    Raises:
+        UserError: there is no such dataset.
+    """
     base_name = re.split("[:/]", name)[0]  # NAME/CONFIG:VERSION
     known = tfds.list_builders(with_community_datasets=False)
     if base_name not in known:
@@ -36,37 +65,34 @@ def load(name, data_dir):
         builder = tfds.core.read_only_builder.builder_from_files(
             name, data_dir=data_dir
         )
-        prepared = True
+        return builder, lambda: None
     except tfds.core.DatasetNotFoundError:
-        prepared = False
         try:
             builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
         except Exception as error:  # unknown version or config, missing package
             raise UserError(f"--dataset={name}: {error}") from error
+    return builder, functools.partial(_download, builder, data_dir)
 
-    features, keys = builder.info.features, builder.info.supervised_keys or ()
-    if not (
-        len(keys) == 2
-        and isinstance(features[keys[0]], tfds.features.Image)
-        and isinstance(features[keys[1]], tfds.features.ClassLabel)
-    ):
-        raise UserError(
-            "--dataset must be an image-classification dataset (an image and a class "
-            f"label). Received: {name!r}, which has {', '.join(features)}"
-        )
-    if not prepared:
-        _download(builder, data_dir)
-    train = _split(builder, "train")
+
+def parts(builder, split):
+    """Returns the `Split`s to train on and to hold out.
+
+    Args:
+        builder: of the dataset, which is on disk.
+        split: function of the name of a split that returns a `Split`.
+    """
+    train = split("train")
     published = [s for s in ("validation", "test") if s in builder.info.splits]
     if published:
-        held_out = _split(builder, published[0])
-    else:
-        fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
-        train, held_out = datasets.hold_out(train, fifth)
+        return train, split(published[0])
+    fifth = math.ceil(train.examples / datasets.HELD_OUT_EVERY)
+    return datasets.hold_out(train, fifth)
+
+
+def fingerprint_of(builder, train, held_out):
+    """Returns the `Dataset.fingerprint` of a dataset and its two splits."""
     count = train.examples + held_out.examples
-    fingerprint = {"name": builder.info.full_name, "images": count}
-    labels = tuple(features[keys[1]].names)
-    return datasets.Dataset(name, labels, train, held_out, fingerprint)
+    return {"name": builder.info.full_name, "images": count}
 
 
 def _download(builder, data_dir):
@@ -109,13 +135,26 @@ def _split(builder, name):
         with tf.control_dependencies([assertion]):
             return tf.identity(example[image]), tf.identity(found)
 
+    return split_of(builder, name, image, checked)
+
+
+def split_of(builder, name, image, function):
+    """Returns a `Split` of what a function makes of each example, its image encoded.
+
+    Args:
+        builder: of the dataset, which is on disk.
+        name: of the split.
+        image: name of the feature that is the image.
+        function: of a dict of the features.
+    """
+
     def read(span=""):
         return builder.as_dataset(
             split=name + span,
             shuffle_files=False,
             read_config=tfds.ReadConfig(try_autocache=False, add_tfds_id=False),
             decoders={image: tfds.decode.SkipDecoding()},
-        ).map(checked)
+        ).map(function)
 
     return datasets.Split(
         builder.info.splits[name].num_examples,

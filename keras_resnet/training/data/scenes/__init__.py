@@ -1,0 +1,1 @@
+"""Pictures with boxes or masks: sources, annotations, augmentation and batches."""

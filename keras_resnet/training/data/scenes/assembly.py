@@ -1,0 +1,151 @@
+"""From annotated pictures to a dataset: what all sources of files have in common."""
+
+import collections
+import functools
+
+import numpy as np
+
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data.scenes import annotations, shapes
+from keras_resnet.training.data.scenes.datasets import (
+    BACKGROUND,
+    Scene,
+    SceneDataset,
+    as_bytes,
+    split,
+)
+from keras_resnet.training.data.sources import pictures
+
+MOST_CLASSES = 255  # of masks, whose pixels are uint8 and 255 where they are ignored
+
+
+def of_annotated(name, root, task, labels, parts, left_out, faults, in_order=False):
+    """Returns the `SceneDataset` of annotated pictures.
+
+    Args:
+        name: of the dataset.
+        root: folder below which all pictures lie.
+        task: "detect" or "segment".
+        labels: names of the classes; None for those that the training pictures have.
+        parts: dict of the name of each split and its list of `Annotated`, "train" and
+            then the one to hold out.
+        left_out: `pictures.LeftOut`.
+        faults: `Faults`.
+        in_order: as in `shapes.draw`.
+
+    Raises:
+        UserError: a fault that stops, or nothing to train on or to evaluate on.
+    """
+    if labels is None:
+        found = (x for each in parts["train"] for x in (*each.boxes, *each.shapes))
+        labels = sorted({x.label for x in found})
+    make = functools.partial(_scene, task, tuple(labels), in_order, faults)
+    parts = {
+        part: [scene for scene in map(make, annotated) if scene]
+        for part, annotated in parts.items()
+    }
+    if task == "detect":
+        labels, parts = _without_unused(labels, parts, left_out, faults)
+    else:
+        labels = (BACKGROUND, *labels)
+    return of_scenes(name, root, task, labels, parts, left_out, faults)
+
+
+def of_scenes(name, root, task, labels, parts, left_out, faults):
+    """Returns the `SceneDataset` of `Scene`s; the arguments are as above."""
+    faults.close()
+    if not labels:
+        raise UserError(f"{root}: the pictures to train on have no objects")
+    if task == "segment" and not 2 <= len(labels) <= MOST_CLASSES:
+        raise UserError(
+            f"{root}: masks must have 2 to {MOST_CLASSES} classes, the background "
+            f"among them. Received: {len(labels)}"
+        )
+    for part, scenes in parts.items():
+        if not scenes:
+            also = f" Left out: {left_out}" if str(left_out) else ""
+            raise UserError(f"{root}: no annotated pictures in the split {part}.{also}")
+    scenes = [scene for part in parts.values() for scene in part]
+    notes, most = [], 0
+    if task == "detect":
+        counts = [len(scene.target.classes) for scene in scenes]
+        most = max(counts)
+        notes.append(f"{sum(counts)} objects, at most {most} in a picture")
+        empty = counts.count(0)
+        if empty:
+            several = "pictures have no objects and are" if empty > 1 else ""
+            one = "picture has no objects and is"
+            notes.append(f"{empty} {several or one} kept as negative")
+        of_class = np.bincount(
+            np.concatenate([scene.target.classes for scene in scenes]),
+            minlength=len(labels),
+        )
+        if pictures.is_uneven(of_class):
+            few, many = of_class.argmin(), of_class.argmax()
+            notes.append(
+                f"the classes are uneven, from {of_class[few]} objects "
+                f"({labels[few]!r}) to {of_class[many]} ({labels[many]!r})"
+            )
+    if str(left_out):
+        notes.append(f"left out: {left_out}")
+    train, held_out = (split(part, scenes) for part, scenes in parts.items())
+    return SceneDataset(
+        name,
+        tuple(labels),
+        train,
+        held_out,
+        pictures.fingerprint([scene.entry(root) for scene in scenes]),
+        "; ".join(notes),
+        task=task,
+        most_objects=most,
+    )
+
+
+def _scene(task, labels, in_order, faults, annotated):
+    """Returns the `Scene` of an `Annotated`, or None where it has a fault."""
+    picture, source, stated, boxes, drawn, content = annotated
+    size = annotations.checked_size(picture, stated, source, faults)
+    if size is None:
+        return None
+    if task == "detect":
+        found = annotations.checked_objects(boxes, size, labels, source, faults)
+        return Scene(picture, found, as_bytes(found))
+    known = []
+    for shape in drawn:
+        index = annotations.class_index(shape.label, labels, source, faults)
+        if index is not None:
+            known.append((index + 1, shape.fill))
+    draw = functools.partial(shapes.draw, known, size, in_order)
+    return Scene(picture, draw, content)
+
+
+def _without_unused(labels, parts, left_out, faults):
+    """Leaves out classes that no training picture has; returns (labels, parts)."""
+    used = sorted({int(x) for scene in parts["train"] for x in scene.target.classes})
+    unused = [label for index, label in enumerate(labels) if index not in used]
+    if not unused:
+        return tuple(labels), parts
+    places = np.full(len(labels), -1, np.int32)
+    places[used] = np.arange(len(used))
+
+    def moved(scene):
+        classes = places[scene.target.classes]
+        known = classes >= 0
+        if not known.all():
+            number = collections.Counter(
+                labels[x] for x in scene.target.classes[~known].tolist()
+            )
+            faults.report(
+                "pictures with objects of classes that no training picture has",
+                f"{scene.path}: of {', '.join(map(repr, number))} there are no objects "
+                "to train on",
+                done="its objects of these classes left out",
+            )
+        target = scene.target._replace(classes=classes)
+        target = type(target)(*(part[known] for part in target))
+        return Scene(scene.path, target, as_bytes(target))
+
+    shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+    left_out.mention(f"classes without objects to train on: {shown}")
+    moved_parts = {part: list(map(moved, scenes)) for part, scenes in parts.items()}
+    return tuple(labels[x] for x in used), moved_parts

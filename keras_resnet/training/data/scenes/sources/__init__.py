@@ -1,0 +1,79 @@
+"""Where datasets for detection and segmentation come from: one module each."""
+
+import dataclasses
+import sys
+
+from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import damaged, datasets
+from keras_resnet.training.data.scenes.faults import Faults
+from keras_resnet.training.data.scenes.sources import (
+    coco,
+    digit_scenes,
+    labelme,
+    masks,
+    tfds,
+    voc,
+    yolo,
+)
+
+DETECT, SEGMENT = ("detect",), ("segment",)
+# name: (function of (data_dir, task, faults), the tasks that it has).
+OWN_PICTURES = {
+    "voc_folder": (voc.load, DETECT),
+    "coco_json": (coco.load, DETECT + SEGMENT),
+    "yolo_folder": (yolo.load, DETECT + SEGMENT),
+    "labelme_folder": (labelme.load, DETECT + SEGMENT),
+    "mask_folder": (masks.load, SEGMENT),
+}
+
+
+def load(task, name, data_dir=None, hold_out=None, damaged_images=None):
+    """Opens a `SceneDataset`.
+
+    Of the user's own pictures, a line on stderr says how many there are and what was
+    left out.
+
+    Args:
+        task: "detect" or "segment".
+        name: "digit_scenes" (embedded), one of `OWN_PICTURES` or a dataset of
+            tensorflow-datasets.
+        data_dir: its folder; of "coco_json" it may be a file.
+        hold_out: number of training pictures to evaluate on in the place of the
+            held-out split.
+        damaged_images: what to do about pictures and annotations that have a fault, as
+            `Faults` takes it.
+
+    Raises:
+        UserError: there is no such dataset, it is not for this task, it has a fault
+            that stops, or it is not on disk and cannot be downloaded.
+    """
+    if name in OWN_PICTURES:
+        read, tasks = OWN_PICTURES[name]
+        if task not in tasks:
+            others = [x for x, (_, does) in OWN_PICTURES.items() if task in does]
+            raise UserError(
+                f"--dataset={name} is for --task={tasks[0]}; for --task={task} there "
+                f"are {', '.join(others)}. Received: --task={task}"
+            )
+        try:
+            dataset = read(data_dir, task, Faults(damaged_images))
+        except OSError as error:  # a link to nowhere, a folder without permission
+            reason = f"{error.filename} cannot be read: {error.strerror}"
+            raise UserError(f"{reason}. Remove or repair it") from error
+    elif name == "digit_scenes":
+        dataset = digit_scenes.load(task)
+    else:
+        dataset = tfds.load(name, data_dir, task)
+    if damaged_images == "skip":
+        dataset = damaged.without_damaged(dataset)
+    if hold_out is not None:
+        if hold_out >= dataset.train.examples:
+            raise UserError(
+                f"--hold_out must leave some of the {dataset.train.examples} training "
+                f"images. Received: {hold_out}"
+            )
+        train, held_out = datasets.hold_out(dataset.train, hold_out)
+        dataset = dataclasses.replace(dataset, train=train, held_out=held_out)
+    if name in OWN_PICTURES:
+        print(f"{data_dir}: {dataset.summary()}", file=sys.stderr)
+    return dataset
