@@ -9,9 +9,11 @@ from PIL import Image
 
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.boxes import boxes_to_input, mask_to_input
+from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.geometry import resize_and_crop
 from keras_resnet.training import recipes
 from keras_resnet.training.data import batching as plain
+from keras_resnet.training.data import damaged
 from keras_resnet.training.data.scenes import batching, sources
 from tests.helpers.scenes import made_scenes, write_voc
 
@@ -196,3 +198,29 @@ def test_pictures_that_lie_on_their_side_are_turned_with_their_boxes(tmp_path):
         stored = Image.fromarray(np.rot90(scene.pixels, -1))
         stored.save(tmp_path / f"{scene.name}.png", exif=exif)
     assert_equal(upright, evaluated(sources.load("detect", "voc_folder", tmp_path)))
+
+
+@TASKS
+def test_calibration_takes_training_pictures_as_the_device_sees_them(task, annotated):
+    dataset = annotated[1][task]
+    found = plain.calibration_images(dataset, HOW, 100)
+    assert found.shape == (dataset.train.examples, *HOW.input_size, 3)
+
+
+@pytest.mark.parametrize("damaged_images", ["stop", "skip"])
+def test_a_truncated_picture_is_named(damaged_images, tmp_path, capsys):
+    """Its beginning is whole, so that only decoding it shows the damage."""
+    write_voc(tmp_path, made_scenes())
+    path = tmp_path / "004.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    dataset = sources.load(
+        "detect", "voc_folder", tmp_path, damaged_images=damaged_images
+    )
+    if damaged_images == "skip":
+        assert dataset.train.examples + dataset.held_out.examples == 9
+        assert f"warning: {path} cannot be decoded" in capsys.readouterr().err
+        batches(dataset)
+    else:
+        with pytest.raises(UserError, match=f"{path} cannot be decoded"):
+            with damaged.damaged_images_named(dataset):
+                batches(dataset)

@@ -152,7 +152,7 @@ GRAVE = {
     "unknown index": (
         "yolo_folder",
         added_line("7 0.5 0.5 0.1 0.1"),
-        "000.txt: an object of class 7, which is none of the 2 classes",
+        "000.txt: an object of class 'number 7', which is none of the 2 classes",
     ),
     "three numbers": (
         "yolo_folder",
@@ -290,7 +290,7 @@ def test_held_out_objects_of_a_class_that_is_not_learned_are_a_fault(tmp_path, c
     (root / "data.yaml").write_text(yaml.safe_dump(config))
     with open(root / "labels" / "val" / "009.txt", "a") as file:
         file.write("\n2 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(UserError, match="009.png: of 'fork' there are no objects"):
+    with pytest.raises(UserError, match="009.txt: an object of class 'fork', which"):
         load("detect", "yolo_folder", root)
     dataset = load("detect", "yolo_folder", root, damaged_images="skip")
     assert dataset.labels == ("cup", "plate")

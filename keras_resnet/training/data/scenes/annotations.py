@@ -13,8 +13,8 @@ from keras_resnet.training.data.scenes.datasets import objects
 
 # Boxes may reach beyond the picture by so many pixels: tools round.
 TOLERANCE = 1.0
-# `label` is the name or the index of a class; `box` is (top, left, bottom, right) in
-# pixels of the upright picture, edges counted from 0.
+# `label` is the name of a class; `box` is (top, left, bottom, right) in pixels of the
+# upright picture, edges counted from 0.
 Box = collections.namedtuple("Box", "label box ignored crowd", defaults=(False, False))
 # A picture as a file annotates it. `source` is what errors call that file; `size` is
 # the (width, height) that it states, or None. `shapes` are `shapes.Shape`s, and
@@ -97,15 +97,13 @@ def checked_objects(boxes, size, labels, source, faults):
 
 
 def class_index(label, labels, source, faults):
-    """Returns the index of a class, which is given as such or by its name, or None."""
+    """Returns the index of a class by its name, or None if it is none of them."""
     if label in labels:
         return labels.index(label)
-    if isinstance(label, int) and 0 <= label < len(labels):
-        return label
     faults.report(
         "objects of unknown classes",
         f"{source}: an object of class {label!r}, which is none of the {len(labels)} "
-        "classes",
+        "classes to train on",
     )
     return None
 

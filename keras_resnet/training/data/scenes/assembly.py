@@ -1,6 +1,5 @@
 """From annotated pictures to a dataset: what all sources of files have in common."""
 
-import collections
 import functools
 
 import numpy as np
@@ -26,7 +25,8 @@ def of_annotated(name, root, task, labels, parts, left_out, faults, in_order=Fal
         name: of the dataset.
         root: folder below which all pictures lie.
         task: "detect" or "segment".
-        labels: names of the classes; None for those that the training pictures have.
+        labels: names of the classes; None for those that occur. Classes without
+            objects to train on are left out.
         parts: dict of the name of each split and its list of `Annotated`, "train" and
             then the one to hold out.
         left_out: `pictures.LeftOut`.
@@ -36,17 +36,22 @@ def of_annotated(name, root, task, labels, parts, left_out, faults, in_order=Fal
     Raises:
         UserError: a fault that stops, or nothing to train on or to evaluate on.
     """
-    if labels is None:
-        found = (x for each in parts["train"] for x in (*each.boxes, *each.shapes))
-        labels = sorted({x.label for x in found})
-    make = functools.partial(_scene, task, tuple(labels), in_order, faults)
+    found = {
+        part: {x.label for each in annotated for x in (*each.boxes, *each.shapes)}
+        for part, annotated in parts.items()
+    }
+    labels = labels or sorted(set().union(*found.values()))
+    unused = [label for label in labels if label not in found["train"]]
+    if unused:
+        shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
+        left_out.mention(f"classes without objects to train on: {shown}")
+    labels = tuple(label for label in labels if label in found["train"])
+    make = functools.partial(_scene, task, labels, in_order, faults)
     parts = {
         part: [scene for scene in map(make, annotated) if scene]
         for part, annotated in parts.items()
     }
-    if task == "detect":
-        labels, parts = _without_unused(labels, parts, left_out, faults)
-    else:
+    if task == "segment":
         labels = (BACKGROUND, *labels)
     return of_scenes(name, root, task, labels, parts, left_out, faults)
 
@@ -117,35 +122,3 @@ def _scene(task, labels, in_order, faults, annotated):
             known.append((index + 1, shape.fill))
     draw = functools.partial(shapes.draw, known, size, in_order)
     return Scene(picture, draw, content)
-
-
-def _without_unused(labels, parts, left_out, faults):
-    """Leaves out classes that no training picture has; returns (labels, parts)."""
-    used = sorted({int(x) for scene in parts["train"] for x in scene.target.classes})
-    unused = [label for index, label in enumerate(labels) if index not in used]
-    if not unused:
-        return tuple(labels), parts
-    places = np.full(len(labels), -1, np.int32)
-    places[used] = np.arange(len(used))
-
-    def moved(scene):
-        classes = places[scene.target.classes]
-        known = classes >= 0
-        if not known.all():
-            number = collections.Counter(
-                labels[x] for x in scene.target.classes[~known].tolist()
-            )
-            faults.report(
-                "pictures with objects of classes that no training picture has",
-                f"{scene.path}: of {', '.join(map(repr, number))} there are no objects "
-                "to train on",
-                done="its objects of these classes left out",
-            )
-        target = scene.target._replace(classes=classes)
-        target = type(target)(*(part[known] for part in target))
-        return Scene(scene.path, target, as_bytes(target))
-
-    shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
-    left_out.mention(f"classes without objects to train on: {shown}")
-    moved_parts = {part: list(map(moved, scenes)) for part, scenes in parts.items()}
-    return tuple(labels[x] for x in used), moved_parts

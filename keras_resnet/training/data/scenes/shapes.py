@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_resnet.runner.boxes import IGNORED
 
-# `label` is the name or the index of a class; `fill` is a function of (height, width)
+# `label` is the name of a class; `fill` is a function of (height, width)
 # that returns a bool array, true inside of the shape.
 Shape = collections.namedtuple("Shape", "label fill")
 

@@ -44,8 +44,13 @@ def load(name, data_dir):
     return datasets.Dataset(name, labels, train, held_out, fingerprint)
 
 
-def opened(name, data_dir):
+def opened(name, data_dir, others=("digits", "folder")):
     """Opens NAME or NAME/CONFIG:VERSION.
+
+    Args:
+        name: of the dataset.
+        data_dir: folder where it lies, or is to lie; `None` is the default of tfds.
+        others: names of datasets that are not of tfds, for the error.
 
     Returns:
         (builder, a function that downloads the dataset to `data_dir` if it is not
@@ -57,7 +62,7 @@ def opened(name, data_dir):
     base_name = re.split("[:/]", name)[0]  # NAME/CONFIG:VERSION
     known = tfds.list_builders(with_community_datasets=False)
     if base_name not in known:
-        raise unknown("dataset", name, ["digits", "folder", *known])
+        raise unknown("dataset", name, [*others, *known])
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     try:
         # Reads what lies on disk alone. `tfds.builder` would insist on the

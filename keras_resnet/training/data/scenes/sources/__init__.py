@@ -63,7 +63,7 @@ def load(task, name, data_dir=None, hold_out=None, damaged_images=None):
     elif name == "digit_scenes":
         dataset = digit_scenes.load(task)
     else:
-        dataset = tfds.load(name, data_dir, task)
+        dataset = tfds.load(name, data_dir, task, ["digit_scenes", *OWN_PICTURES])
     if damaged_images == "skip":
         dataset = damaged.without_damaged(dataset)
     if hold_out is not None:

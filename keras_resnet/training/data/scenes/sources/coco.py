@@ -36,7 +36,7 @@ def load(data_dir, task, faults):
         root, files = pathlib.Path(data_dir).parent, {"all": pathlib.Path(data_dir)}
     else:
         root = layout.root_of("coco_json", data_dir, WHAT)
-        files = _files(root)
+        files = _files(root, left_out)
     labels, parts = None, {}
     for part, file in files.items():
         content = _read(file)
@@ -53,7 +53,7 @@ def load(data_dir, task, faults):
     )
 
 
-def _files(root):
+def _files(root, left_out):
     """Returns the COCO file of each split in a folder, or the only one as "all"."""
     found = [
         *sorted(root.glob("*.json")),
@@ -77,6 +77,9 @@ def _files(root):
                 break
     parts = ["train", *(part for part in pictures.HELD_OUT if by_part[part])][:2]
     if len(parts) == 2 and all(len(by_part[part]) == 1 for part in parts):
+        for path in found:
+            if path not in (by_part[part][0] for part in parts):
+                left_out.mention(f"the file {os.path.relpath(path, root)}")
         return {part: by_part[part][0] for part in parts}
     shown = ", ".join(os.path.relpath(path, root) for path in found[:5])
     raise UserError(

@@ -16,18 +16,24 @@ from keras_resnet.training.data.sources import tfds as classification
 IGNORED_KEY, CROWD_KEY = "is_difficult", "is_crowd"
 
 
-def load(name, data_dir, task):
+def load(name, data_dir, task, others):
     """Opens NAME or NAME/CONFIG:VERSION, as for classification.
 
     For "detect", it must have an image and a sequence of objects with a box and a class
     label. For "segment", it must have an image and a mask; where the mask's classes
     have no names, they are the indices that occur, and all masks are read for them.
 
+    Args:
+        name: of the dataset.
+        data_dir: folder where it lies, or is to lie; `None` is the default of tfds.
+        task: "detect" or "segment".
+        others: names of datasets that are not of tfds, for the error.
+
     Raises:
         UserError: there is no such dataset, it is not for this task, or it is not on
             disk and cannot be downloaded.
     """
-    builder, prepare = classification.opened(name, data_dir)
+    builder, prepare = classification.opened(name, data_dir, others)
     features = builder.info.features
     images = [key for key in features if type(features[key]) is tfds.features.Image]
     read = {"detect": _objects, "segment": _mask}[task](features)

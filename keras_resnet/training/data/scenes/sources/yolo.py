@@ -47,7 +47,7 @@ def load(data_dir, task, faults):
         part: [
             annotated
             for picture in _listed(file, config, part, left_out)
-            if (annotated := _annotated(picture, task, faults))
+            if (annotated := _annotated(picture, names, task, faults))
         ]
         for part in ("train", held_out[0])
     }
@@ -96,7 +96,7 @@ def _listed(file, config, part, left_out):
     return found
 
 
-def _annotated(picture, task, faults):
+def _annotated(picture, names, task, faults):
     """Returns the `Annotated` of a picture, or None where it has a fault."""
     try:
         width, height = upright_size(picture)
@@ -113,8 +113,8 @@ def _annotated(picture, task, faults):
             continue
         where = f"{source}, line {number}"
         try:
-            label, *values = line.split()
-            label, values = int(label), np.array(values, float)
+            index, *values = line.split()
+            index, values = int(index), np.array(values, float)
             if len(values) != 4 and (len(values) < 6 or len(values) % 2):
                 raise ValueError(f"expected {LINE}; received {len(values) + 1} numbers")
             if task == "segment" and len(values) == 4:
@@ -122,6 +122,8 @@ def _annotated(picture, task, faults):
         except ValueError as error:
             faults.report("damaged lines", f"{where}: {error}")
             continue
+        known = 0 <= index < len(names)
+        label = names[index] if known else f"number {index}"
         if len(values) == 4:
             centre, extent = values[:2], values[2:]
             corners = np.stack([centre - extent / 2, centre + extent / 2])
