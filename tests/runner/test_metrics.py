@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
-from keras_resnet.runner.boxes import IGNORED, Detections, Objects
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner.boxes import (
+    IGNORED,
+    Detections,
+    Objects,
+    boxes_to_input,
+)
 from keras_resnet.runner.metrics import (
     AveragePrecision,
     confusion_matrix,
@@ -121,6 +127,15 @@ def test_average_precision_is_that_of_pycocotools(seed):
 
 
 def test_only_the_hundred_best_of_a_class_in_a_picture_count():
+    box, other = (0, 0, 10, 10), (50, 50, 60, 60)
+    scores = np.linspace(1, 0.1, 101)
+    for place, expected in ((99, 1 / 100), (100, 0)):
+        found = [other] * 101
+        found[place] = box
+        assert one_picture([box], found, scores) == pytest.approx(expected)
+
+
+def test_the_hundred_best_are_those_of_pycocotools():
     rng = np.random.default_rng(0)
     objects = Objects(
         random_boxes(rng, 1, 5.0),
@@ -174,6 +189,23 @@ def test_average_precision_of_a_few_boxes():
         (1, one_picture([one, other], [small, one], [0.9, 0.5], crowd=[1])),
     ):
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
+def test_average_precision_is_the_same_in_the_input_of_a_model(resize):
+    """Where boxes are compared: both geometries move and scale all alike."""
+    how = Preprocessing((96, 128), resize=resize)
+    scenes = random_scenes(0)
+    moved = [
+        [
+            found._replace(boxes=boxes_to_input(found.boxes / 100, (640, 480), how))
+            for found in pair
+        ]
+        for pair in scenes
+    ]
+    np.testing.assert_allclose(
+        ours(moved).precisions(), ours(scenes).precisions(), atol=1e-12
+    )
 
 
 def test_nothing_to_find_has_no_average_precision():

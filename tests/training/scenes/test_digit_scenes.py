@@ -42,7 +42,7 @@ def test_boxes_and_masks_are_of_the_same_digits(digit_scenes):
             # A digit that touches it hides little of it.
             assert 0.1 < found.mean() < 1
         assert not mask[outside].any()
-    assert counts == set(range(1, module.MOST_DIGITS + 1))
+    assert counts == {1, 2, 3, 4, 5}
     assert digit_scenes["detect"].most_objects == max(counts)
 
 
@@ -52,7 +52,23 @@ def test_digits_overlap_little(digit_scenes):
         # A box that is taken for a crowd: the share of the other that lies in it.
         shares = intersection_over_union(boxes, boxes, np.ones(len(boxes), bool))
         smaller = np.maximum(shares, shares.T)[~np.eye(len(boxes), dtype=bool)]
-        assert not len(smaller) or smaller.max() <= module.OVERLAP + 1e-6
+        assert not len(smaller) or smaller.max() <= 0.1 + 1e-6
+
+
+def test_digits_have_many_sizes_and_levels(digit_scenes):
+    """They fill the height of the frame that they were scanned in."""
+    heights, levels, grounds = [], [], []
+    for (picture, objects), (_, mask) in zip(
+        *(pairs(dataset, "train") for dataset in digit_scenes.values()), strict=True
+    ):
+        pixels = tf.io.decode_png(picture).numpy()
+        assert pixels.shape == (64, 64, 1)
+        heights += ((objects.boxes[:, 2] - objects.boxes[:, 0]) * 64).tolist()
+        levels.append(pixels.max())
+        grounds.append(np.median(pixels[mask == 0]))
+    assert (min(heights), max(heights)) == (18, 32)
+    assert min(levels) > 110 and max(levels) > 250
+    assert min(grounds) < 5 and 60 < max(grounds) < 70
 
 
 def test_every_digit_is_shown(digit_scenes):

@@ -121,7 +121,7 @@ GRAVE = {
     "other size": (
         "voc_folder",
         lambda root: Image.new("RGB", (60, 90)).save(root / "000.png"),
-        "000.xml: annotates 90 x 60 pixels, but .*000.png has 60 x 90",
+        "000.xml is for 90 x 60 pixels, but .*000.png has 60 x 90",
     ),
     "no picture": ("voc_folder", written("000.png", "text"), "000.png: .*identify"),
     "missing picture": (
@@ -143,6 +143,11 @@ GRAVE = {
         "coco_json",
         set_item("annotations", 0, "image_id", value=12345),
         "1 annotations of image 12345, which is not listed",
+    ),
+    "same id": (
+        "coco_json",
+        set_item("images", 1, "id", value=7),  # the one without objects
+        "image 1: ValueError.*another image has the id 7 too",
     ),
     "entry without a name": (
         "coco_json",
@@ -172,7 +177,7 @@ GRAVE = {
     "mask of another size": (
         "mask_folder",
         mask_of_another_size,
-        "masks/000.png: annotates 5 x 5 pixels, but .*000.png has 90 x 60",
+        "masks/000.png is for 5 x 5 pixels, but .*000.png has 90 x 60",
     ),
     "unlisted mask index": (
         "mask_folder",
@@ -238,13 +243,13 @@ def test_what_may_cost_a_right_answer_stops_unless_told_to_go_on(
 
 
 def test_what_reaches_beyond_the_picture_is_cut_off(opened):
-    dataset, warnings = opened("voc_folder", in_xml(ymax="64"), None)
+    dataset, warnings = opened("voc_folder", in_xml(ymax="61.5"), None)
     assert len(warnings) == 1
     assert "reaches beyond the picture of 90 x 60 pixels: cut off" in warnings[0]
     target = targets_of(dataset)["000"]
     assert target.boxes[0, 2] == 1
-    # Tools round: half a pixel is no fault.
-    dataset, warnings = opened("voc_folder", in_xml(ymax="60.5"), "stop")
+    # Tools round: less than a pixel is no fault.
+    dataset, warnings = opened("voc_folder", in_xml(ymax="60.9"), "stop")
     assert not warnings and targets_of(dataset)["000"].boxes[0, 2] == 1
 
 

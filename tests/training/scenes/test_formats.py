@@ -294,6 +294,7 @@ def test_an_unlisted_colour_is_named(scenes, tmp_path):
     [
         ("classes.txt", "", "no classes in it"),
         ("classes.txt", "one", "2 to 255 classes"),
+        ("classes.txt", "\n".join(map(str, range(256))), "2 to 255 .*Received: 256"),
         ("labelmap.txt", "cup 1,2,3", "expected name:red,green,blue"),
         ("labelmap.txt", "cup:1,2,300::", "expected name:red,green,blue"),
         ("_classes.csv", "Pixel Value, Class\nx, y", "invalid literal"),

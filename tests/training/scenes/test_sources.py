@@ -53,7 +53,7 @@ def test_boxes_of_every_format_are_the_same(name, scenes, tmp_path, capsys):
     assert (dataset.train.examples, dataset.held_out.examples) == (8, 2)
     said = capsys.readouterr().err
     assert f"{sum(counts)} objects" in said
-    assert "1 picture has no objects and is kept as negative" in said
+    assert "1 without objects, kept as negative ones" in said
 
 
 @pytest.mark.parametrize("colours", [False, True])

@@ -9,7 +9,7 @@ import PIL.Image
 
 from keras_resnet.runner import images
 from keras_resnet.runner.errors import UserError, open_file, user_errors
-from keras_resnet.training.data.scenes.datasets import objects
+from keras_resnet.training.data.scenes.scene_dataset import objects
 
 # Boxes may reach beyond the picture by so many pixels: tools round.
 TOLERANCE = 1.0
@@ -65,7 +65,7 @@ def checked_size(path, stated, source, faults):
     if stated is not None and tuple(stated) != size:
         faults.report(
             "pictures of another size than annotated",
-            f"{source}: annotates {stated[0]} x {stated[1]} pixels, but {path} has "
+            f"{source} is for {stated[0]} x {stated[1]} pixels, but {path} has "
             f"{size[0]} x {size[1]}, upright as its EXIF says",
         )
         return None

@@ -6,11 +6,11 @@ import numpy as np
 
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data.scenes import annotations, shapes
-from keras_resnet.training.data.scenes.datasets import (
+from keras_resnet.training.data.scenes.scene_dataset import (
     BACKGROUND,
     Scene,
     SceneDataset,
-    as_bytes,
+    digest_of,
     split,
 )
 from keras_resnet.training.data.sources import pictures
@@ -57,7 +57,10 @@ def of_annotated(name, root, task, labels, parts, left_out, faults, in_order=Fal
 
 
 def of_scenes(name, root, task, labels, parts, left_out, faults):
-    """Returns the `SceneDataset` of `Scene`s; the arguments are as above."""
+    """Returns the `SceneDataset` of `Scene`s.
+
+    The arguments are those of `of_annotated`, but `parts` holds `Scene`s.
+    """
     faults.close()
     if not labels:
         raise UserError(f"{root}: the pictures to train on have no objects")
@@ -70,17 +73,16 @@ def of_scenes(name, root, task, labels, parts, left_out, faults):
         if not scenes:
             also = f" Left out: {left_out}" if str(left_out) else ""
             raise UserError(f"{root}: no annotated pictures in the split {part}.{also}")
+        if task == "detect" and not any(len(x.target.classes) for x in scenes):
+            raise UserError(f"{root}: the pictures of the split {part} have no objects")
     scenes = [scene for part in parts.values() for scene in part]
     notes, most = [], 0
     if task == "detect":
         counts = [len(scene.target.classes) for scene in scenes]
         most = max(counts)
         notes.append(f"{sum(counts)} objects, at most {most} in a picture")
-        empty = counts.count(0)
-        if empty:
-            several = "pictures have no objects and are" if empty > 1 else ""
-            one = "picture has no objects and is"
-            notes.append(f"{empty} {several or one} kept as negative")
+        if 0 in counts:
+            notes.append(f"{counts.count(0)} without objects, kept as negative ones")
         of_class = np.bincount(
             np.concatenate([scene.target.classes for scene in scenes]),
             minlength=len(labels),
@@ -114,11 +116,11 @@ def _scene(task, labels, in_order, faults, annotated):
         return None
     if task == "detect":
         found = annotations.checked_objects(boxes, size, labels, source, faults)
-        return Scene(picture, found, as_bytes(found))
+        return Scene(picture, found, digest_of(*found))
     known = []
     for shape in drawn:
         index = annotations.class_index(shape.label, labels, source, faults)
         if index is not None:
             known.append((index + 1, shape.fill))
     draw = functools.partial(shapes.draw, known, size, in_order)
-    return Scene(picture, draw, content)
+    return Scene(picture, draw, digest_of(content))

@@ -11,6 +11,12 @@ import tensorflow as tf
 from keras_resnet.runner.boxes import IGNORED, Objects
 from keras_resnet.training.data import decoding
 
+# Factors on all levels, and on the saturation. Black stays black, with which the device
+# pads pictures, and little of a bright picture is cut off at 255.
+BRIGHTNESS = (0.6, 1.2)
+SATURATION = (0.5, 1.5)
+HUE = 0.05  # largest turn in either direction, 1 being a whole one
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
@@ -18,12 +24,12 @@ class Augmentation:
 
     Attributes:
         scales: (least, largest) size of the whole input, relative to its size. A larger
-            one is cropped, a smaller one put on black (Ghiasi et al., "Simple
-            copy-paste", arXiv 2012.07177, section 3, call it scale jitter).
+            one is cropped, a smaller one put on black: the scale jittering of Ghiasi et
+            al., "Simple copy-paste", arXiv 2012.07177.
         flip: whether half of the pictures are mirrored, left to right.
-        colour: whether brightness, contrast, saturation and hue vary: each in half of
-            the pictures, as Liu et al., "SSD", arXiv 1512.02325, section 2.2 do, with
-            the ranges of torchvision's `RandomPhotometricDistort`.
+        colour: whether brightness, saturation and hue vary, each in half of the
+            pictures, as in SSD (Liu et al., arXiv 1512.02325, section 2.2). Saturation
+            and hue vary as in torchvision's `RandomPhotometricDistort`.
     """
 
     scales: tuple[float, float] = (0.75, 1.25)
@@ -61,6 +67,8 @@ def augment(augmentation, input_size, image, target, seed):
     scaled = tf.round(size * (least + (largest - least) * scale))
     # Where the scaled picture begins in the input: below 0 if it is larger.
     first = tf.round((size - scaled) * tf.stack(places))
+    # Kept for the largest scale, it shrinks by less than half: without antialiasing no
+    # pixel is missed.
     image = tf.image.resize(image, tf.cast(scaled, tf.int32))
     image = _placed(image, first, input_size, 0.0)
     if augmentation.colour:
@@ -126,13 +134,10 @@ def _mirrored(image, target):
 
 def _recoloured(image, seed):
     """Changes the colours of an image of levels 0..255, float32."""
-    changes = tf.random.stateless_uniform((4,), seed) < 0.5
-    draws = tf.random.stateless_uniform((4,), seed + 1, -1.0)
-    draws = tf.unstack(tf.where(changes, draws, 0.0))
-    brightness, contrast, saturation, hue = draws
-    image = tf.clip_by_value(image / 255 * (1 + 0.125 * brightness), 0, 1)
-    image = tf.image.adjust_contrast(image, 1 + 0.5 * contrast)
-    image = tf.image.adjust_saturation(
-        tf.clip_by_value(image, 0, 1), 1 + 0.5 * saturation
-    )
-    return tf.image.adjust_hue(image, 0.05 * hue) * 255
+    changes = tf.random.stateless_uniform((3,), seed) < 0.5
+    low, high = zip(BRIGHTNESS, SATURATION, (-HUE, HUE), strict=True)
+    drawn = tf.random.stateless_uniform((3,), seed + 1, low, high)
+    brightness, saturation, hue = tf.unstack(tf.where(changes, drawn, (1.0, 1.0, 0.0)))
+    image = tf.clip_by_value(image / 255 * brightness, 0, 1)
+    image = tf.image.adjust_saturation(image, saturation)
+    return tf.image.adjust_hue(image, hue) * 255

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from keras_resnet.runner import boxes
 from keras_resnet.runner.boxes import IGNORED, Objects
+from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import batching, decoding
 from keras_resnet.training.data.batching import WHOLE
-from keras_resnet.training.data.scenes import annotations, augmentation, datasets
+from keras_resnet.training.data.scenes import annotations, augmentation, scene_dataset
 
 
 def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOLE):
@@ -41,20 +42,19 @@ def train_batches(dataset, preprocessing, recipe, seed, first_step=0, share=WHOL
     fits = dataset.train.examples * bytes_of_one <= batching.CACHE_BYTES
 
     def keep(encoded, target):
-        return _resized(encoded, target, kept)
+        target = _moved(encoded, target, kept)
+        return decoding.device_pixels(encoded, kept) if fits else encoded, target
 
     def change(image, target, example_seed):
         if not fits:
-            image, target = keep(image, target)
-        return _filled(
-            dataset,
-            *augmentation.augment(changes, size, image, target, example_seed),
-        )
+            image = decoding.device_pixels(image, kept)
+        image, target = augmentation.augment(changes, size, image, target, example_seed)
+        return image, _filled(dataset, target)
 
     examples = batching.changed_examples(
         dataset.train,
         recipe,
-        keep if fits else None,
+        keep,
         change,
         fits,
         seed,
@@ -90,13 +90,16 @@ def evaluation_batches(dataset, split, preprocessing, batch_size, share=WHOLE):
         split, read=marked(split.read), part=marked(split.part)
     )
     black = tf.io.encode_png(tf.zeros((*preprocessing.input_size, 3), tf.uint8))
-    nothing = datasets.objects([], [])
+    nothing = scene_dataset.objects([], [])
     if dataset.task == "segment":
         nothing = np.full(preprocessing.input_size, IGNORED, np.uint8)
     filling = (black, tf.nest.map_structure(tf.constant, nothing)), False
 
     def prepared(example, is_real):
-        return *_filled(dataset, *_resized(*example, preprocessing)), is_real
+        encoded, target = example
+        image = decoding.device_pixels(encoded, preprocessing)
+        target = _filled(dataset, _moved(encoded, target, preprocessing))
+        return image, target, is_real
 
     def to_model(pixels, target, is_real):
         return decoding.normalize(pixels, preprocessing), target, is_real
@@ -112,34 +115,31 @@ def unpadded(target, row):
     return Objects(*(np.asarray(part[row])[there] for part in target))
 
 
-def _resized(encoded, target, preprocessing):
-    """Returns (image: uint8 (*input_size, 3), target) of the input, as on the device.
-
-    The same code does it as in the runner.
-    """
-    image = decoding.device_pixels(encoded, preprocessing)
+def _moved(encoded, target, preprocessing):
+    """Returns the target of the input for that of a picture, by the runner's code."""
     if not isinstance(target, Objects):
 
         def moved_mask(mask):
             return boxes.mask_to_input(mask, preprocessing)
 
         mask = tf.numpy_function(moved_mask, [target], tf.uint8)
-        return image, tf.ensure_shape(mask, preprocessing.input_size)
+        return tf.ensure_shape(mask, preprocessing.input_size)
 
     def moved_boxes(encoded, corners):
-        size = annotations.upright_size(decoding.as_file(encoded))
+        try:
+            size = annotations.upright_size(decoding.as_file(encoded))
+        except UserError:  # decoding it will say what is wrong
+            return corners
         return boxes.boxes_to_input(corners, size, preprocessing).astype(np.float32)
 
-    # Not before the image is known to be whole.
-    with tf.control_dependencies([image]):
-        moved = tf.numpy_function(moved_boxes, [encoded, target.boxes], tf.float32)
-    return image, target._replace(boxes=tf.ensure_shape(moved, (None, 4)))
+    moved = tf.numpy_function(moved_boxes, [encoded, target.boxes], tf.float32)
+    return target._replace(boxes=tf.ensure_shape(moved, (None, 4)))
 
 
-def _filled(dataset, image, target):
-    """Fills `Objects` up to the largest number of the dataset."""
+def _filled(dataset, target):
+    """Fills `Objects` up to the largest number of the dataset; a mask stays."""
     if not isinstance(target, Objects):
-        return image, target
+        return target
     missing = dataset.most_objects - tf.shape(target.classes)[0]
 
     def filled(part, value):
@@ -147,7 +147,7 @@ def _filled(dataset, image, target):
         part = tf.pad(part, paddings, constant_values=value)
         return tf.ensure_shape(part, (dataset.most_objects, *part.shape[1:]))
 
-    return image, Objects(
+    return Objects(
         filled(target.boxes, 0.0),
         filled(target.classes, -1),
         filled(target.ignored, False),

@@ -5,7 +5,7 @@ import sys
 
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import damaged, datasets
-from keras_resnet.training.data.sources import csv_file, digits, folder, tfds
+from keras_resnet.training.data.sources import csv_file, digits, folder, pictures, tfds
 
 _OWN_PICTURES = {"folder": folder.load, "csv": csv_file.load}
 
@@ -23,23 +23,11 @@ def load(name, data_dir=None, hold_out=None, damaged_images="stop", balance=None
     if name == "digits":
         dataset = digits.load()
     elif name in _OWN_PICTURES:
-        try:
+        with pictures.unreadable_named():
             dataset = _OWN_PICTURES[name](data_dir)
-        except OSError as error:  # a link to nowhere, a folder without permission
-            reason = f"{error.filename} cannot be read: {error.strerror}"
-            raise UserError(f"{reason}. Remove or repair it") from error
     else:
         dataset = tfds.load(name, data_dir)
-    if damaged_images == "skip":
-        dataset = damaged.without_damaged(dataset)
-    if hold_out is not None:
-        if hold_out >= dataset.train.examples:
-            raise UserError(
-                f"--hold_out must leave some of the {dataset.train.examples} training "
-                f"images. Received: {hold_out}"
-            )
-        train, held_out = datasets.hold_out(dataset.train, hold_out)
-        dataset = dataclasses.replace(dataset, train=train, held_out=held_out)
+    dataset = whole_and_held_out(dataset, hold_out, damaged_images)
     if balance:
         if dataset.multi_label:
             raise UserError(
@@ -51,3 +39,18 @@ def load(name, data_dir=None, hold_out=None, damaged_images="stop", balance=None
     if name in _OWN_PICTURES:
         print(f"{data_dir}: {dataset.summary()}", file=sys.stderr)
     return dataset
+
+
+def whole_and_held_out(dataset, hold_out, damaged_images):
+    """Returns a dataset as the arguments of `load` say, which are those of `train`."""
+    if damaged_images == "skip":
+        dataset = damaged.without_damaged(dataset)
+    if hold_out is None:
+        return dataset
+    if hold_out >= dataset.train.examples:
+        raise UserError(
+            f"--hold_out must leave some of the {dataset.train.examples} training "
+            f"images. Received: {hold_out}"
+        )
+    train, held_out = datasets.hold_out(dataset.train, hold_out)
+    return dataclasses.replace(dataset, train=train, held_out=held_out)

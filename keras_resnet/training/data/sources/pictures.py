@@ -1,6 +1,7 @@
 """Image files as splits of a dataset: what folders and csv files have in common."""
 
 import collections
+import contextlib
 import hashlib
 import importlib.util
 import itertools
@@ -11,6 +12,7 @@ import random
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.sources import SUFFIXES
 from keras_resnet.training.data.datasets import HELD_OUT_EVERY, Split
 
@@ -60,6 +62,19 @@ class LeftOut:
         return ", ".join([*counts, *self._others])
 
 
+@contextlib.contextmanager
+def unreadable_named():
+    """Raises a `UserError` in the place of an `OSError`.
+
+    A link may lead to nowhere, and a folder may forbid to be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.filename} cannot be read: {error.strerror}"
+        raise UserError(f"{reason}. Remove or repair it") from error
+
+
 def is_litter(name):
     """Returns whether a file or folder is hidden or no work of the user."""
     return name.startswith(".") or name.lower() in LITTER
@@ -106,7 +121,7 @@ def images_below(folder, left_out, passed_over=()):
             left_out.add("hidden or system folder")
         folders.sort()  # of two links to one folder, the first is taken
         for name in names:
-            if not name.endswith(passed_over) and is_readable(name, left_out):
+            if not name.lower().endswith(passed_over) and is_readable(name, left_out):
                 yield os.path.join(path, name)
 
 

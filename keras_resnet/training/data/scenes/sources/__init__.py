@@ -1,10 +1,8 @@
 """Where datasets for detection and segmentation come from: one module each."""
 
-import dataclasses
 import sys
 
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import damaged, datasets
 from keras_resnet.training.data.scenes.faults import Faults
 from keras_resnet.training.data.scenes.sources import (
     coco,
@@ -15,6 +13,7 @@ from keras_resnet.training.data.scenes.sources import (
     voc,
     yolo,
 )
+from keras_resnet.training.data.sources import pictures, whole_and_held_out
 
 DETECT, SEGMENT = ("detect",), ("segment",)
 # name: (function of (data_dir, task, faults), the tasks that it has).
@@ -55,25 +54,13 @@ def load(task, name, data_dir=None, hold_out=None, damaged_images=None):
                 f"--dataset={name} is for --task={tasks[0]}; for --task={task} there "
                 f"are {', '.join(others)}. Received: --task={task}"
             )
-        try:
+        with pictures.unreadable_named():
             dataset = read(data_dir, task, Faults(damaged_images))
-        except OSError as error:  # a link to nowhere, a folder without permission
-            reason = f"{error.filename} cannot be read: {error.strerror}"
-            raise UserError(f"{reason}. Remove or repair it") from error
     elif name == "digit_scenes":
         dataset = digit_scenes.load(task)
     else:
         dataset = tfds.load(name, data_dir, task, ["digit_scenes", *OWN_PICTURES])
-    if damaged_images == "skip":
-        dataset = damaged.without_damaged(dataset)
-    if hold_out is not None:
-        if hold_out >= dataset.train.examples:
-            raise UserError(
-                f"--hold_out must leave some of the {dataset.train.examples} training "
-                f"images. Received: {hold_out}"
-            )
-        train, held_out = datasets.hold_out(dataset.train, hold_out)
-        dataset = dataclasses.replace(dataset, train=train, held_out=held_out)
+    dataset = whole_and_held_out(dataset, hold_out, damaged_images)
     if name in OWN_PICTURES:
         print(f"{data_dir}: {dataset.summary()}", file=sys.stderr)
     return dataset

@@ -124,12 +124,16 @@ def _pictures(root, part, file, content, names, task, faults):
     folder = file.stem.rpartition("_")[2]
     bases = [file.parent, file.parent / "images", root, root / "images"]
     bases += [root / name for name in (folder, f"images/{folder}", part)]
+    seen = set()
     for number, entry in enumerate(content["images"]):
         try:
+            if entry["id"] in seen:
+                raise ValueError(f"another image has the id {entry['id']!r} too")
+            seen.add(entry["id"])
             annotations = of_picture.pop(entry["id"], [])
             name = entry["file_name"].replace("\\", "/")
             stated = entry.get("width"), entry.get("height")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             faults.report(
                 "damaged entries of COCO files", f"{file}, image {number}: {error!r}"
             )

@@ -7,7 +7,7 @@ import PIL.Image
 import tensorflow as tf
 
 from keras_resnet.training.data.datasets import Split
-from keras_resnet.training.data.scenes.datasets import (
+from keras_resnet.training.data.scenes.scene_dataset import (
     BACKGROUND,
     SceneDataset,
     objects,
@@ -18,7 +18,7 @@ from keras_resnet.training.data.sources import digits
 SIDE = 64  # pixels, of a scene
 SCENES = {"train": 1000, "held_out": 200}
 MOST_DIGITS = 5  # in a scene, at least one
-SIDES = (16, 28)  # pixels, of a digit with the 8x8 frame it was scanned in
+SIDES = (18, 32)  # pixels, of a digit with the 8x8 frame it was scanned in
 LEVELS = (128, 255)  # of the brightest stroke
 GROUND = (0, 64)  # levels of the background, which has noise on it
 NOISE = 8.0  # its standard deviation

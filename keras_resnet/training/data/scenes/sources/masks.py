@@ -12,7 +12,7 @@ from keras_resnet.runner.boxes import IGNORED
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.training.data.scenes import assembly
 from keras_resnet.training.data.scenes.annotations import checked_size
-from keras_resnet.training.data.scenes.datasets import Scene
+from keras_resnet.training.data.scenes.scene_dataset import Scene, digest_of
 from keras_resnet.training.data.scenes.sources import layout
 from keras_resnet.training.data.sources import pictures
 
@@ -125,7 +125,7 @@ def _scene(path, lookup, is_colour, left_out, faults):
     if checked_size(path, mask.shape[::-1], file, faults) is None:
         return None
     with open(file, "rb") as content:
-        return Scene(path, draw, content.read())
+        return Scene(path, draw, digest_of(content.read()))
 
 
 def _read(file, lookup, is_colour):

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from keras_resnet.runner.boxes import IGNORED, Objects
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets
-from keras_resnet.training.data.scenes.datasets import SceneDataset
+from keras_resnet.training.data.scenes.scene_dataset import SceneDataset
 from keras_resnet.training.data.sources import tfds as classification
 
 # What datasets call objects that count little; not all have them.
@@ -120,7 +120,7 @@ def _most_objects(name, splits, classes, notes):
             flat += int((~has_area).sum())
     notes.append(f"{sum(counts)} objects, at most {max(counts)} in a picture")
     if 0 in counts:
-        notes.append(f"{counts.count(0)} have no objects and are kept as negative")
+        notes.append(f"{counts.count(0)} without objects, kept as negative ones")
     if flat:
         notes.append(f"left out: {flat} boxes of no area")
     return max(counts)

@@ -43,6 +43,8 @@ def load(data_dir, task, faults):
     held_out = [name for name in ("val", "test") if config.get(name)]
     if not config.get("train") or not held_out:
         raise UserError(f"{file}: needs 'train' and 'val', the folders of pictures")
+    for name in held_out[1:]:
+        left_out.mention(f"the split {name!r}")
     parts = {
         part: [
             annotated

@@ -43,17 +43,17 @@ class Scene:
     Attributes:
         path: of the picture.
         target: `Objects`, or a function without arguments that returns the mask.
-        annotation: bytes that say what is annotated, for the fingerprint.
+        digest: hash of what is annotated, for the fingerprint.
     """
 
     path: str
     target: Objects | Callable[[], np.ndarray]
-    annotation: bytes
+    digest: str
 
     def entry(self, root):
         """Returns what the fingerprint of a dataset hashes of it."""
-        digest = hashlib.sha256(self.annotation).hexdigest()
-        return os.path.relpath(self.path, root), os.path.getsize(self.path), digest
+        path = os.path.relpath(self.path, root)
+        return path, os.path.getsize(self.path), self.digest
 
 
 def objects(boxes, classes, ignored=None, crowd=None):
@@ -74,9 +74,12 @@ def objects(boxes, classes, ignored=None, crowd=None):
     )
 
 
-def as_bytes(found):
-    """Returns `Objects` as the bytes of `Scene.annotation`."""
-    return b"".join(np.ascontiguousarray(part).tobytes() for part in found)
+def digest_of(*parts):
+    """Returns the `Scene.digest` of bytes or arrays."""
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(part if isinstance(part, bytes) else part.tobytes())
+    return content.hexdigest()
 
 
 def split(name, scenes):
