@@ -144,6 +144,16 @@ GRAVE = {
         set_item("annotations", 0, "image_id", value=12345),
         "1 annotations of image 12345, which is not listed",
     ),
+    "annotation of no picture": (
+        "coco_json",
+        in_json(lambda content: content["annotations"].append(["cup"])),
+        "annotation .*: TypeError",
+    ),
+    "id that is a list": (
+        "coco_json",
+        in_json(lambda content: content["annotations"].append({"image_id": []})),
+        "annotation .*: TypeError",
+    ),
     "same id": (
         "coco_json",
         set_item("images", 1, "id", value=7),  # the one without objects
@@ -173,6 +183,29 @@ GRAVE = {
             '{"shapes": [{"label": "cup", "shape_type": "line", "points": [[1, 2]]}]}',
         ),
         "000.json is no file of LabelMe: .*a line of 'cup' has no area",
+    ),
+    "no points": (
+        "labelme_folder",
+        written("000.json", '{"shapes": [{"label": "cup", "points": []}]}'),
+        "000.json is no file of LabelMe",
+    ),
+    "a bitmap that is none": (
+        "labelme_folder",
+        written(
+            "000.json",
+            '{"shapes": [{"label": "cup", "shape_type": "mask", "mask": "AAAA", '
+            '"points": [[1, 2], [3, 4]]}]}',
+        ),
+        "000.json is no file of LabelMe: .*identify",
+    ),
+    "a circle of one point": (
+        "labelme_folder",
+        written(
+            "000.json",
+            '{"shapes": [{"label": "cup", "shape_type": "circle", '
+            '"points": [[1, 2], [1, 2]]}]}',
+        ),
+        "a circle of 'cup' has no area",
     ),
     "mask of another size": (
         "mask_folder",

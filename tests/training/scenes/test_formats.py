@@ -198,6 +198,13 @@ def test_yolo_pictures_may_be_listed_and_names_numbered(scenes, tmp_path):
     assert (dataset.train.examples, dataset.held_out.examples) == (6, 2)
 
 
+def test_paths_may_be_relative(scenes, tmp_path, monkeypatch):
+    write_yolo(tmp_path, scenes)
+    monkeypatch.chdir(tmp_path)
+    found = targets_of(load("detect", "yolo_folder", "."))
+    assert len(found["000"].classes) == len(scenes[0].classes)
+
+
 def test_boxes_are_no_masks(scenes, tmp_path):
     root = write_yolo(tmp_path, scenes)
     with pytest.raises(UserError, match="a box, but --task=segment needs outlines"):

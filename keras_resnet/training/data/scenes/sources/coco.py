@@ -2,7 +2,6 @@
 
 import collections
 import json
-import math
 import os
 import pathlib
 
@@ -18,6 +17,8 @@ WHAT = (
     "one COCO file, or one for each split: train/*.json and valid/*.json, or "
     "annotations/instances_train*.json and annotations/instances_val*.json"
 )
+
+DAMAGED = "damaged annotations of COCO files"
 
 
 def load(data_dir, task, faults):
@@ -114,18 +115,20 @@ def _names(file, categories):
     return names
 
 
-def _pictures(root, part, file, content, names, task, faults):
+def _pictures(root, part, file, listed, names, task, faults):
     """Yields the `Annotated` pictures of a file."""
     of_picture = collections.defaultdict(list)
-    for number, annotation in enumerate(content["annotations"]):
-        if isinstance(annotation, dict):
-            of_picture[annotation.get("image_id")].append((number, annotation))
+    for number, annotation in enumerate(listed["annotations"]):
+        try:
+            of_picture[annotation["image_id"]].append((number, annotation))
+        except (KeyError, TypeError) as error:
+            faults.report(DAMAGED, f"{file}, annotation {number}: {error!r:.200}")
     # Where COCO, CVAT, Label Studio and Roboflow put the pictures.
     folder = file.stem.rpartition("_")[2]
     bases = [file.parent, file.parent / "images", root, root / "images"]
     bases += [root / name for name in (folder, f"images/{folder}", part)]
     seen = set()
-    for number, entry in enumerate(content["images"]):
+    for number, entry in enumerate(listed["images"]):
         try:
             if entry["id"] in seen:
                 raise ValueError(f"another image has the id {entry['id']!r} too")
@@ -146,32 +149,33 @@ def _pictures(root, part, file, content, names, task, faults):
                 f"{file}: no such picture: {name} (searched from {root})",
             )
             continue
-        boxes, drawn, raw = [], [], []
-        for place, annotation in annotations:
-            source = f"{file}, annotation {annotation.get('id', place)}"
-            try:
-                label = names.get(
-                    annotation["category_id"], f"id {annotation['category_id']}"
-                )
-                if task == "detect":
-                    boxes.append(_box(annotation, label))
-                else:
-                    drawn.append(shapes.Shape(label, _fill(annotation, stated)))
-                    raw.append((label, annotation["segmentation"]))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                faults.report(
-                    "damaged annotations of COCO files", f"{source}: {error!r:.200}"
-                )
         size = stated if all(stated) else None
-        yield Annotated(
-            str(path), f"{file}, {name}", size, boxes, drawn, json.dumps(raw).encode()
-        )
+        boxes, drawn = _objects(file, annotations, size, names, task, faults)
+        content = json.dumps([annotation for _, annotation in annotations]).encode()
+        yield Annotated(str(path), f"{file}, {name}", size, boxes, drawn, content)
     for image_id, annotations in of_picture.items():
         faults.report(
             "annotations of pictures that are not listed",
             f"{file}: {len(annotations)} annotations of image {image_id!r}, which is "
             "not listed",
         )
+
+
+def _objects(file, annotations, size, names, task, faults):
+    """Returns the boxes or the shapes of one picture: two lists, one of them empty."""
+    boxes, drawn = [], []
+    for place, annotation in annotations:
+        try:
+            number = annotation["category_id"]
+            label = names.get(number, f"id {number}")
+            if task == "detect":
+                boxes.append(_box(annotation, label))
+            else:
+                drawn.append(shapes.Shape(label, _fill(annotation, size)))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            name = annotation.get("id", place)
+            faults.report(DAMAGED, f"{file}, annotation {name}: {error!r:.200}")
+    return boxes, drawn
 
 
 def _box(annotation, label):
@@ -184,14 +188,15 @@ def _box(annotation, label):
     )
 
 
-def _fill(annotation, stated):
+def _fill(annotation, picture_size):
     """Returns `Shape.fill` of an annotation's segmentation."""
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        size = tuple(segmentation["size"])
+        height, width = segmentation["size"]
         counts = shapes.decoded_counts(segmentation["counts"])
-        if size != stated[::-1] or counts.min() < 0 or counts.sum() != math.prod(size):
-            raise ValueError(f"run lengths do not fit the picture of {stated} pixels")
+        fits = counts.min() >= 0 and counts.sum() == height * width
+        if (width, height) != picture_size or not fits:
+            raise ValueError(f"run lengths do not fit the picture of {picture_size}")
         return shapes.run_lengths(counts)
     rings = [np.array(ring, float).reshape(-1, 2) for ring in segmentation]
     if not rings:

@@ -12,6 +12,9 @@ from keras_resnet.training.data.scenes.annotations import Annotated, Box
 from keras_resnet.training.data.scenes.sources import layout
 from keras_resnet.training.data.sources import pictures
 
+# What reading a file of another content raises.
+BAD = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
 
 def load(data_dir, task, faults):
     """Opens pictures with LabelMe's JSON files beside them.
@@ -51,7 +54,7 @@ def _annotated(picture, task, left_out, faults):
         content = json.loads(text)
         stated = content.get("imageWidth"), content.get("imageHeight")
         found = [_shape(each) for each in content["shapes"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except BAD as error:
         faults.report(
             "damaged JSON files", f"{source} is no file of LabelMe: {error!r:.200}"
         )
@@ -69,6 +72,8 @@ def _shape(shape):
     """Returns (label, (top, left, bottom, right) in pixels, `Shape.fill`)."""
     kind = shape.get("shape_type") or "polygon"
     points = np.array(shape["points"], float).reshape(-1, 2)
+    if not np.isfinite(points).all() or (points == points[0]).all():
+        raise ValueError(f"a {kind} of {shape['label']!r} has no area")
     low, high = points.min(0), points.max(0)
     if kind == "circle":  # the centre, and a point of its edge
         radius = np.hypot(*(points[1] - points[0]))

@@ -1,6 +1,5 @@
 """YOLO: a text file for each picture, and data.yaml with the splits and the names."""
 
-import os
 import pathlib
 
 import numpy as np
@@ -121,16 +120,16 @@ def _annotated(picture, names, task, faults):
                 raise ValueError(f"expected {LINE}; received {len(values) + 1} numbers")
             if task == "segment" and len(values) == 4:
                 raise ValueError("a box, but --task=segment needs outlines")
+            if len(values) == 4:
+                centre, extent = values[:2], values[2:]
+                corners = np.stack([centre - extent / 2, centre + extent / 2])
+            else:
+                (corners,) = shapes.checked_rings([values.reshape(-1, 2)])
         except ValueError as error:
             faults.report("damaged lines", f"{where}: {error}")
             continue
         known = 0 <= index < len(names)
         label = names[index] if known else f"number {index}"
-        if len(values) == 4:
-            centre, extent = values[:2], values[2:]
-            corners = np.stack([centre - extent / 2, centre + extent / 2])
-        else:
-            corners = values.reshape(-1, 2)
         corners = corners * (width, height)
         if task == "segment":
             drawn.append(shapes.Shape(label, shapes.polygons([corners])))
@@ -142,9 +141,11 @@ def _annotated(picture, names, task, faults):
 
 def _text_of(picture):
     """Returns the text file of a picture, or None."""
-    stem = os.path.splitext(picture)[0]
-    before, images, after = stem.rpartition(f"{os.sep}images{os.sep}")
-    for path in (f"{before}{os.sep}labels{os.sep}{after}.txt", f"{stem}.txt"):
-        if (images or path.startswith(stem)) and os.path.isfile(path):
-            return path
-    return None
+    beside = pathlib.Path(picture).with_suffix(".txt")
+    folders = list(beside.parts[:-1])
+    paths = [beside]
+    if "images" in folders:
+        last = len(folders) - 1 - folders[::-1].index("images")
+        folders[last] = "labels"
+        paths.insert(0, pathlib.Path(*folders, beside.name))
+    return next((str(path) for path in paths if path.is_file()), None)
