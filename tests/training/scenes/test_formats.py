@@ -256,11 +256,12 @@ def test_masks_with_a_palette_hold_indices(scenes, tmp_path):
 def test_pixels_of_no_class_are_ignored(scenes, tmp_path):
     """Index 255, and a class that is called so."""
     root = write_masks(tmp_path, scenes)
-    (root / "classes.txt").write_text("void\ncup\nplate\n")
-    path = root / "masks" / "000.png"
-    mask = np.array(Image.open(path))
-    mask[0, 0] = 255
-    Image.fromarray(mask).save(path)
+    (root / "classes.txt").write_text("void\n\ncup\nplate\n")
+    for scene in scenes:  # the empty line names no class
+        indices = np.where(scene.mask > 0, scene.mask + 1, 0).astype(np.uint8)
+        if scene.name == "000":
+            indices[0, 0] = 255
+        Image.fromarray(indices).save(root / "masks" / f"{scene.name}.png")
     dataset = load("segment", "mask_folder", root)
     assert dataset.labels == LABELS
     expected = np.where(scenes[0].mask == 0, IGNORED, scenes[0].mask - 1)
@@ -305,6 +306,7 @@ def test_an_unlisted_colour_is_named(scenes, tmp_path):
         ("labelmap.txt", "cup 1,2,3", "expected name:red,green,blue"),
         ("labelmap.txt", "cup:1,2,300::", "expected name:red,green,blue"),
         ("_classes.csv", "Pixel Value, Class\nx, y", "invalid literal"),
+        ("_classes.csv", "Pixel Value, Class\n0", "_classes.csv: list index"),
     ],
 )
 def test_bad_names_of_classes_are_named(scenes, tmp_path, name, content, message):

@@ -68,7 +68,7 @@ def _classes(root):
             f"{root}: nothing names the classes. Write their names into {root}"
             "/classes.txt, one a line, in the order of the mask's indices from 0"
         )
-    with user_errors(file, OSError, UnicodeDecodeError, ValueError):
+    with user_errors(file, OSError, ValueError, IndexError):
         text = file.read_text(encoding="utf-8-sig")
         if file.name == "labelmap.txt":
             found = _colours(text)
@@ -76,8 +76,8 @@ def _classes(root):
             rows = csv.reader(text.splitlines()[1:], skipinitialspace=True)
             found = {int(row[0]): row[1].strip() for row in rows if row}
         else:
-            lines = [line.strip() for line in text.splitlines()]
-            found = dict(enumerate(filter(None, lines)))
+            lines = enumerate(text.splitlines())
+            found = {index: line.strip() for index, line in lines if line.strip()}
         if not found or min(found) < 0:
             raise ValueError("no classes in it")
     names, values = [], {}
