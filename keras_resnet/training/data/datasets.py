@@ -75,6 +75,12 @@ class Dataset:
         )
         return f"{numbers}; {self.note}" if self.note else numbers
 
+    def classes_of(self, label):
+        """Returns the names of the classes of an example by its label, an array."""
+        if self.multi_label:
+            return tuple(self.labels[i] for i in np.flatnonzero(label > 0.5))
+        return (self.labels[label],)
+
 
 def spread_evenly(count, examples):
     """Returns a bool array (examples,) that is true `count` times, evenly spread."""

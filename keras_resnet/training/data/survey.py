@@ -23,7 +23,8 @@ class Picture:
     Attributes:
         name: path below the folder that all pictures have in common.
         split: "train" or "held_out".
-        labels: names of its classes; one, unless the dataset is multi-label.
+        labels: names of its classes; one, unless the dataset is multi-label or for
+            detection or segmentation.
         size: (width, height) in pixels, upright; None if it cannot be decoded.
     """
 
@@ -118,10 +119,7 @@ def of(dataset):
             if path in seen:  # --balance repeats pictures
                 continue
             seen.add(path)
-            if dataset.multi_label:
-                labels = tuple(dataset.labels[i] for i in np.flatnonzero(label > 0.5))
-            else:
-                labels = (dataset.labels[label],)
+            labels = dataset.classes_of(label)
             name = os.path.abspath(path).removeprefix(root)
             whole = tuple(size.tolist()) if size.all() else None
             pictures.append(Picture(name, split_name, labels, whole))

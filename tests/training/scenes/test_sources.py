@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import survey
 from keras_resnet.training.data.scenes.sources import OWN_PICTURES, load
 from tests.helpers.scenes import (
     LABELS,
@@ -138,6 +139,25 @@ def test_boxes_lie_in_the_upright_picture(tmp_path):
     exif[0x0112] = 6
     stored.save(tmp_path / "0.png", exif=exif)
     assert_objects_are(load("detect", "voc_folder", tmp_path), others)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_pictures_in_both_splits_are_found(task, scenes, tmp_path):
+    """As of pictures without boxes; "labels" are the classes that a picture shows."""
+    copy = scenes[0]._replace(name="copy")
+    for name, part in (("train", scenes), ("val", [scenes[3], copy])):
+        WRITERS["labelme_folder"](tmp_path / name, part)
+    found = survey.of(load(task, "labelme_folder", tmp_path))
+    names = {picture.name for group in found.in_both_splits for picture in group}
+    assert names == {f"{x}.png" for x in ("train/000", "val/copy")} | {
+        f"{x}/003.png" for x in ("train", "val")
+    }
+    assert not found.two_labels
+    labels = {picture.name[-7:-4]: picture.labels for picture in found.pictures}
+    for scene in scenes:
+        shown = tuple(LABELS[index] for index in sorted(set(scene.classes)))
+        expected = shown if task == "detect" else ("background", *shown)
+        assert labels[scene.name] == expected
 
 
 def test_a_dataset_for_another_task_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.runner.boxes import Objects
+from keras_resnet.runner.boxes import IGNORED, Objects
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets, decoding
 
@@ -34,6 +34,11 @@ class SceneDataset(datasets.Dataset):
 
     task: str = "detect"
     most_objects: int = 0
+
+    def classes_of(self, label):
+        """Returns the names of the classes that are in a picture by its target."""
+        found = np.unique(label.classes if self.task == "detect" else label)
+        return tuple(self.labels[index] for index in found if index != IGNORED)
 
 
 @dataclasses.dataclass(frozen=True)
