@@ -1284,8 +1284,9 @@ PRECISIONS = (("ap", slice(None)), ("ap50", slice(0, 1)), ("ap75", slice(5, 6)))
 class AveragePrecision:
     """Average precision of boxes, with the rules and the numbers of pycocotools.
 
-    Lin et al., arXiv 1405.0312, section 5. Pictures are added one by one. Boxes may be
-    in pixels or in shares, of the picture or of the model's input: the IoU is the same.
+    They are described at cocodataset.org/#detection-eval. Pictures are added one by
+    one. Boxes may be in pixels or in shares, of the picture or of the model's input:
+    the IoU is the same.
     """
 
     def __init__(self, classes):
