@@ -1429,7 +1429,7 @@ def match_objects(iou, ignored, crowd, thresholds):
     right = np.zeros((len(thresholds), len(iou)), bool)
     counts = np.ones_like(right)
     taken = np.zeros((len(thresholds), len(ignored)), bool)
-    least = np.minimum(thresholds, 1 - 1e-10)[:, None]
+    least = thresholds[:, None]
     every = np.arange(len(thresholds))
     if not len(ignored):
         return right, counts

@@ -208,6 +208,30 @@ def test_average_precision_is_the_same_in_the_input_of_a_model(resize):
     )
 
 
+def between_two(second):
+    """A picture of two objects: a box that fits both equally, then another one."""
+    corners = np.array([(0, 0), (0, 4), (0, 2), second])
+    boxes = np.concatenate([corners, corners + 10], 1).astype(float)
+    no = np.zeros(2, bool)
+    there = Objects(boxes[:2], np.zeros(2, int), no, no)
+    return there, Detections(boxes[2:], np.zeros(2, int), np.array([0.9, 0.5]))
+
+
+@pytest.mark.parametrize("second, expected", [((0, 0), 1), ((0, 4), 51 / 101)])
+def test_of_objects_that_fit_equally_the_last_is_found(second, expected):
+    """So that the other box is right if it fits the first."""
+    metric = ours([between_two(second)])
+    assert metric.result()["ap50"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("second", [(0, 0), (0, 4)])
+def test_pycocotools_finds_the_last_too(second):
+    scenes = [between_two(second)]
+    np.testing.assert_allclose(
+        ours(scenes).precisions(), pycocotools_precisions(scenes), atol=1e-12
+    )
+
+
 def test_nothing_to_find_has_no_average_precision():
     nothing = np.zeros((0, 4))
     assert one_picture(nothing, [(0, 0, 1, 1)], [0.5]) is None
