@@ -232,6 +232,16 @@ def test_pycocotools_finds_the_last_too(second):
     )
 
 
+def test_the_mean_is_over_ten_thresholds():
+    """A box of IoU 2/3 is right at 0.5, 0.55, 0.6 and 0.65."""
+    no = np.zeros(1, bool)
+    there = Objects(np.array([[0.0, 0, 10, 10]]), np.zeros(1, int), no, no)
+    found = Detections(np.array([[0.0, 2, 10, 12]]), np.zeros(1, int), np.ones(1))
+    result = ours([(there, found)]).result()
+    precisions = [result[name] for name in ("ap", "ap50", "ap75")]
+    assert precisions == pytest.approx([0.4, 1, 0])
+
+
 def test_nothing_to_find_has_no_average_precision():
     nothing = np.zeros((0, 4))
     assert one_picture(nothing, [(0, 0, 1, 1)], [0.5]) is None

@@ -38,10 +38,8 @@ def load(task):
     content = hashlib.sha256()
     splits = {}
     for seed, (name, split) in enumerate(parts.items()):
-        scans = [
-            (tf.io.decode_png(image, 1).numpy()[..., 0], int(label))
-            for image, label in split.read()
-        ]
+        decoded = split.read().map(lambda png, x: (tf.io.decode_png(png, 1)[..., 0], x))
+        scans = list(decoded.as_numpy_iterator())
         rng = np.random.default_rng(seed)
         scenes = [_scene(rng, scans) for _ in range(SCENES[name])]
         for scene in scenes:
