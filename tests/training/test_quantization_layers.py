@@ -66,6 +66,12 @@ def pooled_dense_block(x):
     return dense_block(layers.AveragePooling2D(2)(convolution(x)))
 
 
+def inception_block(x):
+    x = layers.MaxPooling2D(2)(x)
+    pooled = layers.AveragePooling2D(3, strides=1, padding="same")(x)
+    return layers.Concatenate()([convolution(x), convolution(x), convolution(pooled)])
+
+
 def lone(x, **kwargs):
     return layers.BatchNormalization(momentum=0, name="lone", **kwargs)(x)
 
@@ -95,6 +101,10 @@ CONSTRUCTS = {
     "pooled-dense-block": (
         pooled_dense_block,
         "AVERAGE_POOL_2D QUANTIZE DEPTHWISE_CONV_2D CONV_2D CONCATENATION",
+    ),
+    "inception-block": (
+        inception_block,
+        "MAX_POOL_2D AVERAGE_POOL_2D CONV_2D CONV_2D CONV_2D CONCATENATION",
     ),
     "squeeze-and-excite": (
         squeeze_and_excite,
@@ -161,6 +171,7 @@ FAST = (
     "dense-block",
     "hard_sigmoid",
     "hard_silu",
+    "inception-block",
     "lone-pooled",
     "pooled-dense-block",
     "separable",

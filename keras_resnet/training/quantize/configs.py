@@ -31,9 +31,9 @@ def config(layer):
     configs = importlib.import_module(_CONFIGS)
     kind = type(layer).__name__
     readers = {type(node.layer).__name__ for node in layer.outbound_nodes}
-    if kind == "AveragePooling2D" and "Concatenate" in readers:
-        # TensorFlow Lite asks for one scale before and behind both of them: with a
-        # range of its own between them, the converter fails on DenseNet.
+    if kind == "AveragePooling2D":
+        # In TensorFlow Lite it keeps the scale of what it reads. To a range of its own
+        # the converter answers with float operators around it, or fails.
         return configs.NoOpQuantizeConfig()
     if (
         kind in (*_OUTPUT_ONLY, *_FLOAT)
