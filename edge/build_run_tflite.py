@@ -18,16 +18,8 @@ OURS = "keras_resnet."
 # A module may import those before it. The docstring of the last one is the file's.
 ORDER = (
     *("errors", "preprocessing", "model_file", "runtime", "delegates", "geometry"),
-    *("boxes", "metrics"),
-    *(
-        "images",
-        "classifier",
-        "sources",
-        "output",
-        "supervisor",
-        "pipeline",
-        "benchmark",
-    ),
+    *("images", "output", "supervisor", "pipeline", "sources", "learning", "head"),
+    *("classes_file", "learn", "classifier", "boxes", "metrics", "benchmark"),
     *("evaluation", "modes", "command_line"),
 )
 NOTICE = """\

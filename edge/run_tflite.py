@@ -9,6 +9,8 @@
     python3 run_tflite.py --model=resnet20.tflite --evaluate=photos/
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
+    python3 run_tflite.py --model=features.tflite --learn=photos/ --classes=mine.json
+    python3 run_tflite.py --model=features.tflite --classes=mine.json photo.jpg
 
 The device needs this file, the model, Python 3.7 or newer, numpy, Pillow, and one of
 ai-edge-litert, tflite-runtime and tensorflow.
@@ -38,10 +40,25 @@ Delegates
     and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
     and `edgetpu:usb`, `edgetpu:pci` or `edgetpu:usb:0` a particular one. Anything else
     is the path of an external delegate.
+Learning
+    --learn=DIR learns the subfolders of DIR as classes, here on the device, in little
+    more time than the model runs on each photograph. The model is one of
+    `edge/export.py --features`; --classes=FILE is written, and used later with the same
+    model. Each class needs 2 photographs or more, better 20. Class means and logistic
+    regressions are compared in a cross-validation: each photograph is answered by a
+    classifier that has not seen it, and the accuracy of the best is printed.
+    What resembles none of the classes is answered with `unknown`: an image whose cosine
+    to the nearest class mean is low. --known_share=0.95 says which share of new images
+    of the classes must not be answered so; 1 leaves `unknown` out. A folder DIR/_none
+    of pictures of nothing is learned as `unknown` too.
+    To add photographs or a class, add them to DIR and learn again. FILE is replaced at
+    the end; if anything is wrong, it stays as it was.
 Evaluation
     --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
     or by class number. If there are as many as classes, any names will do: their sorted
-    order is the order of the classes, as in training.
+    order is the order of the classes, as in training. With a label `unknown`, its
+    subfolder may be called `_none` too, and `known` is the share of the images of the
+    other classes that are not answered with it.
 JSON
     --json prints one object per line and image, in the given order. Times are in
     milliseconds:
@@ -53,10 +70,17 @@ JSON
      "cpu" | "delegate": {"top": [...], "invoke": float}}
     With --evaluate, one object in all, shares from 0 to 1, the worst class first:
     {"model": str, "images": int, "failed": int, "top1": float, "top5": float or null,
+     "known": float or null,
      "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
        "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
      "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
      "failures": [{"file": str, "error": str}, ...]}
+    With --learn, one object in all. "accuracy" and "known", the share of photographs of
+    classes that are not answered with `unknown`, are those of the cross-validation:
+    {"model": str, "classes": str, "method": "class means" or "logistic regression",
+     "strength": float or null, "accuracy": float, "known": float or null,
+     "pictures": {label: int, ...}, "nothing": int,
+     "failures": [{"file": str, "error": str}, ...], "seconds": float}
     With --benchmark, one object in all. Without images, the model is timed on random
     pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
     process:
@@ -167,7 +191,8 @@ def read_at_most(file, limit):
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES = ("crop", "stretch", "pad")
-VERSIONS = (1, 2)  # of preprocessing.json
+VERSIONS = (1, 2, 3)  # of preprocessing.json
+FEATURES = "features"  # what the output of version 3 is
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 REDUCED_DECODING = 8.0  # where preprocessing.json says nothing
 
@@ -277,7 +302,8 @@ def parse_preprocessing(data, input_size):
     """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
     Version 1 has no `resize` and no `antialias`: their defaults hold, as that of
-    `reduced_decoding` does in any version without it. Unknown fields are ignored.
+    `reduced_decoding` does in any version without it. Version 3 is that of a model
+    that gives features, and says so. Unknown fields are ignored.
 
     Args:
         data: bytes of the file.
@@ -300,7 +326,7 @@ def parse_preprocessing(data, input_size):
     except (ValueError, RecursionError) as error:
         raise UserError(f"{error}; export the model again") from error
     raise UserError(
-        f"version: this runner reads {' and '.join(map(str, VERSIONS))}, received "
+        f"version: this runner reads 1 to {max(VERSIONS)}, received "
         f"{version!r:.80}; take the run_tflite.py of the keras_resnet that exported "
         "the model"
     )
@@ -324,10 +350,18 @@ def parse_threshold(data):
     return float(threshold)
 
 
+def gives_features(data):
+    """Returns whether a model gives features and no scores, of the same file."""
+    return json.loads(data.decode("utf-8")).get("output") == FEATURES
+
+
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
-    added = ("resize", "antialias") if version == 2 else ()
+    output = found.get("output")
+    if version == 3 and output != FEATURES:
+        raise _wrong_field("output", FEATURES, output)
+    added = ("resize", "antialias") if version > 1 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),
         mean_rgb_255=(0.0, 0.0, 0.0),
@@ -1141,6 +1175,1703 @@ def keys_cubic(distance):
     return np.where(distance <= 1, near, far)
 
 
+# --- Images: from a file to the pixels of the model's input ---------------------------
+
+# Pillow knows more formats; for EPS, for one, it would run a program.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
+# The kinds of HEIF files that hold a picture of a phone (.heic).
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
+# Each scan of a JPEG costs as much as an image; progressive files have about ten.
+MAX_SCANS = 100
+MAX_IMAGE_BYTES = 256 << 20
+# EXIF orientation -> what turns the image upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+DecodedImage = collections.namedtuple("DecodedImage", "image box")
+
+
+def read_image(source, classifier=None):
+    """Decodes an image, whole or not at all.
+
+    Args:
+        source: path, "-" for the standard input, binary file that can seek, PIL image
+            or uint8 array (height, width, 3) of RGB pixels.
+        classifier: `Classifier` whose input needs the image: a large JPEG is decoded
+            at a half, quarter or eighth of its size. None decodes all pixels.
+
+    Returns:
+        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
+        right, bottom) of it that is filled: not all of it where an odd number of
+        pixels was halved.
+
+    Raises:
+        UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with read_stdin() if source == "-" else open_file(source) as file:
+            return read_image(file, classifier)
+    # Pillow raises exceptions of many types on a damaged file.
+    with user_errors(getattr(source, "name", "image"), Exception):
+        if hasattr(source, "read"):
+            image, size = decode(source, classifier)
+        else:
+            image = as_pil_image(source)
+            size = image.size
+        return upright_rgb(image, size)
+
+
+def as_pil_image(image):
+    """Returns the PIL image of an array of RGB pixels, or a PIL image as it is."""
+    import numpy as np
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                "expected a path, a PIL image or a uint8 array (height, width, 3), "
+                f"received {type(image).__name__} {pixels.shape} of {pixels.dtype}"
+            )
+        image = Image.fromarray(pixels)
+    if 0 in image.size:
+        raise ValueError(f"expected pixels, received {image.width} x {image.height}")
+    return image
+
+
+def read_stdin():
+    """Reads an image from the standard input into memory, since it cannot seek."""
+    if sys.stdin is None:
+        raise UserError("standard input: it is closed")
+    file = io.BytesIO(sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1))
+    file.name = "standard input"
+    if len(file.getbuffer()) > MAX_IMAGE_BYTES:
+        raise UserError(f"{file.name}: more than {MAX_IMAGE_BYTES} bytes")
+    return file
+
+
+def decode(file, classifier):
+    """Decodes the pixels of a file.
+
+    Returns:
+        (PIL image as it was stored, (width, height) of the part that is filled).
+    """
+    from PIL import Image
+
+    start = file.read(16)
+    file.seek(0)
+    if not start:
+        raise ValueError("empty, expected an image")
+    is_jpeg = start[:3] == b"\xff\xd8\xff"
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+        teach_pillow_heif()
+    try:
+        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
+    except OSError as error:
+        raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
+    if image.format not in FORMATS:
+        raise ValueError(
+            f"expected one of {', '.join(FORMATS)}, received {image.format}"
+        )
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
+        )
+    if is_jpeg:
+        # The header of a scan has 8 to 14 bytes. Others that look alike may follow
+        # the image: the film of a phone's moving picture.
+        file.seek(0)
+        data = file.read(MAX_IMAGE_BYTES)
+        scans = len(re.findall(b"\xff\xda\0[\x08\x0a\x0c\x0e]", data))
+        if scans > MAX_SCANS:
+            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
+    scale, (width, height) = 1, image.size
+    if classifier and is_jpeg:
+        scale = reduction(image.size, geometry_of(classifier))
+    if scale > 1:
+        image.draft(image.mode, (width // scale, height // scale))
+    image.load()
+    return image, (width / scale, height / scale)
+
+
+def teach_pillow_heif():
+    """Lets Pillow open HEIF files, by the optional package pillow-heif."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
+    pillow_heif.register_heif_opener()
+
+
+def open_jpeg(file):
+    """Opens a JPEG, or returns None; `Image.open` imports other formats, for 3 ms."""
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(file, "")
+    except Exception:  # `Image.open` comes next and says what is wrong
+        file.seek(0)
+        return None
+
+
+def reduction(size, how):
+    """Returns by how much the sides of a JPEG are divided when it is decoded.
+
+    Args:
+        size: (width, height) of the image, as it is stored.
+        how: `Preprocessing`.
+
+    Returns:
+        1, 2, 4 or 8. Sides that this does not divide are rounded up, so that the last
+        row or column of the decoded image is not filled with the image alone.
+    """
+    if not may_shrink(how):
+        return 1
+    least = [how.reduced_decoding * pixels for pixels in needed_size(size, how)]
+    room = min(pixels // needed for pixels, needed in zip(size, least))
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(room, 1))
+
+
+def needed_size(size, how):
+    """Returns the (width, height) to which an image of this size is resized."""
+    if how.resize == "stretch":
+        return how.resize_size, how.resize_size  # EXIF may still turn it
+    fitted = max(size) if how.resize == "pad" else min(size)
+    return [math.ceil(how.resize_size * pixels / fitted) for pixels in size]
+
+
+def geometry_of(classifier):
+    """Returns the preprocessing of a classifier, or how others feed their models."""
+    size = classifier.input_shape[1:3]
+    stretched = Preprocessing(size, interpolation="lanczos", resize="stretch")
+    return classifier.preprocessing or stretched
+
+
+def upright_rgb(image, size):
+    """Turns an image upright as EXIF says and converts it to RGB.
+
+    Args:
+        image: PIL image of any mode, filled from its upper left corner.
+        size: (width, height) of the part that is filled.
+
+    Returns:
+        `DecodedImage`.
+    """
+    file_format = image.format
+    turned = upright(image, size, orientation_of(image))
+    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
+
+
+def orientation_of(image):
+    """Returns the EXIF orientation of a PIL image; None where it has none."""
+    # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
+    read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
+    try:
+        return (read_exif() or {}).get(0x0112)
+    except Exception:  # damaged EXIF: the pixels are whole all the same
+        return None
+
+
+def upright(image, size, orientation):
+    """Turns an image as its EXIF orientation says; see `upright_rgb`."""
+    from PIL import Image
+
+    if orientation in UPRIGHT:
+        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
+    else:
+        orientation = 1
+    width, height = size[::-1] if orientation > 4 else size
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    return DecodedImage(image, (left, top, left + width, top + height))
+
+
+def to_rgb(image, file_format):
+    """Converts an image of any mode to RGB, as training's tf.io.decode_image does.
+
+    Alpha is dropped, and 16-bit grey keeps its high byte (Pillow alone would clip it).
+    """
+    import numpy as np
+    from PIL import Image
+
+    # Older versions of Pillow give 16-bit grey PNG the mode of 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def prepare(image, classifier, box=None):
+    """Resizes an RGB image, or the box of a `DecodedImage`, to the model's input.
+
+    Returns:
+        uint8 array (height, width, 3).
+
+    Raises:
+        ValueError: the image is too elongated to be resized within MAX_PIXELS.
+    """
+    return resize_and_crop(image, geometry_of(classifier), box)
+
+
+# --- Output: messages on stderr, results on stdout, annotated images ------------------
+
+STAGES = ("decode", "resize", "invoke")
+
+
+class Messages:
+    """Prints on stderr: one line per error or warning, and the progress.
+
+    Attributes:
+        errors: int, how many there were.
+    """
+
+    def __init__(self, quiet=False):
+        """Starts without errors; `quiet` counts messages and prints none."""
+        self.errors = 0
+        self._quiet = quiet
+        self._shown = None  # when the progress was shown last
+
+    def error(self, error):
+        """Prints an error: an exception or text."""
+        self.errors += 1
+        self._print(f"error: {printable(error)}")
+
+    def warning(self, text):
+        """Prints what a user should know, though the results are right."""
+        self._print(f"warning: {printable(text)}")
+
+    def progress(self, done, total, since):
+        """Shows on a terminal how many images are finished since a `perf_counter()`."""
+        now = time.perf_counter()
+        if not sys.stderr or not sys.stderr.isatty():
+            return
+        if done < total and now - (self._shown or since) < 0.2:
+            return
+        self._shown = now
+        text = f"{done} of {total} images, {done / (now - since):.1f} per second"
+        end = "\n" if done == total else ""
+        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+
+    def _print(self, line):
+        # A closed stderr is None, for which print would write on stdout.
+        if sys.stderr and not self._quiet:
+            start = "\r\x1b[K" if self._shown else ""
+            print(start + line, file=sys.stderr, flush=True)
+
+
+def write_lines(text):
+    """Prints whole lines at once: native code may end us between two writes."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_json(path, top, times):
+    """Prints the result for one image as a line of JSON."""
+    record = {"file": path, "top": [one._asdict() for one in top]}
+    write_lines(json.dumps(dict(record, milliseconds=times)))
+
+
+def print_rows(rows):
+    """Prints rows of CSV."""
+    import csv  # other outputs need no time for it
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+    sys.stdout.flush()
+
+
+def print_csv_header():
+    """Prints the names of the columns that `print_csv` fills."""
+    stages = [f"{stage}_ms" for stage in STAGES]
+    print_rows([["file", "rank", "index", "label", "score", *stages]])
+
+
+def print_csv(path, top, times):
+    """Prints the result for one image as rows of CSV, one per class."""
+    spent = [times.get(stage, "") for stage in STAGES]
+    if not top:  # of several possible labels, the image has none
+        print_rows([[path, "", "", "", "", *spent]])
+    print_rows(
+        [path, rank, index, label or "", score, *spent]
+        for rank, (index, label, score) in enumerate(top, 1)
+    )
+
+
+def print_table(path, top, times):
+    """Prints the result for one image for people."""
+    spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
+    write_lines("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
+
+
+def table_lines(top):
+    """Formats predictions, one per line."""
+    return [
+        f"{score:10.4f}  {index:5d}  {printable(label or '')}".rstrip()
+        for index, label, score in top
+    ]
+
+
+def annotate(image, top, path):
+    """Writes an image as JPEG, with labels drawn on it, whole or not at all.
+
+    Args:
+        image: PIL image of mode RGB.
+        top: list of `Prediction`.
+        path: of the new file.
+    """
+    from PIL import Image, ImageDraw
+
+    # A thumbnail is enlarged: text on it would be too small to read.
+    times = min(256 // min(image.size), 4096 // max(image.size))
+    if times > 1:
+        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
+    else:
+        image = image.copy()
+    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
+    font, only_latin = load_font(height)
+    for line, (index, label, score) in enumerate(top):
+        text = f"{score:.2f} {printable(index if label is None else label)}"
+        if only_latin:
+            text = text.encode("latin-1", "replace").decode("latin-1")
+        left, upper = height // 2, height // 2 + line * height * 5 // 4
+        draw.text((left + 1, upper + 1), text, fill="black", font=font)
+        draw.text((left, upper), text, fill="white", font=font)
+    part = f"{path}.part"
+    with user_errors(path, OSError, ValueError):
+        image.save(part, "JPEG", quality=90)
+        os.replace(part, path)
+
+
+def load_font(height):
+    """Returns (font of about `height` pixels, whether it has Latin-1 alone)."""
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", height), False
+    except (OSError, ImportError):  # Pillow's own font has no more
+        return ImageFont.load_default(), True
+
+
+def annotated_path(folder, number, path):
+    """Names an annotated image; the number keeps equal names apart."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
+    return os.path.join(folder, f"{number:05d}_{name}.jpg")
+
+
+# --- The supervisor: the work is done in a child process, since native code may crash -
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
+MAX_CRASHES = 3
+CRASH_HINT = (
+    "the file may be damaged, or the delegate built for another version of the runtime"
+)
+
+
+class SharedState(ctypes.Structure):
+    """What the working process tells the supervisor, in memory that both share.
+
+    Attributes:
+        done: int, how many images are finished.
+        resumable: bool, whether another process can go on with the next image.
+        overlapping: bool, whether several images are in work at once.
+        one_by_one: bool, whether that is forbidden, because several were in work
+            when a process crashed.
+    """
+
+    _fields_ = [
+        ("done", ctypes.c_int64),
+        ("resumable", ctypes.c_bool),
+        ("overlapping", ctypes.c_bool),
+        ("one_by_one", ctypes.c_bool),
+        ("_begun", ctypes.c_char * 4000),
+    ]
+
+    def begin(self, text):
+        """Notes what is begun, in case it crashes the process."""
+        self._begun = text.encode("utf-8", "backslashreplace")[:4000]
+
+    def last_begun(self):
+        """Returns what was begun last."""
+        return self._begun.decode("utf-8", "replace")
+
+
+def run_and_exit(work, state):
+    """Runs `work` in the child process, and keeps native code off its stderr."""
+    with contextlib.suppress(Exception):  # only Linux can end a child with its parent
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    # Ctrl-C reaches the child through its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    with contextlib.suppress(OSError, AttributeError):  # a closed stderr
+        own = os.dup(2)
+        sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        code = work(state)
+    except SystemExit as leaving:  # --help
+        code = leaving.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # native libraries crash most at a regular exit
+
+
+def run_child(work, state):
+    """Returns the exit code of a child process, or minus the signal that ended it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    child = os.fork()
+    if not child:
+        run_and_exit(work, state)
+    received = []
+
+    def forward(number, frame):
+        received.append(number)
+        # The first one asks the child to end, the second one kills it.
+        os.kill(child, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    status = os.waitpid(child, 0)[1]
+    if received:
+        return 130
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def supervise(work):
+    """Runs `work` in child processes, so that a crash of native code is one line.
+
+    After a crash with several images in work, the next child takes them one by one:
+    then the image that crashes it is known, and the child after it goes on with the
+    next image. A result that was just being printed is printed again, rather than
+    never.
+
+    Args:
+        work: function of a `SharedState`; returns the exit code.
+
+    Returns:
+        the exit code.
+    """
+    state = SharedState.from_buffer(mmap.mmap(-1, mmap.PAGESIZE))
+    messages, code = Messages(), -1
+    while code < 0:
+        last_code, code = code, run_child(work, state)
+        if code < 0 and (state.one_by_one or not state.overlapping):
+            why = signal.Signals(-code).name
+            hint = "out of memory?" if -code == signal.SIGKILL else CRASH_HINT
+            messages.error(f"{state.last_begun()}: native code crashed ({why}); {hint}")
+            if messages.errors == MAX_CRASHES or not state.resumable:
+                return 2
+            state.done += 1
+        state.one_by_one = code < 0 or state.one_by_one
+    if state.one_by_one and not messages.errors:
+        why = signal.Signals(-last_code).name
+        messages.error(f"native code crashed ({why}), and did not when tried again")
+    return 2 if messages.errors and code == 0 else code
+
+
+# --- The pipeline: images are decoded by threads while the model runs on others -------
+
+Result = collections.namedtuple("Result", "scores times image")
+
+
+def milliseconds_since(start):
+    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
+    return round(1000 * (time.perf_counter() - start), 3)
+
+
+def load_pixels(path, classifier, keep=False):
+    """Reads and prepares one image.
+
+    Returns:
+        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
+        image with all its pixels if `keep` is set, else None).
+    """
+    start = time.perf_counter()
+    decoded = read_image(path, None if keep else classifier)
+    times = {"decode": milliseconds_since(start)}
+    start = time.perf_counter()
+    with user_errors(path, ValueError, MemoryError):
+        pixels = prepare(decoded.image, classifier, decoded.box)
+    times["resize"] = milliseconds_since(start)
+    return pixels, times, decoded.image if keep else None
+
+
+def invoke(classifier, pixels, times, image=None):
+    """Returns the `Result` of a classifier, with its time added to `times`."""
+    start = time.perf_counter()
+    scores = classifier.scores(pixels)
+    return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
+
+
+def classify_all(paths, classifier, state, keep=False):
+    """Yields (path, `Result` or UserError) of images in their order."""
+
+    def load(path):
+        return result_or_error(load_pixels, path, classifier, keep)
+
+    for path, loaded in map_ahead(load, list(paths), state):
+        state.begin(f"{path}: running {classifier.path} on it")
+        if not isinstance(loaded, UserError):
+            loaded = result_or_error(invoke, classifier, *loaded)
+        yield path, loaded
+        state.done += 1
+
+
+def map_ahead(function, paths, state):
+    """Yields (path, function(path)) in order; threads compute a few paths ahead."""
+    if len(paths) < 2 or state.one_by_one:
+        for path in paths:
+            state.begin(f"{path}: reading it")
+            yield path, function(path)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # one image needs no 4 ms for it
+
+    state.overlapping = True
+    # How long the thread that runs the model waits for one that runs Python.
+    sys.setswitchinterval(0.0005)
+    workers = default_threads()
+    pool, waiting = ThreadPoolExecutor(workers), collections.deque()
+    try:
+        for path in paths:
+            waiting.append((path, pool.submit(function, path)))
+            if len(waiting) > 2 * workers:
+                path, future = waiting.popleft()
+                yield path, future.result()
+        for path, future in waiting:
+            yield path, future.result()
+    finally:
+        pool.shutdown(wait=False)  # Ctrl-C: one may wait for the standard input
+
+
+# --- Sources of images: files, folders, patterns, a watched folder, a camera ----------
+
+SUFFIXES = tuple(".jpg .jpeg .png .bmp .gif .tif .tiff .webp .heic .heif".split())
+WATCH_SECONDS = 0.5
+PI_CAMERA = "the camera module of a Raspberry Pi is --camera=picamera"
+
+
+def find_images(arguments, messages):
+    """Lists the image files that arguments of the command line stand for.
+
+    Args:
+        arguments: list of str. Each is a file, taken as it is; "-", the standard
+            input; a pattern that no shell expanded; or a folder: the files with an
+            image's suffix at all levels below it, sorted. Links are followed, but no
+            folder is visited twice.
+        messages: `Messages`, for folders that cannot be read or hold no image.
+    """
+    found = []
+    for argument in arguments:
+        if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
+            import glob  # the shell expands most patterns
+
+            matches = sorted(glob.glob(argument, recursive=True))
+            if not matches:
+                messages.error(f"{argument}: no file matches")
+            found += find_images(matches, messages)
+        elif os.path.isdir(argument):
+            before, below = messages.errors, find_images_below(argument, messages)
+            if not below and messages.errors == before:
+                suffixes = " ".join(SUFFIXES)
+                messages.error(f"{argument}: no image in this folder ({suffixes})")
+            found += below
+        else:
+            found.append(argument)
+    return found
+
+
+def find_images_below(root, messages):
+    """Lists the image files of a folder, at all levels, sorted."""
+    found, visited = [], set()
+    walk = os.walk(root, onerror=messages.error, followlinks=True)
+    for folder, subfolders, names in walk:
+        real_folder = os.path.realpath(folder)
+        if real_folder in visited:
+            del subfolders[:]
+            continue
+        visited.add(real_folder)
+        found += [os.path.join(folder, name) for name in names if is_image(name)]
+    return sorted(found)
+
+
+def class_folders(root):
+    """Returns the names of the folders in a folder, which name classes, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    with user_errors(root, OSError):
+        names = sorted(
+            entry.name
+            for entry in os.scandir(root)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    if not names:
+        raise UserError(f"{root}: expected a folder for each class, found none")
+    return names
+
+
+def is_image(name):
+    """Tells by its name whether a file in a folder is an image.
+
+    Hidden files are not: macOS puts a file `._photo.jpg` beside each `photo.jpg`.
+    """
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def watch(folder):
+    """Yields the images that appear in a folder from now on, each once it is whole."""
+    seen, growing = None, {}
+    while True:
+        now = {}
+        with user_errors(folder, OSError):
+            for entry in os.scandir(folder):
+                with contextlib.suppress(OSError):  # deleted in the meantime
+                    if is_image(entry.name):
+                        status = entry.stat()
+                        now[entry.path] = (status.st_mtime_ns, status.st_size)
+        seen = now if seen is None else seen
+        for path in sorted(now):
+            if seen.get(path) != now[path] == growing.get(path):
+                seen[path] = now[path]
+                yield path
+        growing = now
+        seen = {path: seen[path] for path in seen if path in now}
+        time.sleep(WATCH_SECONDS)
+
+
+def camera_frames(camera):
+    """Yields ("camera N frame M", PIL image, milliseconds that it took) without end.
+
+    Args:
+        camera: a number of OpenCV's, or "picamera", the Pi's camera module.
+
+    Raises:
+        UserError: the package or the camera is missing, or the camera stopped.
+    """
+    from PIL import Image
+
+    frames = picamera_frames() if camera == "picamera" else opencv_frames(camera)
+    start = time.perf_counter()
+    with contextlib.closing(frames):
+        for number, pixels in enumerate(frames):
+            image = Image.fromarray(pixels)
+            yield f"camera {camera} frame {number}", image, milliseconds_since(start)
+            start = time.perf_counter()
+
+
+def opencv_frames(number):
+    """Yields RGB pixels, uint8 (height, width, 3), of a camera that OpenCV opens."""
+    hint = f"--camera={number} needs OpenCV (pip install opencv-python); {PI_CAMERA}"
+    with user_errors(hint, ImportError):
+        cv2 = importlib.import_module("cv2")
+    with silenced_stderr():
+        capture = cv2.VideoCapture(number)
+    try:
+        for frame in itertools.count():
+            captured, pixels = capture.read()
+            if not captured:
+                what = "stopped" if frame else "cannot be opened"
+                raise UserError(
+                    f"camera {number}: {what}; is it plugged in, and may you read "
+                    f"/dev/video{number}? ({PI_CAMERA})"
+                )
+            yield pixels[..., ::-1].copy()  # OpenCV's blue is first
+    finally:
+        capture.release()
+
+
+def picamera_frames():
+    """Yields RGB pixels, uint8 (480, 640, 3), of the Pi's camera by picamera2."""
+    hint = "--camera=picamera needs picamera2 (sudo apt install python3-picamera2)"
+    with user_errors(hint, ImportError):
+        picamera2 = importlib.import_module("picamera2")
+    # picamera2 raises IndexError for no camera, RuntimeError for one in use.
+    with user_errors("camera picamera: cannot be opened", IndexError, RuntimeError):
+        with silenced_stderr():  # libcamera logs there
+            camera = picamera2.Picamera2()
+    try:
+        with user_errors("camera picamera", RuntimeError, OSError):
+            # By libcamera's name; in memory, red comes first.
+            main = {"format": "BGR888", "size": (640, 480)}
+            camera.configure(camera.create_preview_configuration(main=main))
+            camera.start()
+        while True:
+            with user_errors("camera picamera: stopped", RuntimeError, OSError):
+                pixels = camera.capture_array()
+            yield pixels
+    finally:
+        camera.close()
+
+
+# --- Learning: a classifier of features, by class means or by logistic regression -----
+
+UNKNOWN = "unknown"  # the label of what belongs to no class
+NOTHING = "_none"  # the folder of its pictures
+# What cosines are multiplied by to become logits.
+SCALE = 40.0
+
+
+def unit(features):
+    """Divides rows by their Euclidean length; a row of zeros stays as it is.
+
+    Args:
+        features: (..., channels).
+
+    Returns:
+        float64 array of the same shape.
+    """
+    import numpy as np
+
+    features = np.asarray(features, np.float64)
+    length = np.sqrt((features**2).sum(-1, keepdims=True))
+    return features / np.where(length > 0, length, 1)
+
+
+def class_means(features, labels, classes):
+    """Returns the mean direction of each class.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,).
+        classes: int; pictures of other labels do not count.
+
+    Returns:
+        float64 (classes, channels), rows of length 1: the means of the unit features,
+        divided by their length. The row of a class without pictures is 0.
+    """
+    return unit(_one_hot(labels, classes).T @ unit(features))
+
+
+def _one_hot(labels, classes):
+    import numpy as np
+
+    return np.float64(np.asarray(labels)[:, np.newaxis] == np.arange(classes))
+
+
+def softmax(logits):
+    """Returns the shares (..., classes) of logits."""
+    import numpy as np
+
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+def logistic_regression(features, labels, classes, strength):
+    """Fits a multinomial logistic regression with an L2 penalty of the kernel.
+
+    It minimizes what scikit-learn's `LogisticRegression(C=strength)` minimizes, by
+    Newton's method with conjugate gradients (Nocedal and Wright, "Numerical
+    Optimization", algorithm 7.1). For two classes scikit-learn penalizes the difference
+    of the two columns, which is half as strict.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,).
+        classes: int, 2 or more.
+        strength: inverse strength of the penalty, above 0.
+
+    Returns:
+        (kernel, bias): float64 (channels, classes) and (classes,).
+    """
+    import numpy as np
+
+    features = np.asarray(features, np.float64)
+    # The bias takes up the mean, without which far fewer steps are needed.
+    mean = features.mean(0)
+    inputs = np.column_stack([features - mean, np.ones(len(features))])
+    wanted = _one_hot(labels, classes)
+    penalty = np.full((inputs.shape[1], 1), (2 if classes == 2 else 1) / strength)
+    penalty[-1] = 0  # of the bias
+
+    def loss_of(weights):
+        logits = inputs @ weights
+        logits -= logits.max(1, keepdims=True)
+        losses = np.log(np.exp(logits).sum(1)) - (wanted * logits).sum(1)
+        return losses.sum() + (penalty * weights**2).sum() / 2
+
+    weights = np.zeros((inputs.shape[1], classes))
+    loss, first = loss_of(weights), None
+    while True:
+        shares = softmax(inputs @ weights)
+        gradient = inputs.T @ (shares - wanted) + penalty * weights
+        size = np.sqrt((gradient**2).sum())
+        first = first or size
+        if size <= 1e-9 * first:
+            break
+        # As exact as the weights are; more would be lost in rounding.
+        tolerance = min(0.1, max(size / first, 1e-4))
+        step = _newton_step(inputs, shares, penalty, gradient, tolerance)
+        slope, length = (gradient * step).sum(), 1.0
+        # What is left at the end is smaller than the rounding of the loss.
+        while loss_of(weights + length * step) > loss + 1e-4 * length * slope:
+            length /= 2
+            if length < 1e-6:
+                return weights[:-1], weights[-1] - mean @ weights[:-1]
+        weights = weights + length * step
+        loss = loss_of(weights)
+    return weights[:-1], weights[-1] - mean @ weights[:-1]
+
+
+def _newton_step(inputs, shares, penalty, gradient, tolerance):
+    """Solves Hessian @ step = -gradient by conjugate gradients."""
+    import numpy as np
+
+    def hessian_times(step):
+        change = inputs @ step
+        change = shares * (change - (shares * change).sum(1, keepdims=True))
+        return inputs.T @ change + penalty * step
+
+    step, residual = np.zeros_like(gradient), -gradient
+    direction, square = residual, (residual**2).sum()
+    enough = tolerance**2 * square
+    for _ in range(gradient.size):
+        bent = hessian_times(direction)
+        length = square / (direction * bent).sum()
+        step = step + length * direction
+        residual = residual - length * bent
+        before, square = square, (residual**2).sum()
+        if square <= enough:
+            break
+        direction = residual + square / before * direction
+    return step
+
+
+# --- The classifier of a device: how it is chosen, and when it answers `unknown` ------
+
+# What is tried, the usually best first: inverse strengths of the L2 penalty of a
+# logistic regression on unit features (scikit-learn's C), and None, the class means.
+TRIED = (10.0, None, 100.0)
+FOLDS = 5
+CLASS_MEANS = "class means"
+LOGISTIC_REGRESSION = "logistic regression"
+
+# A classifier of features; `head_scores` says how it answers.
+#   kernel     (channels, classes): from unit features to logits
+#   bias       (classes,)
+#   means      (classes, channels), of `class_means`
+#   threshold  the cosine to the nearest mean below which a picture is unknown, or None
+#              for a classifier without `unknown`
+#   nothing    (channels,): likewise of the pictures of nothing, or None without any
+Head = collections.namedtuple("Head", "kernel bias means threshold nothing")
+
+# What `choose_head` found.
+#   method    CLASS_MEANS or LOGISTIC_REGRESSION
+#   strength  one of TRIED
+#   answers   (pictures,): what each picture was taken for in the cross-validation
+Choice = collections.namedtuple("Choice", "head method strength answers")
+
+
+def known_threshold(features, labels, classes, share):
+    """Returns from which cosine on a picture is known.
+
+    Each picture of a class is compared with the means of the classes, that of its own
+    class without it, as if it were new. A picture that is alone in its class tells
+    nothing.
+
+    A new picture lies below the r-th lowest cosine of n with a probability of
+    r / (n + 1) (Vovk et al., "Algorithmic Learning in a Random World", 2005). The
+    threshold is the highest of which this is at most 1 - share, or the lowest cosine if
+    there are too few pictures for that.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,).
+        classes: int; pictures of other labels do not count.
+        share: in (0, 1], the share of new pictures of the classes that must be known.
+
+    Returns:
+        float64, the cosine to the nearest class mean that known pictures reach; -1,
+        which every picture reaches, if no class has two pictures.
+    """
+    import numpy as np
+
+    labels = np.asarray(labels)
+    own = labels < classes
+    labels, units = labels[own], unit(features)[own]
+    members = np.eye(classes)[labels]
+    sums = members.T @ units
+    cosines = units @ unit(sums).T
+    others = unit(sums[labels] - units)
+    cosines[np.arange(len(labels)), labels] = (others * units).sum(1)
+    nearest = np.sort(cosines.max(1)[members.sum(0)[labels] > 1])
+    if not len(nearest):
+        return np.float64(-1)
+    rank = int((1 - share) * (len(nearest) + 1) + 1e-9)
+    return nearest[max(rank, 1) - 1]
+
+
+def head_scores(features, head):
+    """Returns the scores of a classifier of features.
+
+    A picture is unknown where the cosine to the nearest class mean is below the
+    threshold, or below that to the mean of the pictures of nothing. The logit of
+    `unknown` lies so far above that of the best class, or below it.
+
+    Args:
+        features: (pictures, channels).
+        head: `Head`.
+
+    Returns:
+        float64 (pictures, classes), rows of sum 1, with `unknown` as one more class
+        behind them if the classifier has it.
+    """
+    import numpy as np
+
+    units = unit(features)
+    logits = units @ head.kernel + head.bias
+    if head.threshold is None:
+        return softmax(logits)
+    needed = head.threshold
+    if head.nothing is not None:
+        needed = np.maximum(needed, units @ head.nothing)
+    missing = needed - (units @ head.means.T).max(1)
+    return softmax(np.column_stack([logits, logits.max(1) + SCALE * missing]))
+
+
+def fit_head(features, labels, classes, share, strength=None):
+    """Fits a classifier of features.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+        classes: int, 2 or more.
+        share: of new pictures of the classes that must be known, in (0, 1]; 1 makes a
+            classifier without `unknown`, for which no picture may be of nothing.
+        strength: of a logistic regression; None takes the class means.
+
+    Returns:
+        `Head`.
+    """
+    import numpy as np
+
+    labels, units = np.asarray(labels), unit(features)
+    own = labels < classes
+    means = class_means(units, labels, classes)
+    kernel, bias = SCALE * means.T, np.zeros(classes)
+    if strength is not None:
+        kernel, bias = logistic_regression(units[own], labels[own], classes, strength)
+    threshold = nothing = None
+    if share < 1:
+        threshold = known_threshold(units, labels, classes, share)
+    if not own.all():
+        nothing = unit(units[~own].sum(0))
+    return Head(kernel, bias, means, threshold, nothing)
+
+
+def choose_head(features, labels, classes, share):
+    """Fits the classifier that a cross-validation finds best; see `fit_head`.
+
+    Of equals, the first of TRIED is taken. Each class needs two pictures or more.
+
+    Returns:
+        `Choice`.
+    """
+    import numpy as np
+
+    best = None
+    for strength in TRIED:
+        answers = cross_validate(features, labels, classes, share, strength)
+        right = (answers == labels).sum()
+        if best is None or right > best[0]:
+            best = right, strength, answers
+    _, strength, answers = best
+    head = fit_head(features, np.asarray(labels), classes, share, strength)
+    method = CLASS_MEANS if strength is None else LOGISTIC_REGRESSION
+    return Choice(head, method, strength, answers)
+
+
+def cross_validate(features, labels, classes, share, strength=None):
+    """Returns what pictures are taken for by classifiers that did not see them.
+
+    The arguments are those of `fit_head`.
+
+    Returns:
+        int (pictures,); `classes` stands for `unknown`.
+    """
+    import numpy as np
+
+    features, labels = np.asarray(features), np.asarray(labels)
+    folds = fold_numbers(labels)
+    answers = np.empty(len(labels), int)
+    for fold in np.unique(folds):
+        learned, tested = folds != fold, folds == fold
+        head = fit_head(features[learned], labels[learned], classes, share, strength)
+        answers[tested] = head_scores(features[tested], head).argmax(1)
+    return answers
+
+
+def fold_numbers(labels):
+    """Divides pictures among folds; a class of two pictures or more is in several.
+
+    Pictures that follow each other stay together: they often show one scene.
+
+    Args:
+        labels: int (pictures,).
+
+    Returns:
+        int (pictures,), from 0 to FOLDS - 1.
+    """
+    import numpy as np
+
+    folds = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        folds[own] = np.arange(len(own)) * FOLDS // len(own)
+    return folds
+
+
+# --- The file of learned classes: --learn writes it, --classes names it ---------------
+
+CLASSES_VERSION = 1
+MAX_CLASSES_BYTES = 16 << 20
+# Far beyond what a classifier of unit features needs; scores stay finite.
+LARGEST_NUMBER = 1e6
+DECIMALS = 7  # scores are shown with four
+
+# What a file holds: the labels of the classes, without `unknown`, and their `Head`.
+Learned = collections.namedtuple("Learned", "labels head")
+
+
+def model_sha256(path):
+    """Returns the SHA-256 of a model file, in hexadecimal."""
+    import hashlib  # most starts need no 2 ms for it
+
+    with open_file(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def check_labels(labels):
+    """Raises ValueError for what cannot be the labels of learned classes."""
+    if not isinstance(labels, list) or len(labels) < 2:
+        raise ValueError("expected labels of 2 classes or more")
+    if len(set(labels)) < len(labels):
+        raise ValueError("expected labels that differ")
+    for label in labels:
+        if not isinstance(label, str) or not label or "\n" in label:
+            raise ValueError(f"expected a label of one line, received {label!r:.80}")
+        label.encode("utf-8")
+    if UNKNOWN in labels:
+        raise ValueError(f"expected no class of the name {UNKNOWN!r}")
+
+
+def read_classes(path, model_path, channels):
+    """Reads a file of learned classes.
+
+    Args:
+        path: of the file.
+        model_path: of the features file that it must have been learned with.
+        channels: int, how many features that gives.
+
+    Returns:
+        `Learned`.
+
+    Raises:
+        UserError: there is no such file, it belongs to another model, or it is damaged.
+    """
+    with open_file(path) as file, user_errors(path, OSError, ValueError):
+        data = read_at_most(file, MAX_CLASSES_BYTES)
+    try:
+        found = json.loads(data.decode("utf-8"))
+        version, sha256 = found["version"], found["model_sha256"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"version {version!r:.80}")
+        learned = None
+        if version == CLASSES_VERSION and sha256 == model_sha256(model_path):
+            learned = _learned(found, channels)
+    except UserError:
+        raise
+    # Whatever stands in the place of what is expected.
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise UserError(
+            f"{path}: not a file of learned classes, or damaged: {reason:.120}; learn "
+            "again into another file"
+        ) from e
+    if version > CLASSES_VERSION:
+        raise UserError(
+            f"{path}: version: this runner reads {CLASSES_VERSION}, received "
+            f"{version!r:.80}; take the run_tflite.py that wrote it"
+        )
+    if learned is None:
+        raise UserError(
+            f"{path}: learned with another model than {model_path}, of SHA-256 "
+            f"{sha256!r:.80}; give that one, or learn again into another file"
+        )
+    return learned
+
+
+def _learned(found, channels):
+    """Returns the `Learned` of a file's content, none of which is trusted."""
+    import numpy as np
+
+    labels = found["labels"]
+    check_labels(labels)
+    classes, values = len(labels), {}
+    for name, shape, needed in (
+        ("kernel", (channels, classes), True),
+        ("bias", (classes,), True),
+        ("means", (classes, channels), True),
+        ("threshold", (), False),
+        ("nothing", (channels,), False),
+    ):
+        values[name] = found[name]
+        if found[name] is None and not needed:
+            continue
+        values[name] = array = np.array(found[name], float)
+        if array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
+        if not (np.abs(array) <= LARGEST_NUMBER).all():  # nor is NaN
+            raise ValueError(f"{name}: expected finite numbers to {LARGEST_NUMBER:g}")
+    return Learned(labels, Head(**values))
+
+
+def write_classes(path, learned, model_path):
+    """Writes a file of learned classes whole or not at all.
+
+    Args:
+        path: of the file.
+        learned: `Learned`.
+        model_path: of the features file that it was learned with.
+
+    Raises:
+        UserError: it cannot be written, or is larger than a reader takes.
+    """
+    content = {
+        "version": CLASSES_VERSION,
+        "model_sha256": model_sha256(model_path),
+        "labels": learned.labels,
+    }
+    for name, value in learned.head._asdict().items():
+        content[name] = value if value is None else value.round(DECIMALS).tolist()
+    data = json.dumps(content).encode("ascii")
+    if len(data) > MAX_CLASSES_BYTES:
+        raise UserError(
+            f"{path}: {len(learned.labels)} classes need {len(data)} bytes, expected "
+            f"at most {MAX_CLASSES_BYTES}; learn fewer classes"
+        )
+    part = f"{path}.part"
+    with user_errors(path, OSError):
+        try:
+            with open(part, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            if os.path.exists(part):
+                os.remove(part)
+            raise
+
+
+# --- --learn: a classifier of the folders of photographs, for a features file ---------
+
+KNOWN_SHARE = 0.95
+LEAST_PICTURES = 2  # of each class: one to learn from, one to try
+
+
+def learn_classes(classifier, folder, path, known_share, messages, state):
+    """Learns the folders of photographs as classes, and writes their file.
+
+    A bad picture is reported, counted and left out. Nothing is written if anything else
+    is wrong, and a file that is there is replaced at the end.
+
+    Args:
+        classifier: `Classifier` of a features file.
+        folder: of one folder for each class, and perhaps `_none`.
+        path: of the file to write, or one of the same model to replace.
+        known_share: of new pictures of the classes that must be known, in (0, 1]; 1
+            learns no `unknown`.
+        messages: `Messages`.
+        state: `SharedState`.
+
+    Returns:
+        dict of the JSON output, as the help describes it.
+
+    Raises:
+        UserError: the classifier gives no features, the folders cannot be learned, or
+            the file belongs to another model or cannot be written.
+    """
+    import numpy as np
+
+    start = time.perf_counter()
+    folder, path = os.fspath(folder), os.fspath(path)
+    known_share = _checked_share(known_share)
+    if not classifier.channels:
+        raise UserError(
+            f"{classifier.path}: gives scores of classes, and learning needs features; "
+            "take a file of edge/export.py --features"
+        )
+    labels, nothing = find_lessons(folder, known_share)
+    if os.path.lexists(path):
+        before = read_classes(path, classifier.path, classifier.channels).labels
+        lost = [label for label in before if label not in labels]
+        if lost:
+            raise UserError(
+                f"{path} knows {lost[0]!r}, and {folder} has no folder of that name; "
+                "add it, or learn into another file"
+            )
+    expected = {
+        picture: number
+        for number, name in enumerate(labels + [NOTHING] * nothing)
+        for picture in find_images_below(os.path.join(folder, name), messages)
+    }
+    features, numbers, failures = [], [], []
+    for picture, found in features_of(expected, classifier, state):
+        if isinstance(found, UserError):
+            messages.error(found)
+            failures.append({"file": picture, "error": str(found)})
+        else:
+            features.append(found)
+            numbers.append(expected[picture])
+        done = len(numbers) + len(failures)
+        messages.progress(done, len(expected), start)
+    counts = np.bincount(numbers, minlength=len(labels) + nothing).tolist()
+    for name, count in zip(labels + [NOTHING], counts):
+        if count < LEAST_PICTURES:
+            raise UserError(
+                f"{os.path.join(folder, name)}: expected {LEAST_PICTURES} pictures or "
+                f"more that can be read, found {count}; add some, or remove the folder"
+            )
+    state.begin(f"{path}: learning it")
+    numbers = np.array(numbers)
+    choice = choose_head(np.array(features), numbers, len(labels), known_share)
+    write_classes(path, Learned(labels, choice.head), classifier.path)
+    own = numbers < len(labels)
+    known = float(np.mean(choice.answers[own] < len(labels)))
+    return {
+        "model": classifier.path,
+        "classes": path,
+        "method": choice.method,
+        "strength": choice.strength,
+        "accuracy": float(np.mean(choice.answers == numbers)),
+        "known": known if known_share < 1 else None,
+        "pictures": dict(zip(labels, counts)),
+        "nothing": counts[-1] if nothing else 0,
+        "failures": failures,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _checked_share(share):
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise UserError(f"known_share: expected a number, received {share!r:.80}")
+    if not 0 < share <= 1:  # nor is NaN
+        raise UserError(
+            f"known_share: expected a number above 0 and at most 1, received {share}"
+        )
+    return share
+
+
+def find_lessons(folder, known_share):
+    """Returns (names of the folders of classes, whether there is one of nothing)."""
+    names = class_folders(folder)
+    nothing = NOTHING in names
+    labels = [name for name in names if name != NOTHING]
+    if len(labels) < 2:
+        found = " and ".join(map(repr, names))
+        raise UserError(
+            f"{folder}: expected folders of two classes or more, found {found}; a "
+            "classifier needs something to tell apart"
+        )
+    if nothing and known_share == 1:
+        raise UserError(
+            f"{folder}: {NOTHING!r} holds pictures of {UNKNOWN!r}, which known_share "
+            "of 1 leaves out; give a lower one, or remove the folder"
+        )
+    with user_errors(f"{folder}: the folders name the classes", ValueError):
+        check_labels(labels)
+    return labels, nothing
+
+
+def features_of(paths, classifier, state):
+    """Yields (path, features or UserError) of images in their order."""
+
+    def load(path):
+        return result_or_error(load_pixels, path, classifier)
+
+    for path, loaded in map_ahead(load, list(paths), state):
+        state.begin(f"{path}: running {classifier.path} on it")
+        if not isinstance(loaded, UserError):
+            loaded = result_or_error(classifier.outputs, loaded[0])
+        yield path, loaded
+
+
+def print_learned(report):
+    """Prints what was learned for people."""
+    pictures = sum(report["pictures"].values()) + report["nothing"]
+    unknown = "" if report["known"] is None else f" and {UNKNOWN}"
+    print(
+        f"{printable(report['classes'])}: {len(report['pictures'])} classes{unknown}, "
+        f"learned from {pictures} pictures in {report['seconds']:.1f} s"
+    )
+    strength = report["strength"]
+    method = report["method"] + (f" (C={strength:g})" if strength else "")
+    print(f"method    {method}, the best in a cross-validation:")
+    print(f"accuracy  {report['accuracy']:7.2%} of pictures that it had not seen")
+    if report["known"] is not None:
+        print(f"known     {report['known']:7.2%} of those of classes are not {UNKNOWN}")
+    for label, count in report["pictures"].items():
+        print(f"{count:7d}  {printable(label)}")
+    if report["nothing"]:
+        print(f"{report['nothing']:7d}  {UNKNOWN} (from {NOTHING})")
+
+
+# --- The classifier: a model, its runtime, its labels and what it is fed --------------
+
+Prediction = collections.namedtuple("Prediction", "index label score")
+
+
+class Classifier:
+    """A TFLite image classifier, ready to run.
+
+    Attributes:
+        path: str, of the model.
+        labels: list of str, one per class, or None.
+        classes: int, the number of classes; 0 for features without learned classes.
+        channels: int, the number of features of a model that gives features; else None.
+        input_shape: (1, height, width, 3).
+        preprocessing: `Preprocessing`, or None where the model carries none.
+        threshold: float, the score from which on an image has a label, of a model that
+            was trained for several labels an image; else None.
+        runtime: str, name and version of the TFLite runtime.
+        delegate: str, the delegate that runs the model, or "none" for the CPU.
+        idle_delegate: bool, whether the delegate left all of the model to the CPU.
+        threads: int, CPU threads.
+        load_milliseconds: float, the time to read, check and build the model, without
+            the imports of Python.
+    """
+
+    def __init__(
+        self,
+        model_path,
+        labels_path=None,
+        threads=None,
+        delegate="auto",
+        delegate_options=None,
+        normalization=None,
+        bgr=False,
+        classes=None,
+    ):
+        """Loads a model.
+
+        Args:
+            model_path: a `.tflite` file.
+            labels_path: a label file, one per line or Coral's `0  name` form; None
+                takes the labels inside the model.
+            threads: int, CPU threads; None is one per physical core, at most 4.
+            delegate: "auto" (the Edge TPU for a model that is compiled for it, the
+                CPU for any other), "none", "edgetpu", "edgetpu:DEVICE" as pycoral
+                names devices, or the path of an external delegate.
+            delegate_options: dict of str, passed on to the delegate.
+            normalization: (mean, std) on the scale of pixels, tuples of one or three
+                numbers; None takes the normalization of the model's metadata.
+            bgr: bool, whether the model expects blue first.
+            classes: for a model that gives features, the file of the classes that
+                `learn` wrote for it.
+
+        Raises:
+            UserError: a file, the runtime or the delegate is missing or does not fit.
+        """
+        interpreter_class, self.runtime = load_runtime()
+        self.threads = threads or default_threads()
+        self.path = os.fspath(model_path)
+        self._bgr = bgr
+        start = time.perf_counter()
+        model = read_model(self.path)
+        self._build(interpreter_class, model, delegate, delegate_options or {})
+        with user_errors(self.path, ValueError):
+            self._check_tensors()
+        self.preprocessing = self.threshold = self.channels = self._head = None
+        if model.preprocessing is not None:
+            try:
+                self.preprocessing = parse_preprocessing(
+                    model.preprocessing, self.input_shape[1:3]
+                )
+                self.threshold = parse_threshold(model.preprocessing)
+                if gives_features(model.preprocessing):
+                    self.channels, self.classes = self.classes, 0
+            except UserError as error:
+                raise UserError(
+                    f"{self.path}: preprocessing.json inside: {error}"
+                ) from error
+        where = self.path
+        # A quantized input needs no metadata: its scale and zero point say the same.
+        is_float = "float" in self._input["dtype"].__name__
+        if normalization is None and model.mean and is_float:
+            where = f"{self.path}: its metadata is damaged"
+            normalization = (model.mean, model.std)
+        with user_errors(where, ValueError):
+            self._lookup = normalization and self._input_values(*normalization)
+        if classes is not None:
+            self._use_classes(classes, labels_path)
+        else:
+            self.labels = self._read_labels(model.labels, labels_path)
+        self.load_milliseconds = milliseconds_since(start)
+
+    def _build(self, interpreter_class, model, delegate, options):
+        """Builds the interpreter, with a delegate if there is one."""
+        compiled = "edgetpu-custom-op" in model.custom_operators
+        with user_errors(self.path, ValueError):
+            chosen = choose_delegate(delegate, options, compiled)
+            loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
+        self.delegate = chosen.name if chosen else "none"
+        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
+        self._runner = f"{self.path}: {runner}"
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter = build_interpreter(
+                interpreter_class, self.path, self.threads, loaded
+            )
+            # Each part that a delegate takes becomes one more operator. XNNPACK, the
+            # runtime's own delegate, comes only when the tensors get their memory.
+            list_operators = getattr(self._interpreter, "_get_ops_details", None)
+            self.idle_delegate = bool(
+                chosen and list_operators and len(list_operators()) == model.operators
+            )
+            with silenced_stderr():
+                self._interpreter.allocate_tensors()
+
+    def _check_tensors(self):
+        """Raises ValueError for a model that is not a classifier of RGB images."""
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise ValueError(
+                f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of "
+                "each"
+            )
+        self._input, self._output = inputs[0], outputs[0]
+        self.input_shape = tuple(self._input["shape"].tolist())
+        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
+        shape = self._input.get("shape_signature", self._input["shape"]).tolist()
+        dtype = self._input["dtype"].__name__
+        if (
+            (self.input_shape[:1], self.input_shape[3:]) != ((1,), (3,))
+            or -1 in shape[1:]
+            or dtype not in ("uint8", "int8", "float32", "float16")
+        ):
+            raise ValueError(
+                "expected an input [1, height, width, 3] of uint8, int8, float32 or "
+                f"float16, received {shape} of {dtype}"
+            )
+        output_shape = self._output["shape"].tolist()
+        if len(output_shape) != 2 or output_shape[0] != 1:
+            raise ValueError(f"expected output [1, classes], received {output_shape}")
+        self.classes = output_shape[1]
+
+    def _read_labels(self, data, path):
+        """Parses the labels of the model, or of the file at `path` if one is given."""
+        where = path or f"{self.path}: labels inside"
+        with user_errors(where, ValueError, OSError):
+            if path:
+                with open_file(path) as file:
+                    data = read_at_most(file, MAX_LABEL_BYTES)
+            if data is None:
+                return None
+            labels = parse_labels(data, numbered=bool(path))
+            if len(labels) != self.classes:
+                raise ValueError(
+                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
+                    "the label file of this model with --labels"
+                )
+        return labels
+
+    def _use_classes(self, path, labels_path=None):
+        """Makes a model of features a classifier of learned classes."""
+        if labels_path:
+            raise UserError(
+                f"{labels_path}: learned classes have their labels; give no others"
+            )
+        if not self.channels:
+            raise UserError(
+                f"{self.path}: gives scores of its own classes, and learned classes "
+                "need features; take a file of edge/export.py --features"
+            )
+        learned = read_classes(path, self.path, self.channels)
+        self._head = learned.head
+        self.labels = list(learned.labels)
+        if self._head.threshold is not None:
+            self.labels.append(UNKNOWN)
+        self.classes = len(self.labels)
+
+    def learn(self, photos, classes, known_share=KNOWN_SHARE):
+        """Learns folders of photographs as classes, which this classifier then has.
+
+        Class means and logistic regressions are compared in a cross-validation. It
+        takes little more time than running the model on every photograph.
+
+        Args:
+            photos: folder with one folder for each class, of 2 photographs or more.
+                Those in a folder `_none` are learned as `unknown`.
+            classes: file to write, for the argument `classes` of other classifiers. One
+                of this model that is there is replaced.
+            known_share: the share of new photographs of the classes that must not be
+                answered with `unknown`, in (0, 1]. 1 learns no `unknown`.
+
+        Returns:
+            dict of what `run_tflite.py --learn --json` prints. Photographs that could
+            not be read were left out; they are in its list "failures".
+
+        Raises:
+            UserError: the model gives no features, the folders cannot be learned, or
+                the file belongs to another model or cannot be written. The file and
+                this classifier are as they were.
+        """
+        messages = Messages(quiet=True)
+        report = learn_classes(
+            self, photos, classes, known_share, messages, SharedState()
+        )
+        self._use_classes(classes)
+        return report
+
+    def _input_values(self, mean, std):
+        """Returns an array (256, 3): the input value of each pixel value and channel.
+
+        real = (pixel - mean) / std, and a quantized input holds real as
+        scale * (value - zero_point).
+        """
+        import numpy as np
+
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{name}: expected 1 or 3 finite numbers, received {values}"
+                )
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, received {std}")
+        dtype = self._input["dtype"]
+        with np.errstate(all="ignore"):
+            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
+            fits = np.isfinite(table.astype(np.float32)).all()
+        if not fits:
+            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
+        if not np.issubdtype(dtype, np.floating):
+            scale, zero_point = self._input["quantization"]
+            if not scale:
+                raise ValueError("its input has no scale, which --mean and --std need")
+            limits = np.iinfo(dtype)
+            table = np.rint(table / scale) + zero_point
+            table = table.clip(limits.min, limits.max)
+        return table.astype(dtype)
+
+    def _to_input(self, pixels):
+        """Turns pixels into the values of the input tensor."""
+        import numpy as np
+
+        if self._bgr:
+            pixels = pixels[..., ::-1]
+        if self._lookup is not None:
+            return self._lookup[pixels, np.arange(3)]
+        if self._input["dtype"] == np.int8:
+            return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
+        return pixels.astype(self._input["dtype"])
+
+    def classify(self, image, top_k=5):
+        """Classifies one image.
+
+        Args:
+            image: path of an image file, PIL image, or uint8 array (height, width, 3)
+                of RGB pixels, of any size.
+            top_k: int, how many classes to return.
+
+        Returns:
+            list of `Prediction(index, label, score)`, the best first. `label` is None
+            for a model without labels. If the model was trained for several labels an
+            image, only those that the image has: it may be empty.
+
+        Raises:
+            UserError: the image cannot be read, or the model cannot run on it.
+        """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k: expected a whole number above 0, received {top_k}")
+        decoded = read_image(image, self)
+        with user_errors("image", ValueError, MemoryError):
+            pixels = prepare(decoded.image, self, decoded.box)
+        return self.top_k(self.scores(pixels), top_k)
+
+    def scores(self, pixels):
+        """Runs the model on one prepared image.
+
+        Args:
+            pixels: uint8 array (height, width, 3) of the input size, RGB.
+
+        Returns:
+            float32 array (classes,), dequantized. It is a copy.
+
+        Raises:
+            UserError: the array has another shape or dtype, the runtime failed, a
+                score is not a finite number, or the model gives features and no
+                classes were learned.
+        """
+        if not self.channels:
+            return self.outputs(pixels)
+        self.check_classes()
+        return head_scores(self.outputs(pixels)[None], self._head)[0].astype("float32")
+
+    def check_classes(self):
+        """Raises UserError for a model of features without learned classes."""
+        if self.channels and self._head is None:
+            raise UserError(
+                f"{self.path}: gives features and has no classes; learn some with "
+                "--learn=DIR --classes=FILE, then give --classes=FILE"
+            )
+
+    def outputs(self, pixels):
+        """Runs the model on one prepared image; returns what it gives.
+
+        That is the scores, float32 (classes,), or the features, float32 (channels,);
+        see `scores`.
+        """
+        import numpy as np
+
+        if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
+            raise UserError(
+                f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
+                f"{pixels.shape}"
+            )
+        values = self._to_input(pixels)
+        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter.invoke()
+        outputs = self._interpreter.get_tensor(self._output["index"])[0]
+        outputs = outputs.astype(np.float32)
+        scale, zero_point = self._output["quantization"]
+        if scale:  # 0 where the output is not quantized
+            outputs = (outputs - np.float32(zero_point)) * np.float32(scale)
+        if not np.isfinite(outputs).all():
+            raise UserError(f"{self.path}: gave scores that are not finite numbers")
+        return outputs
+
+    def top_k(self, scores, k):
+        """Ranks classes by score; of equal scores, the lowest index comes first.
+
+        Args:
+            scores: float array (classes,). uint8 scores are often equal.
+            k: int >= 1, the number of classes to return; at most all.
+
+        Returns:
+            list of `Prediction`, with a `threshold` those that reach it.
+        """
+        order = (-scores).argsort(kind="stable")[:k].tolist()
+        if self.threshold is not None:
+            order = [index for index in order if scores[index] >= self.threshold]
+        labels = self.labels or [None] * len(scores)
+        return [Prediction(i, labels[i], float(scores[i])) for i in order]
+
+
 # --- Boxes and masks: what they are, and their way to a model's input and back --------
 
 IGNORED = 255  # a pixel of a mask that belongs to no class and is not counted
@@ -1487,954 +3218,6 @@ def mean_iou(confusion):
     return {"miou": sum(known) / len(known) if known else None, "classes": each}
 
 
-# --- Images: from a file to the pixels of the model's input ---------------------------
-
-# Pillow knows more formats; for EPS, for one, it would run a program.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
-# The kinds of HEIF files that hold a picture of a phone (.heic).
-HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")
-# Each scan of a JPEG costs as much as an image; progressive files have about ten.
-MAX_SCANS = 100
-MAX_IMAGE_BYTES = 256 << 20
-# EXIF orientation -> what turns the image upright.
-UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-
-DecodedImage = collections.namedtuple("DecodedImage", "image box")
-
-
-def read_image(source, classifier=None):
-    """Decodes an image, whole or not at all.
-
-    Args:
-        source: path, "-" for the standard input, binary file that can seek, PIL image
-            or uint8 array (height, width, 3) of RGB pixels.
-        classifier: `Classifier` whose input needs the image: a large JPEG is decoded
-            at a half, quarter or eighth of its size. None decodes all pixels.
-
-    Returns:
-        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
-        right, bottom) of it that is filled: not all of it where an odd number of
-        pixels was halved.
-
-    Raises:
-        UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        with read_stdin() if source == "-" else open_file(source) as file:
-            return read_image(file, classifier)
-    # Pillow raises exceptions of many types on a damaged file.
-    with user_errors(getattr(source, "name", "image"), Exception):
-        if hasattr(source, "read"):
-            image, size = decode(source, classifier)
-        else:
-            image = as_pil_image(source)
-            size = image.size
-        return upright_rgb(image, size)
-
-
-def as_pil_image(image):
-    """Returns the PIL image of an array of RGB pixels, or a PIL image as it is."""
-    import numpy as np
-    from PIL import Image
-
-    if not isinstance(image, Image.Image):
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(
-                "expected a path, a PIL image or a uint8 array (height, width, 3), "
-                f"received {type(image).__name__} {pixels.shape} of {pixels.dtype}"
-            )
-        image = Image.fromarray(pixels)
-    if 0 in image.size:
-        raise ValueError(f"expected pixels, received {image.width} x {image.height}")
-    return image
-
-
-def read_stdin():
-    """Reads an image from the standard input into memory, since it cannot seek."""
-    if sys.stdin is None:
-        raise UserError("standard input: it is closed")
-    file = io.BytesIO(sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1))
-    file.name = "standard input"
-    if len(file.getbuffer()) > MAX_IMAGE_BYTES:
-        raise UserError(f"{file.name}: more than {MAX_IMAGE_BYTES} bytes")
-    return file
-
-
-def decode(file, classifier):
-    """Decodes the pixels of a file.
-
-    Returns:
-        (PIL image as it was stored, (width, height) of the part that is filled).
-    """
-    from PIL import Image
-
-    start = file.read(16)
-    file.seek(0)
-    if not start:
-        raise ValueError("empty, expected an image")
-    is_jpeg = start[:3] == b"\xff\xd8\xff"
-    if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
-        teach_pillow_heif()
-    try:
-        image = (is_jpeg and open_jpeg(file)) or Image.open(file)
-    except OSError as error:
-        raise ValueError(f"not an image, or damaged; it begins {start!r}") from error
-    if image.format not in FORMATS:
-        raise ValueError(
-            f"expected one of {', '.join(FORMATS)}, received {image.format}"
-        )
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
-        )
-    if is_jpeg:
-        # The header of a scan has 8 to 14 bytes. Others that look alike may follow
-        # the image: the film of a phone's moving picture.
-        file.seek(0)
-        data = file.read(MAX_IMAGE_BYTES)
-        scans = len(re.findall(b"\xff\xda\0[\x08\x0a\x0c\x0e]", data))
-        if scans > MAX_SCANS:
-            raise ValueError(f"{scans} scans, expected at most {MAX_SCANS}")
-    scale, (width, height) = 1, image.size
-    if classifier and is_jpeg:
-        scale = reduction(image.size, geometry_of(classifier))
-    if scale > 1:
-        image.draft(image.mode, (width // scale, height // scale))
-    image.load()
-    return image, (width / scale, height / scale)
-
-
-def teach_pillow_heif():
-    """Lets Pillow open HEIF files, by the optional package pillow-heif."""
-    try:
-        pillow_heif = importlib.import_module("pillow_heif")
-    except ImportError as error:
-        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
-    pillow_heif.register_heif_opener()
-
-
-def open_jpeg(file):
-    """Opens a JPEG, or returns None; `Image.open` imports other formats, for 3 ms."""
-    from PIL import JpegImagePlugin
-
-    try:
-        return JpegImagePlugin.jpeg_factory(file, "")
-    except Exception:  # `Image.open` comes next and says what is wrong
-        file.seek(0)
-        return None
-
-
-def reduction(size, how):
-    """Returns by how much the sides of a JPEG are divided when it is decoded.
-
-    Args:
-        size: (width, height) of the image, as it is stored.
-        how: `Preprocessing`.
-
-    Returns:
-        1, 2, 4 or 8. Sides that this does not divide are rounded up, so that the last
-        row or column of the decoded image is not filled with the image alone.
-    """
-    if not may_shrink(how):
-        return 1
-    least = [how.reduced_decoding * pixels for pixels in needed_size(size, how)]
-    room = min(pixels // needed for pixels, needed in zip(size, least))
-    return next(scale for scale in (8, 4, 2, 1) if scale <= max(room, 1))
-
-
-def needed_size(size, how):
-    """Returns the (width, height) to which an image of this size is resized."""
-    if how.resize == "stretch":
-        return how.resize_size, how.resize_size  # EXIF may still turn it
-    fitted = max(size) if how.resize == "pad" else min(size)
-    return [math.ceil(how.resize_size * pixels / fitted) for pixels in size]
-
-
-def geometry_of(classifier):
-    """Returns the preprocessing of a classifier, or how others feed their models."""
-    size = classifier.input_shape[1:3]
-    stretched = Preprocessing(size, interpolation="lanczos", resize="stretch")
-    return classifier.preprocessing or stretched
-
-
-def upright_rgb(image, size):
-    """Turns an image upright as EXIF says and converts it to RGB.
-
-    Args:
-        image: PIL image of any mode, filled from its upper left corner.
-        size: (width, height) of the part that is filled.
-
-    Returns:
-        `DecodedImage`.
-    """
-    file_format = image.format
-    turned = upright(image, size, orientation_of(image))
-    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
-
-
-def orientation_of(image):
-    """Returns the EXIF orientation of a PIL image; None where it has none."""
-    # Pillow 5 (Mendel Linux) has `_getexif`, for JPEG only.
-    read_exif = getattr(image, "getexif", None) or getattr(image, "_getexif", dict)
-    try:
-        return (read_exif() or {}).get(0x0112)
-    except Exception:  # damaged EXIF: the pixels are whole all the same
-        return None
-
-
-def upright(image, size, orientation):
-    """Turns an image as its EXIF orientation says; see `upright_rgb`."""
-    from PIL import Image
-
-    if orientation in UPRIGHT:
-        image = image.transpose(getattr(Image, UPRIGHT[orientation]))
-    else:
-        orientation = 1
-    width, height = size[::-1] if orientation > 4 else size
-    left = image.width - width if orientation in (2, 3, 6, 7) else 0
-    top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    return DecodedImage(image, (left, top, left + width, top + height))
-
-
-def to_rgb(image, file_format):
-    """Converts an image of any mode to RGB, as training's tf.io.decode_image does.
-
-    Alpha is dropped, and 16-bit grey keeps its high byte (Pillow alone would clip it).
-    """
-    import numpy as np
-    from PIL import Image
-
-    # Older versions of Pillow give 16-bit grey PNG the mode of 32-bit integers.
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def prepare(image, classifier, box=None):
-    """Resizes an RGB image, or the box of a `DecodedImage`, to the model's input.
-
-    Returns:
-        uint8 array (height, width, 3).
-
-    Raises:
-        ValueError: the image is too elongated to be resized within MAX_PIXELS.
-    """
-    return resize_and_crop(image, geometry_of(classifier), box)
-
-
-# --- The classifier: a model, its runtime, its labels and what it is fed --------------
-
-Prediction = collections.namedtuple("Prediction", "index label score")
-
-
-def milliseconds_since(start):
-    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
-    return round(1000 * (time.perf_counter() - start), 3)
-
-
-class Classifier:
-    """A TFLite image classifier, ready to run.
-
-    Attributes:
-        path: str, of the model.
-        labels: list of str, one per class, or None.
-        classes: int, the number of classes.
-        input_shape: (1, height, width, 3).
-        preprocessing: `Preprocessing`, or None where the model carries none.
-        threshold: float, the score from which on an image has a label, of a model that
-            was trained for several labels an image; else None.
-        runtime: str, name and version of the TFLite runtime.
-        delegate: str, the delegate that runs the model, or "none" for the CPU.
-        idle_delegate: bool, whether the delegate left all of the model to the CPU.
-        threads: int, CPU threads.
-        load_milliseconds: float, the time to read, check and build the model, without
-            the imports of Python.
-    """
-
-    def __init__(
-        self,
-        model_path,
-        labels_path=None,
-        threads=None,
-        delegate="auto",
-        delegate_options=None,
-        normalization=None,
-        bgr=False,
-    ):
-        """Loads a model.
-
-        Args:
-            model_path: a `.tflite` file.
-            labels_path: a label file, one per line or Coral's `0  name` form; None
-                takes the labels inside the model.
-            threads: int, CPU threads; None is one per physical core, at most 4.
-            delegate: "auto" (the Edge TPU for a model that is compiled for it, the
-                CPU for any other), "none", "edgetpu", "edgetpu:DEVICE" as pycoral
-                names devices, or the path of an external delegate.
-            delegate_options: dict of str, passed on to the delegate.
-            normalization: (mean, std) on the scale of pixels, tuples of one or three
-                numbers; None takes the normalization of the model's metadata.
-            bgr: bool, whether the model expects blue first.
-
-        Raises:
-            UserError: a file, the runtime or the delegate is missing or does not fit.
-        """
-        interpreter_class, self.runtime = load_runtime()
-        self.threads = threads or default_threads()
-        self.path = os.fspath(model_path)
-        self._bgr = bgr
-        start = time.perf_counter()
-        model = read_model(self.path)
-        self._build(interpreter_class, model, delegate, delegate_options or {})
-        with user_errors(self.path, ValueError):
-            self._check_tensors()
-        self.preprocessing = self.threshold = None
-        if model.preprocessing is not None:
-            try:
-                self.preprocessing = parse_preprocessing(
-                    model.preprocessing, self.input_shape[1:3]
-                )
-                self.threshold = parse_threshold(model.preprocessing)
-            except UserError as error:
-                raise UserError(
-                    f"{self.path}: preprocessing.json inside: {error}"
-                ) from error
-        where = self.path
-        # A quantized input needs no metadata: its scale and zero point say the same.
-        is_float = "float" in self._input["dtype"].__name__
-        if normalization is None and model.mean and is_float:
-            where = f"{self.path}: its metadata is damaged"
-            normalization = (model.mean, model.std)
-        with user_errors(where, ValueError):
-            self._lookup = normalization and self._input_values(*normalization)
-        self.labels = self._read_labels(model.labels, labels_path)
-        self.load_milliseconds = milliseconds_since(start)
-
-    def _build(self, interpreter_class, model, delegate, options):
-        """Builds the interpreter, with a delegate if there is one."""
-        compiled = "edgetpu-custom-op" in model.custom_operators
-        with user_errors(self.path, ValueError):
-            chosen = choose_delegate(delegate, options, compiled)
-            loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
-        self.delegate = chosen.name if chosen else "none"
-        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
-        self._runner = f"{self.path}: {runner}"
-        with user_errors(self._runner, RuntimeError, ValueError):
-            self._interpreter = build_interpreter(
-                interpreter_class, self.path, self.threads, loaded
-            )
-            # Each part that a delegate takes becomes one more operator. XNNPACK, the
-            # runtime's own delegate, comes only when the tensors get their memory.
-            list_operators = getattr(self._interpreter, "_get_ops_details", None)
-            self.idle_delegate = bool(
-                chosen and list_operators and len(list_operators()) == model.operators
-            )
-            with silenced_stderr():
-                self._interpreter.allocate_tensors()
-
-    def _check_tensors(self):
-        """Raises ValueError for a model that is not a classifier of RGB images."""
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        if (len(inputs), len(outputs)) != (1, 1):
-            raise ValueError(
-                f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of "
-                "each"
-            )
-        self._input, self._output = inputs[0], outputs[0]
-        self.input_shape = tuple(self._input["shape"].tolist())
-        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
-        shape = self._input.get("shape_signature", self._input["shape"]).tolist()
-        dtype = self._input["dtype"].__name__
-        if (
-            (self.input_shape[:1], self.input_shape[3:]) != ((1,), (3,))
-            or -1 in shape[1:]
-            or dtype not in ("uint8", "int8", "float32", "float16")
-        ):
-            raise ValueError(
-                "expected an input [1, height, width, 3] of uint8, int8, float32 or "
-                f"float16, received {shape} of {dtype}"
-            )
-        output_shape = self._output["shape"].tolist()
-        if len(output_shape) != 2 or output_shape[0] != 1:
-            raise ValueError(f"expected output [1, classes], received {output_shape}")
-        self.classes = output_shape[1]
-
-    def _read_labels(self, data, path):
-        """Parses the labels of the model, or of the file at `path` if one is given."""
-        where = path or f"{self.path}: labels inside"
-        with user_errors(where, ValueError, OSError):
-            if path:
-                with open_file(path) as file:
-                    data = read_at_most(file, MAX_LABEL_BYTES)
-            if data is None:
-                return None
-            labels = parse_labels(data, numbered=bool(path))
-            if len(labels) != self.classes:
-                raise ValueError(
-                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
-                    "the label file of this model with --labels"
-                )
-        return labels
-
-    def _input_values(self, mean, std):
-        """Returns an array (256, 3): the input value of each pixel value and channel.
-
-        real = (pixel - mean) / std, and a quantized input holds real as
-        scale * (value - zero_point).
-        """
-        import numpy as np
-
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-                raise ValueError(
-                    f"{name}: expected 1 or 3 finite numbers, received {values}"
-                )
-        if min(std) <= 0:
-            raise ValueError(f"std: expected numbers above 0, received {std}")
-        dtype = self._input["dtype"]
-        with np.errstate(all="ignore"):
-            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
-            fits = np.isfinite(table.astype(np.float32)).all()
-        if not fits:
-            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
-        if not np.issubdtype(dtype, np.floating):
-            scale, zero_point = self._input["quantization"]
-            if not scale:
-                raise ValueError("its input has no scale, which --mean and --std need")
-            limits = np.iinfo(dtype)
-            table = np.rint(table / scale) + zero_point
-            table = table.clip(limits.min, limits.max)
-        return table.astype(dtype)
-
-    def _to_input(self, pixels):
-        """Turns pixels into the values of the input tensor."""
-        import numpy as np
-
-        if self._bgr:
-            pixels = pixels[..., ::-1]
-        if self._lookup is not None:
-            return self._lookup[pixels, np.arange(3)]
-        if self._input["dtype"] == np.int8:
-            return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
-        return pixels.astype(self._input["dtype"])
-
-    def classify(self, image, top_k=5):
-        """Classifies one image.
-
-        Args:
-            image: path of an image file, PIL image, or uint8 array (height, width, 3)
-                of RGB pixels, of any size.
-            top_k: int, how many classes to return.
-
-        Returns:
-            list of `Prediction(index, label, score)`, the best first. `label` is None
-            for a model without labels. If the model was trained for several labels an
-            image, only those that the image has: it may be empty.
-
-        Raises:
-            UserError: the image cannot be read, or the model cannot run on it.
-        """
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise UserError(f"top_k: expected a whole number above 0, received {top_k}")
-        decoded = read_image(image, self)
-        with user_errors("image", ValueError, MemoryError):
-            pixels = prepare(decoded.image, self, decoded.box)
-        return self.top_k(self.scores(pixels), top_k)
-
-    def scores(self, pixels):
-        """Runs the model on one prepared image.
-
-        Args:
-            pixels: uint8 array (height, width, 3) of the input size, RGB.
-
-        Returns:
-            float32 array (classes,), dequantized. It is a copy.
-
-        Raises:
-            UserError: the array has another shape or dtype, the runtime failed, or a
-                score is not a finite number.
-        """
-        import numpy as np
-
-        if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
-            raise UserError(
-                f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
-                f"{pixels.shape}"
-            )
-        values = self._to_input(pixels)
-        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
-        with user_errors(self._runner, RuntimeError, ValueError):
-            self._interpreter.invoke()
-        scores = self._interpreter.get_tensor(self._output["index"])[0]
-        scores = scores.astype(np.float32)
-        scale, zero_point = self._output["quantization"]
-        if scale:  # 0 where the output is not quantized
-            scores = (scores - np.float32(zero_point)) * np.float32(scale)
-        if not np.isfinite(scores).all():
-            raise UserError(f"{self.path}: gave scores that are not finite numbers")
-        return scores
-
-    def top_k(self, scores, k):
-        """Ranks classes by score; of equal scores, the lowest index comes first.
-
-        Args:
-            scores: float array (classes,). uint8 scores are often equal.
-            k: int >= 1, the number of classes to return; at most all.
-
-        Returns:
-            list of `Prediction`, with a `threshold` those that reach it.
-        """
-        order = (-scores).argsort(kind="stable")[:k].tolist()
-        if self.threshold is not None:
-            order = [index for index in order if scores[index] >= self.threshold]
-        labels = self.labels or [None] * len(scores)
-        return [Prediction(i, labels[i], float(scores[i])) for i in order]
-
-
-# --- Sources of images: files, folders, patterns, a watched folder, a camera ----------
-
-SUFFIXES = tuple(".jpg .jpeg .png .bmp .gif .tif .tiff .webp .heic .heif".split())
-WATCH_SECONDS = 0.5
-
-
-def find_images(arguments, messages):
-    """Lists the image files that arguments of the command line stand for.
-
-    Args:
-        arguments: list of str. Each is a file, taken as it is; "-", the standard
-            input; a pattern that no shell expanded; or a folder: the files with an
-            image's suffix at all levels below it, sorted. Links are followed, but no
-            folder is visited twice.
-        messages: `Messages`, for folders that cannot be read or hold no image.
-    """
-    found = []
-    for argument in arguments:
-        if re.search(r"[*?\[]", argument) and not os.path.lexists(argument):
-            import glob  # the shell expands most patterns
-
-            matches = sorted(glob.glob(argument, recursive=True))
-            if not matches:
-                messages.error(f"{argument}: no file matches")
-            found += find_images(matches, messages)
-        elif os.path.isdir(argument):
-            found += find_images_below(argument, messages)
-        else:
-            found.append(argument)
-    return found
-
-
-def find_images_below(root, messages):
-    """Lists the image files of a folder, at all levels, sorted."""
-    found, visited, before = [], set(), messages.errors
-    walk = os.walk(root, onerror=messages.error, followlinks=True)
-    for folder, subfolders, names in walk:
-        real_folder = os.path.realpath(folder)
-        if real_folder in visited:
-            del subfolders[:]
-            continue
-        visited.add(real_folder)
-        found += [os.path.join(folder, name) for name in names if is_image(name)]
-    if not found and messages.errors == before:
-        suffixes = " ".join(SUFFIXES)
-        messages.error(f"{root}: no image in this folder ({suffixes})")
-    return sorted(found)
-
-
-def is_image(name):
-    """Tells by its name whether a file in a folder is an image.
-
-    Hidden files are not: macOS puts a file `._photo.jpg` beside each `photo.jpg`.
-    """
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def watch(folder):
-    """Yields the images that appear in a folder from now on, each once it is whole."""
-    seen, growing = None, {}
-    while True:
-        now = {}
-        with user_errors(folder, OSError):
-            for entry in os.scandir(folder):
-                with contextlib.suppress(OSError):  # deleted in the meantime
-                    if is_image(entry.name):
-                        status = entry.stat()
-                        now[entry.path] = (status.st_mtime_ns, status.st_size)
-        seen = now if seen is None else seen
-        for path in sorted(now):
-            if seen.get(path) != now[path] == growing.get(path):
-                seen[path] = now[path]
-                yield path
-        growing = now
-        seen = {path: seen[path] for path in seen if path in now}
-        time.sleep(WATCH_SECONDS)
-
-
-def camera_frames(number):
-    """Yields ("camera N frame M", PIL image, milliseconds that it took) without end."""
-    from PIL import Image
-
-    with user_errors("--camera needs OpenCV (pip install opencv-python)", ImportError):
-        cv2 = importlib.import_module("cv2")
-    with silenced_stderr():
-        capture = cv2.VideoCapture(number)
-    try:
-        for frame in itertools.count():
-            start = time.perf_counter()
-            captured, pixels = capture.read()
-            if not captured:
-                what = "stopped" if frame else "cannot be opened"
-                raise UserError(
-                    f"camera {number}: {what}; is it plugged in, and may you read "
-                    f"/dev/video{number}?"
-                )
-            image = Image.fromarray(pixels[..., ::-1].copy())  # OpenCV's blue is first
-            yield f"camera {number} frame {frame}", image, milliseconds_since(start)
-    finally:
-        capture.release()
-
-
-# --- Output: messages on stderr, results on stdout, annotated images ------------------
-
-STAGES = ("decode", "resize", "invoke")
-
-
-class Messages:
-    """Prints on stderr: one line per error or warning, and the progress.
-
-    Attributes:
-        errors: int, how many there were.
-    """
-
-    def __init__(self, quiet=False):
-        """Starts without errors; `quiet` counts messages and prints none."""
-        self.errors = 0
-        self._quiet = quiet
-        self._shown = None  # when the progress was shown last
-
-    def error(self, error):
-        """Prints an error: an exception or text."""
-        self.errors += 1
-        self._print(f"error: {printable(error)}")
-
-    def warning(self, text):
-        """Prints what a user should know, though the results are right."""
-        self._print(f"warning: {printable(text)}")
-
-    def progress(self, done, total, since):
-        """Shows on a terminal how many images are finished since a `perf_counter()`."""
-        now = time.perf_counter()
-        if not sys.stderr or not sys.stderr.isatty():
-            return
-        if done < total and now - (self._shown or since) < 0.2:
-            return
-        self._shown = now
-        text = f"{done} of {total} images, {done / (now - since):.1f} per second"
-        end = "\n" if done == total else ""
-        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
-
-    def _print(self, line):
-        # A closed stderr is None, for which print would write on stdout.
-        if sys.stderr and not self._quiet:
-            start = "\r\x1b[K" if self._shown else ""
-            print(start + line, file=sys.stderr, flush=True)
-
-
-def write_lines(text):
-    """Prints whole lines at once: native code may end us between two writes."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def print_json(path, top, times):
-    """Prints the result for one image as a line of JSON."""
-    record = {"file": path, "top": [one._asdict() for one in top]}
-    write_lines(json.dumps(dict(record, milliseconds=times)))
-
-
-def print_rows(rows):
-    """Prints rows of CSV."""
-    import csv  # other outputs need no time for it
-
-    csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-    sys.stdout.flush()
-
-
-def print_csv_header():
-    """Prints the names of the columns that `print_csv` fills."""
-    stages = [f"{stage}_ms" for stage in STAGES]
-    print_rows([["file", "rank", "index", "label", "score", *stages]])
-
-
-def print_csv(path, top, times):
-    """Prints the result for one image as rows of CSV, one per class."""
-    spent = [times.get(stage, "") for stage in STAGES]
-    if not top:  # of several possible labels, the image has none
-        print_rows([[path, "", "", "", "", *spent]])
-    print_rows(
-        [path, rank, index, label or "", score, *spent]
-        for rank, (index, label, score) in enumerate(top, 1)
-    )
-
-
-def print_table(path, top, times):
-    """Prints the result for one image for people."""
-    spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
-    write_lines("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
-
-
-def table_lines(top):
-    """Formats predictions, one per line."""
-    return [
-        f"{score:10.4f}  {index:5d}  {printable(label or '')}".rstrip()
-        for index, label, score in top
-    ]
-
-
-def annotate(image, top, path):
-    """Writes an image as JPEG, with labels drawn on it, whole or not at all.
-
-    Args:
-        image: PIL image of mode RGB.
-        top: list of `Prediction`.
-        path: of the new file.
-    """
-    from PIL import Image, ImageDraw
-
-    # A thumbnail is enlarged: text on it would be too small to read.
-    times = min(256 // min(image.size), 4096 // max(image.size))
-    if times > 1:
-        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
-    else:
-        image = image.copy()
-    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
-    font, only_latin = load_font(height)
-    for line, (index, label, score) in enumerate(top):
-        text = f"{score:.2f} {printable(index if label is None else label)}"
-        if only_latin:
-            text = text.encode("latin-1", "replace").decode("latin-1")
-        left, upper = height // 2, height // 2 + line * height * 5 // 4
-        draw.text((left + 1, upper + 1), text, fill="black", font=font)
-        draw.text((left, upper), text, fill="white", font=font)
-    part = f"{path}.part"
-    with user_errors(path, OSError, ValueError):
-        image.save(part, "JPEG", quality=90)
-        os.replace(part, path)
-
-
-def load_font(height):
-    """Returns (font of about `height` pixels, whether it has Latin-1 alone)."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", height), False
-    except (OSError, ImportError):  # Pillow's own font has no more
-        return ImageFont.load_default(), True
-
-
-def annotated_path(folder, number, path):
-    """Names an annotated image; the number keeps equal names apart."""
-    name = os.path.splitext(os.path.basename(path))[0]
-    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
-    return os.path.join(folder, f"{number:05d}_{name}.jpg")
-
-
-# --- The supervisor: the work is done in a child process, since native code may crash -
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
-MAX_CRASHES = 3
-CRASH_HINT = (
-    "the file may be damaged, or the delegate built for another version of the runtime"
-)
-
-
-class SharedState(ctypes.Structure):
-    """What the working process tells the supervisor, in memory that both share.
-
-    Attributes:
-        done: int, how many images are finished.
-        resumable: bool, whether another process can go on with the next image.
-        overlapping: bool, whether several images are in work at once.
-        one_by_one: bool, whether that is forbidden, because several were in work
-            when a process crashed.
-    """
-
-    _fields_ = [
-        ("done", ctypes.c_int64),
-        ("resumable", ctypes.c_bool),
-        ("overlapping", ctypes.c_bool),
-        ("one_by_one", ctypes.c_bool),
-        ("_begun", ctypes.c_char * 4000),
-    ]
-
-    def begin(self, text):
-        """Notes what is begun, in case it crashes the process."""
-        self._begun = text.encode("utf-8", "backslashreplace")[:4000]
-
-    def last_begun(self):
-        """Returns what was begun last."""
-        return self._begun.decode("utf-8", "replace")
-
-
-def run_and_exit(work, state):
-    """Runs `work` in the child process, and keeps native code off its stderr."""
-    with contextlib.suppress(Exception):  # only Linux can end a child with its parent
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # Ctrl-C reaches the child through its parent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    with contextlib.suppress(OSError, AttributeError):  # a closed stderr
-        own = os.dup(2)
-        sys.stderr = open(own, "w", buffering=1, encoding=sys.stderr.encoding)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        code = work(state)
-    except SystemExit as leaving:  # --help
-        code = leaving.code or 0
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)  # native libraries crash most at a regular exit
-
-
-def run_child(work, state):
-    """Returns the exit code of a child process, or minus the signal that ended it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    child = os.fork()
-    if not child:
-        run_and_exit(work, state)
-    received = []
-
-    def forward(number, frame):
-        received.append(number)
-        # The first one asks the child to end, the second one kills it.
-        os.kill(child, signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-    status = os.waitpid(child, 0)[1]
-    if received:
-        return 130
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def supervise(work):
-    """Runs `work` in child processes, so that a crash of native code is one line.
-
-    After a crash with several images in work, the next child takes them one by one:
-    then the image that crashes it is known, and the child after it goes on with the
-    next image. A result that was just being printed is printed again, rather than
-    never.
-
-    Args:
-        work: function of a `SharedState`; returns the exit code.
-
-    Returns:
-        the exit code.
-    """
-    state = SharedState.from_buffer(mmap.mmap(-1, mmap.PAGESIZE))
-    messages, code = Messages(), -1
-    while code < 0:
-        last_code, code = code, run_child(work, state)
-        if code < 0 and (state.one_by_one or not state.overlapping):
-            why = signal.Signals(-code).name
-            hint = "out of memory?" if -code == signal.SIGKILL else CRASH_HINT
-            messages.error(f"{state.last_begun()}: native code crashed ({why}); {hint}")
-            if messages.errors == MAX_CRASHES or not state.resumable:
-                return 2
-            state.done += 1
-        state.one_by_one = code < 0 or state.one_by_one
-    if state.one_by_one and not messages.errors:
-        why = signal.Signals(-last_code).name
-        messages.error(f"native code crashed ({why}), and did not when tried again")
-    return 2 if messages.errors and code == 0 else code
-
-
-# --- The pipeline: images are decoded by threads while the model runs on others -------
-
-Result = collections.namedtuple("Result", "scores times image")
-
-
-def load_pixels(path, classifier, keep=False):
-    """Reads and prepares one image.
-
-    Returns:
-        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
-        image with all its pixels if `keep` is set, else None).
-    """
-    start = time.perf_counter()
-    decoded = read_image(path, None if keep else classifier)
-    times = {"decode": milliseconds_since(start)}
-    start = time.perf_counter()
-    with user_errors(path, ValueError, MemoryError):
-        pixels = prepare(decoded.image, classifier, decoded.box)
-    times["resize"] = milliseconds_since(start)
-    return pixels, times, decoded.image if keep else None
-
-
-def invoke(classifier, pixels, times, image=None):
-    """Returns the `Result` of a classifier, with its time added to `times`."""
-    start = time.perf_counter()
-    scores = classifier.scores(pixels)
-    return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
-
-
-def classify_all(paths, classifier, state, keep=False):
-    """Yields (path, `Result` or UserError) of images in their order."""
-
-    def load(path):
-        return result_or_error(load_pixels, path, classifier, keep)
-
-    for path, loaded in map_ahead(load, list(paths), state):
-        state.begin(f"{path}: running {classifier.path} on it")
-        if not isinstance(loaded, UserError):
-            loaded = result_or_error(invoke, classifier, *loaded)
-        yield path, loaded
-        state.done += 1
-
-
-def map_ahead(function, paths, state):
-    """Yields (path, function(path)) in order; threads compute a few paths ahead."""
-    if len(paths) < 2 or state.one_by_one:
-        for path in paths:
-            state.begin(f"{path}: reading it")
-            yield path, function(path)
-        return
-    from concurrent.futures import ThreadPoolExecutor  # one image needs no 4 ms for it
-
-    state.overlapping = True
-    # How long the thread that runs the model waits for one that runs Python.
-    sys.setswitchinterval(0.0005)
-    workers = default_threads()
-    pool, waiting = ThreadPoolExecutor(workers), collections.deque()
-    try:
-        for path in paths:
-            waiting.append((path, pool.submit(function, path)))
-            if len(waiting) > 2 * workers:
-                path, future = waiting.popleft()
-                yield path, future.result()
-        for path, future in waiting:
-            yield path, future.result()
-    finally:
-        pool.shutdown(wait=False)  # Ctrl-C: one may wait for the standard input
-
-
 # --- --benchmark: the time of each stage, and the memory ------------------------------
 
 BENCHMARK_INVOKES = 50
@@ -2521,17 +3304,12 @@ WORST_CLASSES = 5
 
 def find_classes(folder, classifier):
     """Returns [(name of a subfolder, index of its class)], sorted by name."""
-    with user_errors(folder, OSError):
-        names = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    if not names:
-        raise UserError(f"{folder}: expected a folder for each class, found none")
+    names = class_folders(folder)
     indices = collections.defaultdict(list)
     for index, label in enumerate(classifier.labels or ()):
         indices[simplified(label)].append(index)
+    if simplified(UNKNOWN) in indices:
+        indices.setdefault(simplified(NOTHING), indices[simplified(UNKNOWN)])
     unknown = [name for name in names if simplified(name) not in indices]
     if not unknown:
         found = [indices[simplified(name)] for name in names]
@@ -2600,6 +3378,7 @@ def evaluate(classifier, folder, messages, state):
         messages.progress(len(ranks) + len(failures), len(expected), start)
     if not ranks:
         raise UserError(f"{folder}: none of the images can be read")
+    known = known_share_of(confusion, classifier.labels or [])
     top5 = sum(rank < 5 for rank in ranks) / len(ranks)
     return {
         "model": classifier.path,
@@ -2607,10 +3386,29 @@ def evaluate(classifier, folder, messages, state):
         "failed": len(failures),
         "top1": ranks.count(0) / len(ranks),
         "top5": top5 if classifier.classes > 5 else None,
+        "known": known,
         "classes": worst_first(confusion, names),
         "mistakes": mistakes,
         "failures": failures,
     }
+
+
+def known_share_of(confusion, labels):
+    """Returns the share of the images of classes that are not taken for `unknown`.
+
+    Args:
+        confusion: {class: Counter of the classes it was taken for}.
+        labels: list of str.
+
+    Returns:
+        float, or None where no label is `unknown` or all images are of it.
+    """
+    if UNKNOWN not in labels:
+        return None
+    unknown = labels.index(UNKNOWN)
+    own = [counts for index, counts in confusion.items() if index != unknown]
+    images = sum(sum(counts.values()) for counts in own)
+    return 1 - sum(counts[unknown] for counts in own) / images if images else None
 
 
 def rank_of(index, scores):
@@ -2644,7 +3442,7 @@ def print_evaluation(report):
     """Prints an evaluation for people: the shares, and the worst classes."""
     for name in ("images", "failed"):
         print(f"{name:8}{report[name]:9d}")
-    for name in ("top1", "top5"):
+    for name in ("top1", "top5", "known"):
         if report[name] is not None:
             print(f"{name:8}{report[name]:9.2%}")
 
@@ -2678,6 +3476,8 @@ def build_classifier(options, model=None, delegate=None):
         {} if delegate else dict(options.delegate_options),
         normalization,
         options.bgr,
+        # --learn replaces this file.
+        None if options.learn is not None else options.classes,
     )
 
 
@@ -2702,6 +3502,15 @@ def run_benchmark(classifier, options, messages, state):
     state.begin(f"{options.model}: timing it")
     report = benchmark(classifier, paths, messages)
     print(json.dumps(report)) if options.json else print_benchmark(report)
+
+
+def run_learning(classifier, options, messages, state):
+    """Learns classes from folders of photographs, and prints what they are worth."""
+    share = KNOWN_SHARE if options.known_share is None else options.known_share
+    report = learn_classes(
+        classifier, options.learn, options.classes, share, messages, state
+    )
+    print(json.dumps(report)) if options.json else print_learned(report)
 
 
 def run_evaluation(classifier, options, messages, state):
@@ -2836,6 +3645,17 @@ def whole_number(lowest, highest):
     return parse
 
 
+def camera(text):
+    """Argument type: a number of OpenCV's, or "picamera"."""
+    if text == "picamera":
+        return text
+    if not re.match("[0-9]{1,2}$", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 99 or picamera, received {text!r}"
+        )
+    return int(text)
+
+
 def one_or_three(text):
     """Argument type: one number, or three separated by commas."""
     with contextlib.suppress(ValueError):
@@ -2874,6 +3694,9 @@ def parse_arguments(argv, program):
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
+    add("--classes", metavar="FILE", help="what --learn writes, for a features model")
+    share = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
+    add("--known_share", metavar="SHARE", type=float, help=share)
     values = {"metavar": "X or X,Y,Z", "type": one_or_three}
     add("--mean", help="subtract X, or one per channel (default: 0)", **values)
     add("--std", help="then divide by X, or one per channel (default: 1)", **values)
@@ -2888,10 +3711,12 @@ def parse_arguments(argv, program):
     add("--json", action="store_true", help="print JSON, one object per line")
     add("--csv", action="store_true", help="print CSV, one row per class")
     add = parser.add_mutually_exclusive_group().add_argument
-    number["type"] = whole_number(0, 99)
-    add("--camera", help="classify the frames of camera N (needs OpenCV)", **number)
+    source = {"metavar": "N", "type": camera}
+    source["help"] = "classify the frames of camera N (OpenCV), or of `picamera`"
+    add("--camera", **source)
     add("--watch", metavar="DIR", help="classify each image that appears in DIR")
     add("--evaluate", metavar="DIR", help="measure accuracy on folders named by class")
+    add("--learn", metavar="DIR", help="learn the folders of DIR as classes")
     add("--benchmark", action="store_true", help="measure the time of each stage")
     add("--compare", action="store_true", help="compare the delegate with the CPU")
     # argparse forgets what `--` meant when images and flags alternate.
@@ -2914,15 +3739,27 @@ def check_options(options):
         raise UserError("no model given; add --model=PATH.tflite")
     flags = vars(options)
     given = {n for n, v in flags.items() if v is not None and v is not False}
-    for name in ("labels", "annotate"):  # mostly an unset variable of a shell
+    for name in (
+        "labels",
+        "annotate",
+        "classes",
+    ):  # mostly unset variables
         if flags[name] == "":
             raise UserError(f"--{name} is empty; give a path or leave it out")
-    for mode in ("camera", "watch", "evaluate"):
+    for mode in ("camera", "watch", "evaluate", "learn"):
         if mode in given and options.images:
             raise UserError(f"--{mode} takes no images; leave out {options.images[0]}")
-    if not (options.images or {"camera", "watch", "evaluate", "benchmark"} & given):
+    if "learn" in given and "classes" not in given:
+        raise UserError("--learn needs --classes=FILE, the file to write")
+    if "known_share" in given and "learn" not in given:
+        raise UserError("--known_share needs --learn=DIR: the file has its own")
+    modes = {"camera", "watch", "evaluate", "benchmark", "learn"}
+    if not (options.images or modes & given):
         raise UserError("no image given; add image files or folders of them")
-    for mode in ("evaluate", "benchmark", "compare"):
+    for first, other in (("classes", "labels"), ("compare", "classes")):
+        if {first, other} <= given:
+            raise UserError(f"--{first} and --{other} do not go together; give one")
+    for mode in ("evaluate", "benchmark", "compare", "learn"):
         for output in ("csv", "annotate"):
             if mode in given and output in given:
                 raise UserError(f"--{mode} and --{output} do not go together; give one")
@@ -2952,6 +3789,10 @@ def run(options, messages, state):
             f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
             "of it runs on the CPU"
         )
+    if options.learn is not None:
+        run_learning(classifier, options, messages, state)
+        return
+    classifier.check_classes()
     if options.benchmark:
         run_benchmark(classifier, options, messages, state)
     elif options.evaluate is not None:

@@ -5,24 +5,30 @@ import math
 import os
 import time
 
+from keras_resnet.runner.classes_file import read_classes
 from keras_resnet.runner.delegates import choose_delegate, load_delegate
 from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
+from keras_resnet.runner.head import head_scores
 from keras_resnet.runner.images import prepare, read_image
+from keras_resnet.runner.learn import KNOWN_SHARE, learn_classes
+from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_model
-from keras_resnet.runner.preprocessing import parse_preprocessing, parse_threshold
+from keras_resnet.runner.output import Messages
+from keras_resnet.runner.pipeline import milliseconds_since
+from keras_resnet.runner.preprocessing import (
+    gives_features,
+    parse_preprocessing,
+    parse_threshold,
+)
 from keras_resnet.runner.runtime import (
     build_interpreter,
     default_threads,
     load_runtime,
     silenced_stderr,
 )
+from keras_resnet.runner.supervisor import SharedState
 
 Prediction = collections.namedtuple("Prediction", "index label score")
-
-
-def milliseconds_since(start):
-    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
-    return round(1000 * (time.perf_counter() - start), 3)
 
 
 class Classifier:
@@ -31,7 +37,8 @@ class Classifier:
     Attributes:
         path: str, of the model.
         labels: list of str, one per class, or None.
-        classes: int, the number of classes.
+        classes: int, the number of classes; 0 for features without learned classes.
+        channels: int, the number of features of a model that gives features; else None.
         input_shape: (1, height, width, 3).
         preprocessing: `Preprocessing`, or None where the model carries none.
         threshold: float, the score from which on an image has a label, of a model that
@@ -53,6 +60,7 @@ class Classifier:
         delegate_options=None,
         normalization=None,
         bgr=False,
+        classes=None,
     ):
         """Loads a model.
 
@@ -68,6 +76,8 @@ class Classifier:
             normalization: (mean, std) on the scale of pixels, tuples of one or three
                 numbers; None takes the normalization of the model's metadata.
             bgr: bool, whether the model expects blue first.
+            classes: for a model that gives features, the file of the classes that
+                `learn` wrote for it.
 
         Raises:
             UserError: a file, the runtime or the delegate is missing or does not fit.
@@ -81,13 +91,15 @@ class Classifier:
         self._build(interpreter_class, model, delegate, delegate_options or {})
         with user_errors(self.path, ValueError):
             self._check_tensors()
-        self.preprocessing = self.threshold = None
+        self.preprocessing = self.threshold = self.channels = self._head = None
         if model.preprocessing is not None:
             try:
                 self.preprocessing = parse_preprocessing(
                     model.preprocessing, self.input_shape[1:3]
                 )
                 self.threshold = parse_threshold(model.preprocessing)
+                if gives_features(model.preprocessing):
+                    self.channels, self.classes = self.classes, 0
             except UserError as error:
                 raise UserError(
                     f"{self.path}: preprocessing.json inside: {error}"
@@ -100,7 +112,10 @@ class Classifier:
             normalization = (model.mean, model.std)
         with user_errors(where, ValueError):
             self._lookup = normalization and self._input_values(*normalization)
-        self.labels = self._read_labels(model.labels, labels_path)
+        if classes is not None:
+            self._use_classes(classes, labels_path)
+        else:
+            self.labels = self._read_labels(model.labels, labels_path)
         self.load_milliseconds = milliseconds_since(start)
 
     def _build(self, interpreter_class, model, delegate, options):
@@ -169,6 +184,54 @@ class Classifier:
                     "the label file of this model with --labels"
                 )
         return labels
+
+    def _use_classes(self, path, labels_path=None):
+        """Makes a model of features a classifier of learned classes."""
+        if labels_path:
+            raise UserError(
+                f"{labels_path}: learned classes have their labels; give no others"
+            )
+        if not self.channels:
+            raise UserError(
+                f"{self.path}: gives scores of its own classes, and learned classes "
+                "need features; take a file of edge/export.py --features"
+            )
+        learned = read_classes(path, self.path, self.channels)
+        self._head = learned.head
+        self.labels = list(learned.labels)
+        if self._head.threshold is not None:
+            self.labels.append(UNKNOWN)
+        self.classes = len(self.labels)
+
+    def learn(self, photos, classes, known_share=KNOWN_SHARE):
+        """Learns folders of photographs as classes, which this classifier then has.
+
+        Class means and logistic regressions are compared in a cross-validation. It
+        takes little more time than running the model on every photograph.
+
+        Args:
+            photos: folder with one folder for each class, of 2 photographs or more.
+                Those in a folder `_none` are learned as `unknown`.
+            classes: file to write, for the argument `classes` of other classifiers. One
+                of this model that is there is replaced.
+            known_share: the share of new photographs of the classes that must not be
+                answered with `unknown`, in (0, 1]. 1 learns no `unknown`.
+
+        Returns:
+            dict of what `run_tflite.py --learn --json` prints. Photographs that could
+            not be read were left out; they are in its list "failures".
+
+        Raises:
+            UserError: the model gives no features, the folders cannot be learned, or
+                the file belongs to another model or cannot be written. The file and
+                this classifier are as they were.
+        """
+        messages = Messages(quiet=True)
+        report = learn_classes(
+            self, photos, classes, known_share, messages, SharedState()
+        )
+        self._use_classes(classes)
+        return report
 
     def _input_values(self, mean, std):
         """Returns an array (256, 3): the input value of each pixel value and channel.
@@ -245,8 +308,28 @@ class Classifier:
             float32 array (classes,), dequantized. It is a copy.
 
         Raises:
-            UserError: the array has another shape or dtype, the runtime failed, or a
-                score is not a finite number.
+            UserError: the array has another shape or dtype, the runtime failed, a
+                score is not a finite number, or the model gives features and no
+                classes were learned.
+        """
+        if not self.channels:
+            return self.outputs(pixels)
+        self.check_classes()
+        return head_scores(self.outputs(pixels)[None], self._head)[0].astype("float32")
+
+    def check_classes(self):
+        """Raises UserError for a model of features without learned classes."""
+        if self.channels and self._head is None:
+            raise UserError(
+                f"{self.path}: gives features and has no classes; learn some with "
+                "--learn=DIR --classes=FILE, then give --classes=FILE"
+            )
+
+    def outputs(self, pixels):
+        """Runs the model on one prepared image; returns what it gives.
+
+        That is the scores, float32 (classes,), or the features, float32 (channels,);
+        see `scores`.
         """
         import numpy as np
 
@@ -259,14 +342,14 @@ class Classifier:
         self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
         with user_errors(self._runner, RuntimeError, ValueError):
             self._interpreter.invoke()
-        scores = self._interpreter.get_tensor(self._output["index"])[0]
-        scores = scores.astype(np.float32)
+        outputs = self._interpreter.get_tensor(self._output["index"])[0]
+        outputs = outputs.astype(np.float32)
         scale, zero_point = self._output["quantization"]
         if scale:  # 0 where the output is not quantized
-            scores = (scores - np.float32(zero_point)) * np.float32(scale)
-        if not np.isfinite(scores).all():
+            outputs = (outputs - np.float32(zero_point)) * np.float32(scale)
+        if not np.isfinite(outputs).all():
             raise UserError(f"{self.path}: gave scores that are not finite numbers")
-        return scores
+        return outputs
 
     def top_k(self, scores, k):
         """Ranks classes by score; of equal scores, the lowest index comes first.

@@ -8,6 +8,8 @@
     python3 run_tflite.py --model=resnet20.tflite --evaluate=photos/
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
+    python3 run_tflite.py --model=features.tflite --learn=photos/ --classes=mine.json
+    python3 run_tflite.py --model=features.tflite --classes=mine.json photo.jpg
 
 The device needs this file, the model, Python 3.7 or newer, numpy, Pillow, and one of
 ai-edge-litert, tflite-runtime and tensorflow.
@@ -37,10 +39,25 @@ Delegates
     and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
     and `edgetpu:usb`, `edgetpu:pci` or `edgetpu:usb:0` a particular one. Anything else
     is the path of an external delegate.
+Learning
+    --learn=DIR learns the subfolders of DIR as classes, here on the device, in little
+    more time than the model runs on each photograph. The model is one of
+    `edge/export.py --features`; --classes=FILE is written, and used later with the same
+    model. Each class needs 2 photographs or more, better 20. Class means and logistic
+    regressions are compared in a cross-validation: each photograph is answered by a
+    classifier that has not seen it, and the accuracy of the best is printed.
+    What resembles none of the classes is answered with `unknown`: an image whose cosine
+    to the nearest class mean is low. --known_share=0.95 says which share of new images
+    of the classes must not be answered so; 1 leaves `unknown` out. A folder DIR/_none
+    of pictures of nothing is learned as `unknown` too.
+    To add photographs or a class, add them to DIR and learn again. FILE is replaced at
+    the end; if anything is wrong, it stays as it was.
 Evaluation
     --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
     or by class number. If there are as many as classes, any names will do: their sorted
-    order is the order of the classes, as in training.
+    order is the order of the classes, as in training. With a label `unknown`, its
+    subfolder may be called `_none` too, and `known` is the share of the images of the
+    other classes that are not answered with it.
 JSON
     --json prints one object per line and image, in the given order. Times are in
     milliseconds:
@@ -52,10 +69,17 @@ JSON
      "cpu" | "delegate": {"top": [...], "invoke": float}}
     With --evaluate, one object in all, shares from 0 to 1, the worst class first:
     {"model": str, "images": int, "failed": int, "top1": float, "top5": float or null,
+     "known": float or null,
      "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
        "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
      "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
      "failures": [{"file": str, "error": str}, ...]}
+    With --learn, one object in all. "accuracy" and "known", the share of photographs of
+    classes that are not answered with `unknown`, are those of the cross-validation:
+    {"model": str, "classes": str, "method": "class means" or "logistic regression",
+     "strength": float or null, "accuracy": float, "known": float or null,
+     "pictures": {label: int, ...}, "nothing": int,
+     "failures": [{"file": str, "error": str}, ...], "seconds": float}
     With --benchmark, one object in all. Without images, the model is timed on random
     pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
     process:
@@ -81,6 +105,7 @@ import sys
 import warnings
 
 from keras_resnet.runner.errors import UserError, user_errors
+from keras_resnet.runner.learn import KNOWN_SHARE
 from keras_resnet.runner.modes import (
     build_classifier,
     print_versions,
@@ -88,6 +113,7 @@ from keras_resnet.runner.modes import (
     run_comparison,
     run_evaluation,
     run_images,
+    run_learning,
 )
 from keras_resnet.runner.output import Messages
 from keras_resnet.runner.supervisor import SharedState, supervise
@@ -112,6 +138,17 @@ def whole_number(lowest, highest):
         return int(text)
 
     return parse
+
+
+def camera(text):
+    """Argument type: a number of OpenCV's, or "picamera"."""
+    if text == "picamera":
+        return text
+    if not re.match("[0-9]{1,2}$", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 99 or picamera, received {text!r}"
+        )
+    return int(text)
 
 
 def one_or_three(text):
@@ -152,6 +189,9 @@ def parse_arguments(argv, program):
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
+    add("--classes", metavar="FILE", help="what --learn writes, for a features model")
+    share = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
+    add("--known_share", metavar="SHARE", type=float, help=share)
     values = {"metavar": "X or X,Y,Z", "type": one_or_three}
     add("--mean", help="subtract X, or one per channel (default: 0)", **values)
     add("--std", help="then divide by X, or one per channel (default: 1)", **values)
@@ -166,10 +206,12 @@ def parse_arguments(argv, program):
     add("--json", action="store_true", help="print JSON, one object per line")
     add("--csv", action="store_true", help="print CSV, one row per class")
     add = parser.add_mutually_exclusive_group().add_argument
-    number["type"] = whole_number(0, 99)
-    add("--camera", help="classify the frames of camera N (needs OpenCV)", **number)
+    source = {"metavar": "N", "type": camera}
+    source["help"] = "classify the frames of camera N (OpenCV), or of `picamera`"
+    add("--camera", **source)
     add("--watch", metavar="DIR", help="classify each image that appears in DIR")
     add("--evaluate", metavar="DIR", help="measure accuracy on folders named by class")
+    add("--learn", metavar="DIR", help="learn the folders of DIR as classes")
     add("--benchmark", action="store_true", help="measure the time of each stage")
     add("--compare", action="store_true", help="compare the delegate with the CPU")
     # argparse forgets what `--` meant when images and flags alternate.
@@ -192,15 +234,27 @@ def check_options(options):
         raise UserError("no model given; add --model=PATH.tflite")
     flags = vars(options)
     given = {n for n, v in flags.items() if v is not None and v is not False}
-    for name in ("labels", "annotate"):  # mostly an unset variable of a shell
+    for name in (
+        "labels",
+        "annotate",
+        "classes",
+    ):  # mostly unset variables
         if flags[name] == "":
             raise UserError(f"--{name} is empty; give a path or leave it out")
-    for mode in ("camera", "watch", "evaluate"):
+    for mode in ("camera", "watch", "evaluate", "learn"):
         if mode in given and options.images:
             raise UserError(f"--{mode} takes no images; leave out {options.images[0]}")
-    if not (options.images or {"camera", "watch", "evaluate", "benchmark"} & given):
+    if "learn" in given and "classes" not in given:
+        raise UserError("--learn needs --classes=FILE, the file to write")
+    if "known_share" in given and "learn" not in given:
+        raise UserError("--known_share needs --learn=DIR: the file has its own")
+    modes = {"camera", "watch", "evaluate", "benchmark", "learn"}
+    if not (options.images or modes & given):
         raise UserError("no image given; add image files or folders of them")
-    for mode in ("evaluate", "benchmark", "compare"):
+    for first, other in (("classes", "labels"), ("compare", "classes")):
+        if {first, other} <= given:
+            raise UserError(f"--{first} and --{other} do not go together; give one")
+    for mode in ("evaluate", "benchmark", "compare", "learn"):
         for output in ("csv", "annotate"):
             if mode in given and output in given:
                 raise UserError(f"--{mode} and --{output} do not go together; give one")
@@ -230,6 +284,10 @@ def run(options, messages, state):
             f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
             "of it runs on the CPU"
         )
+    if options.learn is not None:
+        run_learning(classifier, options, messages, state)
+        return
+    classifier.check_classes()
     if options.benchmark:
         run_benchmark(classifier, options, messages, state)
     elif options.evaluate is not None:

@@ -5,26 +5,22 @@ import os
 import re
 import time
 
-from keras_resnet.runner.errors import UserError, printable, user_errors
+from keras_resnet.runner.errors import UserError, printable
+from keras_resnet.runner.learning import NOTHING, UNKNOWN
 from keras_resnet.runner.pipeline import classify_all
-from keras_resnet.runner.sources import find_images
+from keras_resnet.runner.sources import class_folders, find_images
 
 WORST_CLASSES = 5
 
 
 def find_classes(folder, classifier):
     """Returns [(name of a subfolder, index of its class)], sorted by name."""
-    with user_errors(folder, OSError):
-        names = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    if not names:
-        raise UserError(f"{folder}: expected a folder for each class, found none")
+    names = class_folders(folder)
     indices = collections.defaultdict(list)
     for index, label in enumerate(classifier.labels or ()):
         indices[simplified(label)].append(index)
+    if simplified(UNKNOWN) in indices:
+        indices.setdefault(simplified(NOTHING), indices[simplified(UNKNOWN)])
     unknown = [name for name in names if simplified(name) not in indices]
     if not unknown:
         found = [indices[simplified(name)] for name in names]
@@ -93,6 +89,7 @@ def evaluate(classifier, folder, messages, state):
         messages.progress(len(ranks) + len(failures), len(expected), start)
     if not ranks:
         raise UserError(f"{folder}: none of the images can be read")
+    known = known_share_of(confusion, classifier.labels or [])
     top5 = sum(rank < 5 for rank in ranks) / len(ranks)
     return {
         "model": classifier.path,
@@ -100,10 +97,29 @@ def evaluate(classifier, folder, messages, state):
         "failed": len(failures),
         "top1": ranks.count(0) / len(ranks),
         "top5": top5 if classifier.classes > 5 else None,
+        "known": known,
         "classes": worst_first(confusion, names),
         "mistakes": mistakes,
         "failures": failures,
     }
+
+
+def known_share_of(confusion, labels):
+    """Returns the share of the images of classes that are not taken for `unknown`.
+
+    Args:
+        confusion: {class: Counter of the classes it was taken for}.
+        labels: list of str.
+
+    Returns:
+        float, or None where no label is `unknown` or all images are of it.
+    """
+    if UNKNOWN not in labels:
+        return None
+    unknown = labels.index(UNKNOWN)
+    own = [counts for index, counts in confusion.items() if index != unknown]
+    images = sum(sum(counts.values()) for counts in own)
+    return 1 - sum(counts[unknown] for counts in own) / images if images else None
 
 
 def rank_of(index, scores):
@@ -137,7 +153,7 @@ def print_evaluation(report):
     """Prints an evaluation for people: the shares, and the worst classes."""
     for name in ("images", "failed"):
         print(f"{name:8}{report[name]:9d}")
-    for name in ("top1", "top5"):
+    for name in ("top1", "top5", "known"):
         if report[name] is not None:
             print(f"{name:8}{report[name]:9.2%}")
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 from keras_resnet.runner.benchmark import benchmark, print_benchmark
-from keras_resnet.runner.classifier import Classifier, Prediction, milliseconds_since
+from keras_resnet.runner.classifier import Classifier, Prediction
 from keras_resnet.runner.delegates import check_edgetpu
 from keras_resnet.runner.errors import (
     UserError,
@@ -17,6 +17,7 @@ from keras_resnet.runner.errors import (
 )
 from keras_resnet.runner.evaluation import evaluate, print_evaluation
 from keras_resnet.runner.images import prepare
+from keras_resnet.runner.learn import KNOWN_SHARE, learn_classes, print_learned
 from keras_resnet.runner.output import (
     Messages,
     annotate,
@@ -27,7 +28,12 @@ from keras_resnet.runner.output import (
     print_table,
     table_lines,
 )
-from keras_resnet.runner.pipeline import classify_all, invoke, load_pixels
+from keras_resnet.runner.pipeline import (
+    classify_all,
+    invoke,
+    load_pixels,
+    milliseconds_since,
+)
 from keras_resnet.runner.runtime import default_threads, load_runtime
 from keras_resnet.runner.sources import camera_frames, find_images, watch
 
@@ -47,6 +53,8 @@ def build_classifier(options, model=None, delegate=None):
         {} if delegate else dict(options.delegate_options),
         normalization,
         options.bgr,
+        # --learn replaces this file.
+        None if options.learn is not None else options.classes,
     )
 
 
@@ -71,6 +79,15 @@ def run_benchmark(classifier, options, messages, state):
     state.begin(f"{options.model}: timing it")
     report = benchmark(classifier, paths, messages)
     print(json.dumps(report)) if options.json else print_benchmark(report)
+
+
+def run_learning(classifier, options, messages, state):
+    """Learns classes from folders of photographs, and prints what they are worth."""
+    share = KNOWN_SHARE if options.known_share is None else options.known_share
+    report = learn_classes(
+        classifier, options.learn, options.classes, share, messages, state
+    )
+    print(json.dumps(report)) if options.json else print_learned(report)
 
 
 def run_evaluation(classifier, options, messages, state):

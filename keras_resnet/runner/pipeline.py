@@ -4,12 +4,16 @@ import collections
 import sys
 import time
 
-from keras_resnet.runner.classifier import milliseconds_since
 from keras_resnet.runner.errors import UserError, result_or_error, user_errors
 from keras_resnet.runner.images import prepare, read_image
 from keras_resnet.runner.runtime import default_threads
 
 Result = collections.namedtuple("Result", "scores times image")
+
+
+def milliseconds_since(start):
+    """Returns the time since `start`, a `time.perf_counter()`, to the microsecond."""
+    return round(1000 * (time.perf_counter() - start), 3)
 
 
 def load_pixels(path, classifier, keep=False):

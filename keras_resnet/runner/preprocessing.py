@@ -10,7 +10,8 @@ from keras_resnet.runner.errors import UserError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES = ("crop", "stretch", "pad")
-VERSIONS = (1, 2)  # of preprocessing.json
+VERSIONS = (1, 2, 3)  # of preprocessing.json
+FEATURES = "features"  # what the output of version 3 is
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 REDUCED_DECODING = 8.0  # where preprocessing.json says nothing
 
@@ -120,7 +121,8 @@ def parse_preprocessing(data, input_size):
     """Reads the `preprocessing.json` of a model, which is fed raw pixels.
 
     Version 1 has no `resize` and no `antialias`: their defaults hold, as that of
-    `reduced_decoding` does in any version without it. Unknown fields are ignored.
+    `reduced_decoding` does in any version without it. Version 3 is that of a model
+    that gives features, and says so. Unknown fields are ignored.
 
     Args:
         data: bytes of the file.
@@ -143,7 +145,7 @@ def parse_preprocessing(data, input_size):
     except (ValueError, RecursionError) as error:
         raise UserError(f"{error}; export the model again") from error
     raise UserError(
-        f"version: this runner reads {' and '.join(map(str, VERSIONS))}, received "
+        f"version: this runner reads 1 to {max(VERSIONS)}, received "
         f"{version!r:.80}; take the run_tflite.py of the keras_resnet that exported "
         "the model"
     )
@@ -167,10 +169,18 @@ def parse_threshold(data):
     return float(threshold)
 
 
+def gives_features(data):
+    """Returns whether a model gives features and no scores, of the same file."""
+    return json.loads(data.decode("utf-8")).get("output") == FEATURES
+
+
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
-    added = ("resize", "antialias") if version == 2 else ()
+    output = found.get("output")
+    if version == 3 and output != FEATURES:
+        raise _wrong_field("output", FEATURES, output)
+    added = ("resize", "antialias") if version > 1 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),
         mean_rgb_255=(0.0, 0.0, 0.0),

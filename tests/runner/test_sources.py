@@ -111,4 +111,59 @@ def test_a_cameras_frames_are_classified_until_it_stops(models, capfd, monkeypat
     assert set(records[0]["milliseconds"]) == {"decode", "resize", "invoke"}
     assert_one_error(capfd, [*argv, "--camera=0"], "camera 0: cannot be opened")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert_one_error(capfd, [*argv, "--camera=0"], "pip install opencv-python")
+    words = "--camera=0 needs OpenCV (pip install opencv-python)", "--camera=picamera"
+    assert_one_error(capfd, [*argv, "--camera=0"], *words)
+
+
+class FakePicamera2:
+    """Stands in for picamera2's camera: two frames in the format that was asked for."""
+
+    closed = False
+    there = True
+
+    def __init__(self):
+        if not self.there:
+            raise IndexError("list index out of range")
+        self.started, self.frames = False, 2
+
+    def create_preview_configuration(self, main):
+        return {"main": main}
+
+    def configure(self, configuration):
+        self.main = configuration["main"]
+
+    def start(self):
+        self.started = True
+
+    def capture_array(self):
+        assert self.started
+        if not self.frames:
+            raise RuntimeError("Camera frontend has timed out")
+        self.frames -= 1
+        width, height = self.main["size"]
+        frame = np.zeros((height, width, 3), np.uint8)
+        # The names of libcamera's formats begin with the last byte.
+        frame[..., {"BGR888": 0, "RGB888": 2}[self.main["format"]]] = 250  # red
+        return frame
+
+    def close(self):
+        FakePicamera2.closed = True
+
+
+def test_the_camera_of_a_pi_is_read_by_picamera2(models, capfd, monkeypatch):
+    picamera2 = types.ModuleType("picamera2")
+    picamera2.Picamera2 = FakePicamera2
+    monkeypatch.setitem(sys.modules, "picamera2", picamera2)
+    argv = ["--model", models["full"], "--json", "--camera=picamera"]
+    code, out, errors = run_main(capfd, *argv)
+    assert code == 2 and FakePicamera2.closed and len(errors) == 1
+    assert "camera picamera: stopped: Camera frontend has timed out" in errors[0]
+    assert files_of(out) == [f"camera picamera frame {number}" for number in range(2)]
+    labels = [json.loads(line)["top"][0]["label"] for line in out.splitlines()]
+    assert labels == ["red"] * 2
+    monkeypatch.setattr(FakePicamera2, "there", False)
+    assert_one_error(capfd, argv, "camera picamera: cannot be opened", "out of range")
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert_one_error(capfd, argv, "sudo apt install python3-picamera2")
+    argv[-1] = "--camera=pi"
+    assert_one_error(capfd, argv, "--camera", "or picamera, received 'pi'")
