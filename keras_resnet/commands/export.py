@@ -8,9 +8,12 @@ Examples:
       --data_dir=photos --target=edgetpu --output=resnet50.tflite
   python edge/export.py --model=my.keras --normalization=torch \
       --dataset=folder --data_dir=photos --output=my.tflite
+  python edge/export.py --model=resnet20_224 --weights=imagenet --features \
+      --dataset=folder --data_dir=photos --output=features.tflite
+      Exports what run_tflite.py --learn learns classes from, on the device.
 
-The file takes raw uint8 RGB pixels and returns uint8 scores. The labels and how to
-resize are inside. Run it with edge/run_tflite.py.
+The file takes raw uint8 RGB pixels and returns uint8 scores, or features. The labels
+and how to resize are inside. Run it with edge/run_tflite.py.
 The report is printed. OUTPUT.report.json has it too, and OUTPUT.report.html shows the
 error of each layer. If a check fails, nothing is written.
 """
@@ -60,6 +63,8 @@ def define_flags():
     flags.DEFINE_integer("report_examples", 1000, text)
     text = "Percentage points of top-1 that the file may lose."
     flags.DEFINE_float("max_drop", 1.0, text)
+    text = "Gives the pooled features instead of scores, to learn from on the device."
+    flags.DEFINE_bool("features", False, text)
 
 
 def main():

@@ -23,6 +23,8 @@ from keras_resnet.training.accuracy import TOLERATED_IMAGES
 from keras_resnet.training.data import batching
 from keras_resnet.training.formats import saved_model
 
+MAX_DROP = 1.0  # percentage points
+
 
 def export(
     model,
@@ -47,14 +49,16 @@ def export(
     allow_lambda=False,
     calibration_examples=500,
     report_examples=1000,
-    max_drop=1.0,
+    max_drop=MAX_DROP,
     author=None,
     license=None,
+    features=False,
 ):
     """Converts a trained model to a .tflite for the device, and reports on it.
 
     The file takes one image of raw uint8 RGB pixels, (1, height, width, 3), and returns
-    uint8 scores of scale 1/256, (1, classes). Labels and preprocessing are inside. The
+    uint8 scores of scale 1/256, (1, classes), or with `features` what the classifier
+    reads, (1, channels). Labels and preprocessing are inside. The
     report is written beside it, as OUTPUT.report.json and OUTPUT.report.html. If
     anything is wrong, no file is written.
 
@@ -103,6 +107,9 @@ def export(
         author: person or organization, for the metadata.
         license: name of the licence, for the metadata; by default that of published
             weights.
+        features: whether the file gives the pooled features instead of scores. From
+            such a file, `edge.Classifier.learn` learns classes on the device. It has
+            no labels, and `max_drop` does not apply.
 
     Returns:
         `Report`: a dict of what `report.json` holds, and the `paths` of the files.
@@ -113,6 +120,8 @@ def export(
         OSError: a file cannot be written.
     """
     wanted = checks.find(target)
+    if features:
+        _check_features(quantize, labels, scores, max_drop)
     if quantize is not None:
         settings.choice("quantize", quantize, edge.QUANTIZATIONS)
     settings.whole_number("calibration_examples", calibration_examples, 1)
@@ -153,14 +162,24 @@ def export(
         ]
         if given:
             raise UserError(f"{', '.join(given)} need --model: a run knows its own")
-        with_aware = quantize in (None, "qat")
+        with_aware = quantize in (None, "qat") and not features
         source = sources.of_run(model, dataset, data_dir, with_aware)
     elif output is None:
         raise UserError("--model needs --output=PATH.tflite")
     else:
         source = sources.of_model(
-            model, weights, dataset, data_dir, labels, scores, **said, **code
+            model,
+            weights,
+            dataset,
+            data_dir,
+            labels,
+            scores,
+            features=features,
+            **said,
+            **code,
         )
+    if features:
+        source = source.of_features()
     quantize = quantize or ("qat" if source.aware else "int8")
     _check_source(source, quantize, license)
     *folded, notes = source.folded()
@@ -174,7 +193,7 @@ def export(
             run_sha256=source.sha256(quantize),
         )
         return metadata.with_metadata(
-            content, source.labels, folded[1], about, source.threshold
+            content, source.labels, folded[1], about, source.threshold, not features
         )
 
     output = pathlib.Path(output or source.path.with_name(f"model-{quantize}.tflite"))
@@ -198,9 +217,10 @@ def export(
             compared = comparison.Comparison(
                 source.model, source.preprocessing, source.dataset, report_examples
             )
-            report["compared"] = compared.scores(content)
+            compare = compared.features if features else compared.scores
+            report["compared"] = compare(content)
             # A model of the zoo or in memory may have random weights.
-            if problem := compared.label_problem():
+            if not features and (problem := compared.label_problem()):
                 if source.path and not sources.is_run(model):
                     raise UserError(problem)
                 report["notes"].append(f"warning: {problem}")
@@ -217,6 +237,23 @@ def export(
         html = page.html(report)
         temporary("html", ".report.html").write_text(html, encoding="utf-8")
     return summary.Report(json.loads(text), paths)  # with lists for its tuples
+
+
+def _check_features(quantize, labels, scores, max_drop):
+    """Raises `UserError` for settings that a file of features has no use for."""
+    said = {"labels": labels, "scores": scores}
+    said["max_drop"] = None if max_drop == MAX_DROP else max_drop
+    for name, value in said.items():
+        if value is not None:
+            raise UserError(
+                f"--features gives no scores of classes, to which --{name} belongs: "
+                f"leave it out. Received: --{name}={value}"
+            )
+    if quantize == "qat":
+        raise UserError(
+            "--features and --quantize=qat do not go together: classes that are "
+            "learned later were not in its training. Use --quantize=int8"
+        )
 
 
 def _check_source(source, quantize, license):
@@ -261,7 +298,10 @@ def _convert(source, model, preprocessing, quantize, calibration_examples):
             source.dataset, source.preprocessing, calibration_examples
         )
     try:
-        return converter.from_keras(model, preprocessing, quantize, calibration)
+        has_scores = source.scores != "features"
+        return converter.from_keras(
+            model, preprocessing, quantize, calibration, has_scores
+        )
     except RuntimeError as error:
         # What stands at the end of a graph is only known now.
         if quantize not in converter.CALIBRATED or isinstance(model, keras.Model):
@@ -300,6 +340,9 @@ def check_drop(report, max_drop):
         report["gate_not_applied"] = "no --dataset was given"
         return
     name = summary.accuracy_name(compared)
+    if "mean_cosine" in compared:
+        report["gate_not_applied"] = "features have no accuracy"
+        return
     if name is None:
         report["gate_not_applied"] = (
             f"no image of dataset {compared['dataset']} has a label"

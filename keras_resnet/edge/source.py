@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -39,7 +40,8 @@ class Source:
         path: the file or the folder of the model, or None.
         aware: folder that quantization-aware training wrote, or None.
         notes: what was changed and assumed in the model, sentences for the user.
-        scores: "softmax" (shares of 1) or "independent" (a sigmoid for each class).
+        scores: "softmax" (shares of 1), "independent" (a sigmoid for each class), or
+            "features" for a model without a classifier.
     """
 
     model: keras.Model | saved_model.SavedModel
@@ -67,9 +69,23 @@ class Source:
     def threshold(self):
         """The score from which on an image has a label, or None if it has one class."""
         one_each = self.dataset is not None and not self.dataset.multi_label
-        if self.scores == "softmax" or one_each:
+        if self.scores != "independent" or one_each:
             return None
         return multi_label.THRESHOLD
+
+    def of_features(self):
+        """Returns the `Source` of the model without its classifier.
+
+        Raises:
+            UserError: the model is a SavedModel, or has no classifier that can be told
+                from the rest.
+        """
+        if isinstance(self.model, saved_model.SavedModel):
+            raise saved_model.has_no_layers(self.path)
+        model = rewrite.without_classifier(self.model)
+        return dataclasses.replace(
+            self, model=model, labels=None, aware=None, scores="features"
+        )
 
     def fine_tuned(self):
         """Returns the float model with the fine-tuned weights, or None without them."""
@@ -166,6 +182,7 @@ def of_model(
     scores=None,
     custom_objects=None,
     allow_lambda=False,
+    features=False,
     **said,
 ):
     """Opens a model that is no run; `exporter.export` documents the arguments.
@@ -178,7 +195,7 @@ def of_model(
             does not classify images.
     """
     fields = checks.preprocessing_fields(**said)
-    network, path, known = _open(model, weights, custom_objects, allow_lambda)
+    network, path, known = _open(model, weights, custom_objects, allow_lambda, features)
     preprocessing = _preprocessing(network, path, known, fields)
     dataset = dataset and data_sources.load(dataset, data_dir)
     if isinstance(network, saved_model.SavedModel):
@@ -238,14 +255,19 @@ def _images(dataset, preprocessing):
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def _open(model, weights, custom_objects, allow_lambda):
+def _open(model, weights, custom_objects, allow_lambda, features):
     """Returns (`keras.Model` or `SavedModel`, its path or None, what it knows).
 
     The last is a dict that may have `preprocessing`, `labels` and `licence`.
     """
     names = keras_resnet.list_models()
     if isinstance(model, str) and model in names:
-        model = keras_resnet.create_model(model, weights=weights)
+        # Features leave the classifier out, which some weights are published without.
+        classes = 2 if features and not _have_classifier(model, weights) else None
+        with warnings.catch_warnings():
+            if classes:
+                warnings.filterwarnings("ignore", "The classifier for")
+            model = keras_resnet.create_model(model, weights=weights, classes=classes)
         size = model.inputs[0].shape[1:3]
         # Random weights and those of a file: what the zoo itself trains with.
         default = Preprocessing(size, **NORMALIZATIONS["zoo"])
@@ -266,6 +288,14 @@ def _open(model, weights, custom_objects, allow_lambda):
         return saved_model.load(path), path, {}
     model = formats.open_model(path, custom_objects, allow_lambda)
     return model, path, _known(model)
+
+
+def _have_classifier(model, weights):
+    """Returns whether the named weights of a model of the zoo have a classifier."""
+    try:
+        return registry.find(model, weights or "").classifier
+    except ValueError:  # random weights or a file
+        return True
 
 
 def _known(model):

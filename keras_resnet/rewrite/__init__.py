@@ -20,6 +20,7 @@ __all__ = [
     "Rewritten",
     "fold_normalization",
     "for_device",
+    "without_classifier",
     "in_float32",
     "input_shape",
 ]
@@ -117,6 +118,23 @@ def for_device(model, preprocessing, scores=None):
                 "layers of keras.layers"
             )
     return Rewritten(rewritten, preprocessing, found, notes)
+
+
+def without_classifier(model):
+    """Returns a model of `for_device` that ends with what its classifier reads.
+
+    Args:
+        model: the `keras.Model` of `Rewritten`. Not changed.
+
+    Returns:
+        functional `keras.Model` from RGB images to features (batch, channels).
+
+    Raises:
+        UserError: its scores are not those of one Dense layer.
+    """
+    network, _ = graph.flatten(model)
+    heads.leave_out(network)
+    return graph.build(network)[0]
 
 
 def input_shape(model):

@@ -91,6 +91,34 @@ def finish(graph, scores):
     return "softmax", _softmax, [note]
 
 
+def leave_out(graph):
+    """Makes what the classifier reads the output of a graph, (batch, channels).
+
+    Args:
+        graph: a `Graph` that `finish` returned; it is changed.
+
+    Raises:
+        UserError: the scores are not those of one Dense layer, or of a convolution
+            that does the same on one pixel.
+    """
+    call = graph.producer(graph.outputs[0])
+    while call.kind in ("Activation", "Softmax", *_RESHAPING):
+        call = graph.producer(call.inputs[0])
+    features = call.inputs[0]
+    on_one_pixel = call.kind == "Conv2D" and features.shape[1:3] == (1, 1)
+    if call.kind != "Dense" and not on_one_pixel:
+        raise UserError(
+            "the features of a model are what its last Dense layer reads. Received: "
+            f"scores of {call.operation.name!r} ({type(call.operation).__name__}). End "
+            "the model with GlobalAveragePooling2D, then a Dense layer"
+        )
+    graph.outputs = [features]
+    graph.prune()
+    if len(features.shape) > 2:
+        shape = (None, math.prod(features.shape[1:]))
+        graph.append(keras.layers.Flatten(name="flatten"), shape)
+
+
 def _ending(graph, tensor):
     """Returns the activation whose results a tensor holds; "linear" for logits."""
     call = graph.producer(tensor)

@@ -1,7 +1,8 @@
 """A Keras model or a quantization-aware SavedModel -> the bytes of a .tflite.
 
 Every file has the same interface, however it is quantized inside: it takes one image of
-raw uint8 RGB pixels and returns one uint8 score of scale 1/256 for each class.
+raw uint8 RGB pixels and returns one uint8 score of scale 1/256 for each class. A file
+of features returns these instead: uint8 of a scale of their own for "int8", else float.
 """
 
 import pathlib
@@ -26,11 +27,12 @@ CALIBRATED = {
 }
 
 
-def from_keras(model, preprocessing, quantization, calibration=None):
+def from_keras(model, preprocessing, quantization, calibration=None, scores=True):
     """Converts a Keras model.
 
     Args:
-        model: functional `keras.Model` from normalized images to softmax scores.
+        model: functional `keras.Model` from normalized images to scores, or to
+            features (batch, channels).
         preprocessing: what it expects; must be `uniform` (see
             `keras_resnet.rewrite.fold_normalization`).
         quantization: "int8" (post-training, weights and activations), "int16x8"
@@ -38,6 +40,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
             "float16" (weights) or "none".
         calibration: for `CALIBRATED`, uint8 array (images, height, width, 3) of raw
             pixels of the training split.
+        scores: whether the model gives scores, and no features.
 
     Returns:
         bytes of the file.
@@ -71,7 +74,7 @@ def from_keras(model, preprocessing, quantization, calibration=None):
         elif quantization == "none":
             converter.optimizations = []
         content = _convert(converter)
-    return _with_interface(content, preprocessing)
+    return _with_interface(content, preprocessing, scores)
 
 
 def from_saved_model(path, preprocessing):
@@ -157,13 +160,13 @@ def _with_full_range(calibration):
     return calibration
 
 
-def _with_interface(content, preprocessing):
+def _with_interface(content, preprocessing, scores=True):
     """Gives a file the promised interface, and checks its scales and zero points."""
     pixels = 1 / preprocessing.std_rgb_255[0], int(preprocessing.mean_rgb_255[0])
-    content = tflite_file.with_uint8_interface(content, *pixels)
-    for tensor, (scale, zero_point) in zip(
-        tflite_file.interface(content), (pixels, (1 / 256, 0)), strict=True
-    ):
+    content = tflite_file.with_uint8_interface(content, *pixels, scores)
+    image, output = tflite_file.interface(content)
+    promised = [(image, pixels)] + [(output, (1 / 256, 0))] * scores
+    for tensor, (scale, zero_point) in promised:
         found = tensor.quantization
         if (
             not np.isclose(found.scale[0], scale, rtol=1e-6)

@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 from keras_resnet.edge.convert import tflite_file
-from keras_resnet.runner.preprocessing import REDUCED_DECODING
+from keras_resnet.runner.preprocessing import FEATURES, REDUCED_DECODING
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -70,6 +70,14 @@ _NORMALIZATION = 1  # ProcessUnitOptions
 _RGB = 1  # ColorSpaceType
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
+# What the metadata say of the output.
+SCORES = {
+    "name": "probability",
+    "description": "Score of each class, 1/256 a step.",
+    "stats": {"max": [255.0], "min": [0.0]},
+}
+POOLED_FEATURES = {"name": "features", "description": "Pooled features of the image."}
+
 
 @dataclasses.dataclass(frozen=True)
 class About:
@@ -83,15 +91,17 @@ class About:
     run_sha256: str | None = None
 
 
-def with_metadata(content, labels, preprocessing, about, threshold=None):
+def with_metadata(content, labels, preprocessing, about, threshold=None, scores=True):
     """Writes the table and the archive into a .tflite, in place of those that it has.
 
     Without labels (None) there is no labels.txt. If an image may have several labels,
-    it has those whose score reaches the threshold. The bytes returned are a .tflite and
-    a ZIP archive at once. Equal arguments give equal bytes.
+    it has those whose score reaches the threshold. A model that gives features has no
+    scores and no labels. The bytes returned are a .tflite and a ZIP archive at once.
+    Equal arguments give equal bytes.
     """
     model = tflite_file.parse(content)
-    table = _model_metadata(labels, preprocessing, about)
+    output = SCORES if scores else POOLED_FEATURES
+    table = _model_metadata(output, labels, preprocessing, about)
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, "ModelMetadata", table), IDENTIFIER)
     buffer = schema.BufferT()
@@ -104,11 +114,11 @@ def with_metadata(content, labels, preprocessing, about, threshold=None):
         model.buffers.append(None)
     model.buffers[entry.buffer] = buffer
     model.metadata = [*entries.values(), entry]
-    steps = _steps(preprocessing, threshold)
+    steps = _steps(preprocessing, threshold, scores)
     return _with_archive(tflite_file.pack(model), labels, steps)
 
 
-def _model_metadata(labels, preprocessing, about):
+def _model_metadata(output, labels, preprocessing, about):
     """Returns the `ModelMetadata` table as nested dicts."""
     height, width = preprocessing.input_size
     image = {
@@ -127,17 +137,14 @@ def _model_metadata(labels, preprocessing, about):
         ],
         "stats": {"max": [255.0], "min": [0.0]},
     }
-    scores = {
-        "name": "probability",
-        "description": "Score of each class, 1/256 a step.",
-        "content": {"content_properties_type": _FEATURE, "content_properties": {}},
-        "stats": {"max": [255.0], "min": [0.0]},
+    output = output | {
+        "content": {"content_properties_type": _FEATURE, "content_properties": {}}
     }
     if labels is not None:
         text = "Names of the classes, one a line."
         file = {"name": LABELS, "description": text, "type": _TENSOR_AXIS_LABELS}
-        scores["associated_files"] = [file]
-    graph = {"input_tensor_metadata": [image], "output_tensor_metadata": [scores]}
+        output["associated_files"] = [file]
+    graph = {"input_tensor_metadata": [image], "output_tensor_metadata": [output]}
     if about.run_sha256:
         graph["custom_metadata"] = [
             {"name": RUN_HASH, "data": bytes.fromhex(about.run_sha256)}
@@ -192,7 +199,7 @@ def _with_archive(content, labels, steps):
     return file.getvalue()
 
 
-def _steps(preprocessing, threshold):
+def _steps(preprocessing, threshold, scores):
     """Returns what preprocessing.json says, in the oldest version that can say it."""
     steps = {
         "version": 1,
@@ -207,7 +214,8 @@ def _steps(preprocessing, threshold):
     height, width = preprocessing.input_size
     # The runner of version 0.1 would cut another region out for an input that is not
     # square; it refuses version 2.
-    if preprocessing.in_version_1 and height == width and threshold is None:
+    is_plain = threshold is None and scores
+    if preprocessing.in_version_1 and height == width and is_plain:
         return steps
     del steps["resize_size"]
     steps |= {
@@ -215,4 +223,6 @@ def _steps(preprocessing, threshold):
         "resize": preprocessing.resize,
         "antialias": preprocessing.antialias,
     }
+    if not scores:  # runners that would show them as scores refuse version 3
+        return steps | {"version": 3, "output": FEATURES}
     return steps if threshold is None else steps | {"threshold": threshold}

@@ -47,12 +47,12 @@ def interface(content):
     return graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
 
 
-def with_uint8_interface(content, scale, zero_point):
+def with_uint8_interface(content, scale, zero_point, scores=True):
     """Turns a float input and a float output of a .tflite into uint8 ones.
 
     A DEQUANTIZE goes before a float input: real = scale * (pixel - zero_point). A
-    QUANTIZE of scale 1/256 and zero point 0 goes behind a float output. What is uint8
-    already stays as it is.
+    QUANTIZE of scale 1/256 and zero point 0 goes behind a float output, if that is
+    scores. What is uint8 already stays as it is.
     """
     model = parse(content)
     graph = model.subgraphs[0]
@@ -83,13 +83,13 @@ def with_uint8_interface(content, scale, zero_point):
         new.inputs, new.outputs = [source], [target]
         return new
 
-    image, scores = graph.inputs[0], graph.outputs[0]
+    image, output = graph.inputs[0], graph.outputs[0]
     if is_float(image):
         graph.inputs = [uint8_twin(image, scale, zero_point)]
         graph.operators.insert(0, operator(builtin.DEQUANTIZE, graph.inputs[0], image))
-    if is_float(scores):
-        graph.outputs = [uint8_twin(scores, 1 / 256, 0)]
-        graph.operators.append(operator(builtin.QUANTIZE, scores, graph.outputs[0]))
+    if scores and is_float(output):
+        graph.outputs = [uint8_twin(output, 1 / 256, 0)]
+        graph.operators.append(operator(builtin.QUANTIZE, output, graph.outputs[0]))
     for signature in model.signatureDefs or []:
         for tensor in [*signature.inputs, *signature.outputs]:
             tensor.tensorIndex = replaced.get(tensor.tensorIndex, tensor.tensorIndex)

@@ -1,4 +1,4 @@
-"""The scores of a file beside those of the Keras model, on held-out images."""
+"""The output of a file beside that of the Keras model, on held-out images."""
 
 import pathlib
 import tempfile
@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 
 from keras_resnet.edge.inspect import layer_error
-from keras_resnet.runner import Classifier
+from keras_resnet.runner import Classifier, learning
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import label_order, multi_label
 from keras_resnet.training.data import batching, damaged
@@ -16,7 +16,7 @@ LAYER_IMAGES = 8
 
 
 class Comparison:
-    """Held-out images and the scores that the Keras model gives them."""
+    """Held-out images and what the Keras model gives them: scores or features."""
 
     def __init__(self, model, preprocessing, dataset, examples):
         """Reads images of a dataset, `examples` at most, and runs the Keras model."""
@@ -38,21 +38,11 @@ class Comparison:
             `multi_label` dataset, the share is that of equal yes-or-no answers, and
             what `multi_label.measures` returns stands in the place of top-1.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "model.tflite"
-            path.write_bytes(content)
-            actual = _scores(path, self._images)
-        difference = np.abs(actual - self._expected)
+        actual = self._run(content)
         several = self._dataset.multi_label
         answers = _given if several else _best
         same = answers(actual) == answers(self._expected)
-        compared = {
-            "dataset": self._dataset.name,
-            "images": len(self._images),
-            "max_difference": float(difference.max()),
-            "mean_difference": float(difference.mean()),
-            "agreement": float(np.mean(same)),
-        }
+        compared = self._differences(actual) | {"agreement": float(np.mean(same))}
         if several:
             compared["multi_label"] = True
         if len(self._dataset.labels) == actual.shape[-1]:
@@ -60,6 +50,36 @@ class Comparison:
             for name, value in self._accuracy(self._expected).items():
                 compared[f"keras_{name}"] = value
         return compared
+
+    def features(self, content):
+        """Compares the features of a .tflite, as the device computes them.
+
+        Returns:
+            dict that JSON can hold: the dataset, the number of images, the largest and
+            the mean difference of a feature, and the lowest and the mean cosine of the
+            features of an image to those of the Keras model.
+        """
+        actual = self._run(content)
+        cosines = (learning.unit(actual) * learning.unit(self._expected)).sum(-1)
+        return self._differences(actual) | {
+            "lowest_cosine": float(cosines.min()),
+            "mean_cosine": float(cosines.mean()),
+        }
+
+    def _run(self, content):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.tflite"
+            path.write_bytes(content)
+            return _outputs(path, self._images)
+
+    def _differences(self, actual):
+        difference = np.abs(actual - self._expected)
+        return {
+            "dataset": self._dataset.name,
+            "images": len(self._images),
+            "max_difference": float(difference.max()),
+            "mean_difference": float(difference.mean()),
+        }
 
     def _accuracy(self, scores):
         """Returns the accuracy of scores, a dict of shares of 1."""
@@ -98,11 +118,11 @@ def _given(scores):
     return scores >= multi_label.THRESHOLD
 
 
-def _scores(path, images):
-    """Returns the scores that a .tflite gives each of some images."""
+def _outputs(path, images):
+    """Returns the scores or the features that a .tflite gives each of some images."""
     try:
         classifier = Classifier(path)
-        return np.stack([classifier.scores(image) for image in images])
+        return np.stack([classifier.outputs(image) for image in images])
     except UserError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
         raise UserError(

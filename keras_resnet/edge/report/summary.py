@@ -56,8 +56,16 @@ def rows(report):
         lines += [
             ("images", f"{compared['images']} held-out of {compared['dataset']}"),
             ("difference", f"max {maximum:.4f}, mean {mean:.6f}"),
-            ("agreement", f"{compared['agreement']:.2%} {what} with the Keras model"),
         ]
+        if "agreement" in compared:
+            text = f"{compared['agreement']:.2%} {what} with the Keras model"
+            lines.append(("agreement", text))
+        else:
+            lowest, mean = compared["lowest_cosine"], compared["mean_cosine"]
+            text = (
+                f"mean {mean:.4f}, lowest {lowest:.4f}, to the Keras model's features"
+            )
+            lines.append(("cosine", text))
         for key, name in ACCURACIES.items():
             if key in compared:
                 value, expected = compared[key], compared[f"keras_{key}"]
