@@ -9,6 +9,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
+from tests.helpers import lessons
 from tests.helpers.runner import (
     HEIGHT,
     LABELS,
@@ -52,6 +53,14 @@ def models(tmp_path_factory):
     for name, content in contents.items():
         (folder / f"{name}.tflite").write_bytes(content)
     return {name: str(folder / f"{name}.tflite") for name in contents}
+
+
+@pytest.fixture(scope="session")
+def photographed(tmp_path_factory):
+    """A folder of photographs to learn and of others, and their features file."""
+    folder = lessons.write_photographs(tmp_path_factory.mktemp("photographed"))
+    lessons.export_features(folder)
+    return folder
 
 
 @pytest.fixture

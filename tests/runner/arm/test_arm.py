@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from tests.helpers import lessons
 from tests.helpers.commands import ROOT
 from tests.helpers.runner import (
     PEERS,
@@ -140,6 +142,20 @@ def test_arm_feeds_the_same_pixels(
     same = sum(here == there for here, there in zip(*hashes, strict=True))
     # Debian's Pillow is older and decodes one of these JPEGs differently.
     assert same >= len(paths) - (file_format == "JPEG")
+
+
+@pytest.mark.parametrize(
+    "machine, runtime",
+    [
+        ("aarch64", "ai_edge_litert"),
+        ("aarch64", "tflite_runtime"),
+        ("armv7l", "tflite_runtime"),
+    ],
+)
+def test_a_new_user_learns_on_arm(systems, photographed, machine, runtime, tmp_path):
+    folder = shutil.copytree(photographed, tmp_path / "home")
+    command = arm_command(systems, machine, runtime)
+    lessons.learn_as_a_new_user(command, folder, timeout=1800)
 
 
 def test_arm_says_what_is_wrong_in_one_line(systems, tmp_path):
