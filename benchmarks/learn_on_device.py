@@ -31,7 +31,7 @@ import keras_resnet
 from benchmarks import turns
 from keras_resnet import edge
 from keras_resnet.runner import head as heads
-from keras_resnet.runner import pipeline
+from keras_resnet.runner import learning, pipeline
 from keras_resnet.runner.learn import KNOWN_SHARE
 from keras_resnet.runner.output import Messages
 from keras_resnet.runner.sources import class_folders, find_images_below
@@ -114,7 +114,8 @@ def measure(rng, train, val, strangers, count):
     device, part = train[0][drawn], train[1].of(drawn)
     labels, classes = part.labels, int(part.labels.max()) + 1
     kernel, bias = head_only.fit(part, head_only.choose(part))
-    found = {"trained": (val[1].plain @ kernel + bias).argmax(1)}
+    units = learning.unit(val[1].plain)
+    found = {"trained": (units @ kernel + bias).argmax(1)}
     choice = heads.choose_head(device, labels, classes, 1.0)
     found["learned"] = heads.head_scores(val[0], choice.head).argmax(1)
     with_unknown = heads.choose_head(device, labels, classes, KNOWN_SHARE).head
@@ -157,7 +158,9 @@ def main():
             pictures = pictures_of(arguments.data_dir / split)
             paths, labels = zip(*pictures, strict=True)
             quantized, *floats = features_of(paths, device, network)
-            splits[split] = quantized, Features(*floats, np.array(labels))
+            classes = max(labels) + 1
+            shown = Features(*floats, np.array(labels), classes, classes)
+            splits[split] = quantized, shown
         strangers = (
             arguments.strangers
             and features_of(

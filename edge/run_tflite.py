@@ -77,10 +77,9 @@ JSON
      "failures": [{"file": str, "error": str}, ...]}
     With --learn, one object in all. "accuracy" and "known", the share of photographs of
     classes that are not answered with `unknown`, are those of the cross-validation:
-    {"model": str, "classes": str, "method": "class means" or "logistic regression",
-     "strength": float or null, "accuracy": float, "known": float or null,
-     "pictures": {label: int, ...}, "nothing": int,
-     "failures": [{"file": str, "error": str}, ...], "seconds": float}
+    {"model": str, "classes": str, "strength": float (0: class means alone),
+     "accuracy": float, "known": float or null, "pictures": {label: int, ...},
+     "nothing": int, "failures": [{"file": str, "error": str}, ...], "seconds": float}
     With --benchmark, one object in all. Without images, the model is timed on random
     pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
     process:
@@ -1917,12 +1916,19 @@ def picamera_frames():
         camera.close()
 
 
-# --- Learning: a classifier of features, by class means or by logistic regression -----
+# --- Learning: a classifier of features, and when it answers `unknown` ----------------
 
 UNKNOWN = "unknown"  # the label of what belongs to no class
 NOTHING = "_none"  # the folder of its pictures
-# What cosines are multiplied by to become logits.
+# What cosines are multiplied by to become logits, as in Qi et al., "Low-shot learning
+# with imprinted weights", arXiv 1712.07136, where it is learned.
 SCALE = 40.0
+# Inverse strengths of the penalty (scikit-learn's C) that are tried, strongest first.
+# With 0, the class means are the classifier.
+STRENGTHS = (0.0, 5.0, 50.0, 500.0, 5000.0)
+# How sure a share of known pictures must be; see `known_from`.
+CONFIDENCE = 0.95
+TEMPERATURES = (0.1, 10.0)  # the least and the greatest
 
 
 def unit(features):
@@ -1970,7 +1976,67 @@ def softmax(logits):
     return shares / shares.sum(-1, keepdims=True)
 
 
-def logistic_regression(features, labels, classes, strength):
+def losses(logits, labels):
+    """Returns the cross entropy of each picture, in nats, (pictures,)."""
+    import numpy as np
+
+    logits = logits - logits.max(-1, keepdims=True)
+    right = logits[np.arange(len(labels)), labels]
+    return np.log(np.exp(logits).sum(-1)) - right
+
+
+def fit(features, labels, classes, columns, strengths, weights=None):
+    """Fits classifiers of the directions of features, one for each strength.
+
+    The logits are `unit(features) @ kernel + bias`. At first, the kernel is `SCALE`
+    times the class means: a picture belongs to the class whose mean has the highest
+    cosine with it. A logistic regression moves the kernel where that tells the classes
+    apart better, and its penalty holds the kernel near the means. So the highest logit
+    still says how near a picture is to what was learned.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+        classes: int, 1 or more.
+        columns: int, `classes`, or one more for pictures of nothing; without any such
+            picture, its logits are 0.
+        strengths: inverse strengths of the penalty, from the lowest to the highest;
+            with 0, the means stay as they are.
+        weights: (pictures,), how much each picture counts; None is 1.
+
+    Yields:
+        (kernel, bias): float64 (channels, columns) and (columns,).
+    """
+    import numpy as np
+
+    units = unit(features)
+    learned = columns
+    if (np.asarray(labels) < classes).all():
+        learned = classes
+    means = np.zeros((units.shape[1], columns))
+    means[:, :classes] = SCALE * class_means(units, labels, classes).T
+    found = means.copy(), np.zeros(columns)
+    if learned > classes:
+        # It has no direction: it begins where no picture of a class is farther.
+        nearest = (units @ means)[np.asarray(labels) < classes, :classes].max(1)
+        found[1][classes] = nearest.min()
+    for strength in strengths:
+        if strength:
+            found[0][:, :learned], found[1][:learned] = logistic_regression(
+                units,
+                labels,
+                learned,
+                strength,
+                weights,
+                means[:, :learned],
+                (found[0][:, :learned], found[1][:learned]),
+            )
+        yield found[0].copy(), found[1].copy()
+
+
+def logistic_regression(
+    features, labels, classes, strength, weights=None, centre=0.0, start=None
+):
     """Fits a multinomial logistic regression with an L2 penalty of the kernel.
 
     It minimizes what scikit-learn's `LogisticRegression(C=strength)` minimizes, by
@@ -1983,6 +2049,9 @@ def logistic_regression(features, labels, classes, strength):
         labels: int (pictures,).
         classes: int, 2 or more.
         strength: inverse strength of the penalty, above 0.
+        weights: (pictures,), how much each picture counts; None is 1.
+        centre: (channels, classes), the kernel that is not penalized.
+        start: (kernel, bias) to begin with; None is 0.
 
     Returns:
         (kernel, bias): float64 (channels, classes) and (classes,).
@@ -1993,47 +2062,51 @@ def logistic_regression(features, labels, classes, strength):
     # The bias takes up the mean, without which far fewer steps are needed.
     mean = features.mean(0)
     inputs = np.column_stack([features - mean, np.ones(len(features))])
+    counts = np.ones((len(inputs), 1)) if weights is None else weights[:, np.newaxis]
     wanted = _one_hot(labels, classes)
     penalty = np.full((inputs.shape[1], 1), (2 if classes == 2 else 1) / strength)
     penalty[-1] = 0  # of the bias
+    middle = np.zeros((inputs.shape[1], classes))
+    middle[:-1] = centre
 
-    def loss_of(weights):
-        logits = inputs @ weights
-        logits -= logits.max(1, keepdims=True)
-        losses = np.log(np.exp(logits).sum(1)) - (wanted * logits).sum(1)
-        return losses.sum() + (penalty * weights**2).sum() / 2
+    def loss_of(found):
+        of_pictures = losses(inputs @ found, labels)
+        return of_pictures @ counts[:, 0] + (penalty * (found - middle) ** 2).sum() / 2
 
-    weights = np.zeros((inputs.shape[1], classes))
-    loss, first = loss_of(weights), None
+    found = np.zeros_like(middle)
+    if start is not None:
+        found[:-1], found[-1] = start[0], start[1] + mean @ start[0]
+    loss, first = loss_of(found), None
     while True:
-        shares = softmax(inputs @ weights)
-        gradient = inputs.T @ (shares - wanted) + penalty * weights
+        shares = softmax(inputs @ found)
+        gradient = inputs.T @ (counts * (shares - wanted))
+        gradient += penalty * (found - middle)
         size = np.sqrt((gradient**2).sum())
         first = first or size
-        if size <= 1e-9 * first:
+        if not size > max(1e-6 * first, 1e-9 * counts.sum()):  # nor is NaN
             break
         # As exact as the weights are; more would be lost in rounding.
         tolerance = min(0.1, max(size / first, 1e-4))
-        step = _newton_step(inputs, shares, penalty, gradient, tolerance)
+        step = _newton_step(inputs, counts, shares, penalty, gradient, tolerance)
         slope, length = (gradient * step).sum(), 1.0
         # What is left at the end is smaller than the rounding of the loss.
-        while loss_of(weights + length * step) > loss + 1e-4 * length * slope:
+        while loss_of(found + length * step) > loss + 1e-4 * length * slope:
             length /= 2
             if length < 1e-6:
-                return weights[:-1], weights[-1] - mean @ weights[:-1]
-        weights = weights + length * step
-        loss = loss_of(weights)
-    return weights[:-1], weights[-1] - mean @ weights[:-1]
+                return found[:-1], found[-1] - mean @ found[:-1]
+        found = found + length * step
+        loss = loss_of(found)
+    return found[:-1], found[-1] - mean @ found[:-1]
 
 
-def _newton_step(inputs, shares, penalty, gradient, tolerance):
+def _newton_step(inputs, counts, shares, penalty, gradient, tolerance):
     """Solves Hessian @ step = -gradient by conjugate gradients."""
     import numpy as np
 
     def hessian_times(step):
         change = inputs @ step
         change = shares * (change - (shares * change).sum(1, keepdims=True))
-        return inputs.T @ change + penalty * step
+        return inputs.T @ (counts * change) + penalty * step
 
     step, residual = np.zeros_like(gradient), -gradient
     direction, square = residual, (residual**2).sum()
@@ -2050,168 +2123,228 @@ def _newton_step(inputs, shares, penalty, gradient, tolerance):
     return step
 
 
-# --- The classifier of a device: how it is chosen, and when it answers `unknown` ------
+def temperature(logits, labels):
+    """Returns what logits are divided by, so that their softmax is calibrated.
 
-# What is tried, the usually best first: inverse strengths of the L2 penalty of a
-# logistic regression on unit features (scikit-learn's C), and None, the class means.
-TRIED = (10.0, None, 100.0)
-FOLDS = 5
-CLASS_MEANS = "class means"
-LOGISTIC_REGRESSION = "logistic regression"
-
-# A classifier of features; `head_scores` says how it answers.
-#   kernel     (channels, classes): from unit features to logits
-#   bias       (classes,)
-#   means      (classes, channels), of `class_means`
-#   threshold  the cosine to the nearest mean below which a picture is unknown, or None
-#              for a classifier without `unknown`
-#   nothing    (channels,): likewise of the pictures of nothing, or None without any
-Head = collections.namedtuple("Head", "kernel bias means threshold nothing")
-
-# What `choose_head` found.
-#   method    CLASS_MEANS or LOGISTIC_REGRESSION
-#   strength  one of TRIED
-#   answers   (pictures,): what each picture was taken for in the cross-validation
-Choice = collections.namedtuple("Choice", "head method strength answers")
-
-
-def known_threshold(features, labels, classes, share):
-    """Returns from which cosine on a picture is known.
-
-    Each picture of a class is compared with the means of the classes, that of its own
-    class without it, as if it were new. A picture that is alone in its class tells
-    nothing.
-
-    A new picture lies below the r-th lowest cosine of n with a probability of
-    r / (n + 1) (Vovk et al., "Algorithmic Learning in a Random World", 2005). The
-    threshold is the highest of which this is at most 1 - share, or the lowest cosine if
-    there are too few pictures for that.
+    That is the least cross entropy on pictures that the classifier did not learn (Guo
+    et al., "On calibration of modern neural networks", arXiv 1706.04599). Few pictures
+    may all be right, and then no temperature would be low enough: the targets are
+    (right + 1) / (pictures + 2) instead of 1, as in Platt's "Probabilistic outputs for
+    support vector machines", 1999.
 
     Args:
-        features: (pictures, channels).
+        logits: (pictures, classes).
         labels: int (pictures,).
-        classes: int; pictures of other labels do not count.
-        share: in (0, 1], the share of new pictures of the classes that must be known.
 
     Returns:
-        float64, the cosine to the nearest class mean that known pictures reach; -1,
-        which every picture reaches, if no class has two pictures.
+        float, within `TEMPERATURES`.
     """
     import numpy as np
 
-    labels = np.asarray(labels)
-    own = labels < classes
-    labels, units = labels[own], unit(features)[own]
-    members = np.eye(classes)[labels]
-    sums = members.T @ units
-    cosines = units @ unit(sums).T
-    others = unit(sums[labels] - units)
-    cosines[np.arange(len(labels)), labels] = (others * units).sum(1)
-    nearest = np.sort(cosines.max(1)[members.sum(0)[labels] > 1])
-    if not len(nearest):
-        return np.float64(-1)
-    rank = int((1 - share) * (len(nearest) + 1) + 1e-9)
-    return nearest[max(rank, 1) - 1]
+    number, classes = logits.shape
+    if classes < 2:
+        return 1.0
+    share = (number + 1) / (number + 2)
+    targets = np.full_like(logits, (1 - share) / (classes - 1), dtype=np.float64)
+    targets[np.arange(number), labels] = share
+    tried = np.geomspace(*TEMPERATURES, 401)
+
+    def loss(value):
+        scaled = logits / value
+        scaled = scaled - scaled.max(1, keepdims=True)
+        return (np.log(np.exp(scaled).sum(1)) - (targets * scaled).sum(1)).mean()
+
+    return float(min(tried, key=loss))
+
+
+def best_row(logits, labels):
+    """Returns which strength answers best pictures that the classifiers did not learn.
+
+    It is the strongest penalty, unless a weaker one `is_better`, each at its own
+    temperature: the nearer a classifier is to the class means, the better it tells
+    what is unknown.
+
+    Args:
+        logits: (strengths, pictures, classes), the strongest penalty first.
+        labels: int (pictures,).
+
+    Returns:
+        int, the place of the strength.
+    """
+    best, measured = 0, None
+    for row, of_strength in enumerate(logits):
+        found = calibrated_measures(of_strength, labels)
+        if measured is None or is_better(found, measured):
+            best, measured = row, found
+    return best
+
+
+def calibrated_measures(logits, labels):
+    """Returns cross entropy and whether it is right, of each picture, as a pair.
+
+    The logits are divided by the temperature that suits them.
+    """
+    scaled = logits / temperature(logits, labels)
+    return losses(scaled, labels), scaled.argmax(1) == labels
+
+
+def is_better(one, other):
+    """Returns whether a classifier is better than another, beyond chance.
+
+    Its losses must be lower by more than a standard error of the difference. More
+    pictures must be right, too: a loss alone may be lower because a strong penalty has
+    made the other classifier too modest.
+
+    Args:
+        one: (losses, share of right answers) of each picture, two arrays (pictures,).
+        other: likewise, of the same pictures.
+    """
+    gain = other[0] - one[0]
+    beyond_chance = gain.mean() > gain.std() / len(gain) ** 0.5
+    return bool(beyond_chance and one[1].mean() > other[1].mean())
+
+
+def known_from(logits, classes, share):
+    """Returns the bias of `unknown` with which a share of the pictures is known.
+
+    A picture is known if the highest logit of a class exceeds that of `unknown`. Of
+    new pictures, at least the given share is known with a probability of `CONFIDENCE`:
+    that is the lower tolerance limit of Wilks, "Determination of sample sizes for
+    setting tolerance limits", 1941. Where the pictures are too few for it, all of them
+    are known.
+
+    Args:
+        logits: (pictures, columns), of pictures of classes that the classifier did not
+            learn.
+        classes: int, the first columns; one more is that of `unknown` without bias.
+        share: in (0, 1).
+
+    Returns:
+        float.
+    """
+    import numpy as np
+
+    margins = logits[:, :classes].max(1)
+    if logits.shape[1] > classes:
+        margins = margins - logits[:, classes]
+    below = _tolerated(len(margins), share)
+    return float(np.sort(margins)[max(below - 1, 0)])
+
+
+def _tolerated(number, share):
+    """Returns how many of some pictures may be no better than the limit.
+
+    It is the highest number k for which fewer than k pictures outside of a share occur
+    with a probability of at most 1 - CONFIDENCE, by the binomial distribution.
+    """
+    total, count = 0.0, 0
+    while count < number:
+        ways = math.lgamma(number + 1) - math.lgamma(count + 1)
+        ways -= math.lgamma(number - count + 1)
+        logarithm = count * math.log(1 - share) + (number - count) * math.log(share)
+        total += math.exp(ways + logarithm)
+        if total > 1 - CONFIDENCE:
+            break
+        count += 1
+    return count
+
+
+def with_unknown(kernel, bias, classes, known):
+    """Gives a classifier the column of `unknown`.
+
+    Args:
+        kernel: (channels, classes), or with a column for pictures of nothing.
+        bias: likewise.
+        classes: int.
+        known: of `known_from`; None leaves the classifier as it is.
+
+    Returns:
+        (kernel, bias) with one more column than classes.
+    """
+    import numpy as np
+
+    if known is None:
+        return kernel, bias
+    if len(bias) == classes:
+        kernel = np.concatenate([kernel, np.zeros((len(kernel), 1))], axis=1)
+        bias = np.append(bias, 0.0)
+    else:
+        bias = np.array(bias)
+    bias[classes] += known
+    return kernel, bias
+
+
+# --- The classifier that a device learns: how it is chosen, and what it answers -------
+
+FOLDS = 5
+
+# A classifier of features; `head_scores` says how it answers.
+#   kernel     (channels, columns): from unit features to logits. The columns are the
+#              classes, and one more if `unknown` is answered.
+#   bias       (columns,)
+Head = collections.namedtuple("Head", "kernel bias")
+
+# What `choose_head` found.
+#   strength  one of STRENGTHS; 0 stands for the class means
+#   answers   (pictures,): what each picture was taken for in the cross-validation
+Choice = collections.namedtuple("Choice", "head strength answers")
 
 
 def head_scores(features, head):
     """Returns the scores of a classifier of features.
-
-    A picture is unknown where the cosine to the nearest class mean is below the
-    threshold, or below that to the mean of the pictures of nothing. The logit of
-    `unknown` lies so far above that of the best class, or below it.
 
     Args:
         features: (pictures, channels).
         head: `Head`.
 
     Returns:
-        float64 (pictures, classes), rows of sum 1, with `unknown` as one more class
-        behind them if the classifier has it.
+        float64 (pictures, columns), rows of sum 1.
     """
-    import numpy as np
-
-    units = unit(features)
-    logits = units @ head.kernel + head.bias
-    if head.threshold is None:
-        return softmax(logits)
-    needed = head.threshold
-    if head.nothing is not None:
-        needed = np.maximum(needed, units @ head.nothing)
-    missing = needed - (units @ head.means.T).max(1)
-    return softmax(np.column_stack([logits, logits.max(1) + SCALE * missing]))
+    return softmax(unit(features) @ head.kernel + head.bias)
 
 
-def fit_head(features, labels, classes, share, strength=None):
-    """Fits a classifier of features.
+def choose_head(features, labels, classes, share):
+    """Fits the classifier that a cross-validation finds best; see `learning.fit`.
+
+    The same pictures tell how sure its scores may be, and when a picture is unknown.
 
     Args:
         features: (pictures, channels).
         labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+            Each occurs twice or more.
         classes: int, 2 or more.
         share: of new pictures of the classes that must be known, in (0, 1]; 1 makes a
             classifier without `unknown`, for which no picture may be of nothing.
-        strength: of a logistic regression; None takes the class means.
-
-    Returns:
-        `Head`.
-    """
-    import numpy as np
-
-    labels, units = np.asarray(labels), unit(features)
-    own = labels < classes
-    means = class_means(units, labels, classes)
-    kernel, bias = SCALE * means.T, np.zeros(classes)
-    if strength is not None:
-        kernel, bias = logistic_regression(units[own], labels[own], classes, strength)
-    threshold = nothing = None
-    if share < 1:
-        threshold = known_threshold(units, labels, classes, share)
-    if not own.all():
-        nothing = unit(units[~own].sum(0))
-    return Head(kernel, bias, means, threshold, nothing)
-
-
-def choose_head(features, labels, classes, share):
-    """Fits the classifier that a cross-validation finds best; see `fit_head`.
-
-    Of equals, the first of TRIED is taken. Each class needs two pictures or more.
 
     Returns:
         `Choice`.
     """
     import numpy as np
 
-    best = None
-    for strength in TRIED:
-        answers = cross_validate(features, labels, classes, share, strength)
-        right = (answers == labels).sum()
-        if best is None or right > best[0]:
-            best = right, strength, answers
-    _, strength, answers = best
-    head = fit_head(features, np.asarray(labels), classes, share, strength)
-    method = CLASS_MEANS if strength is None else LOGISTIC_REGRESSION
-    return Choice(head, method, strength, answers)
-
-
-def cross_validate(features, labels, classes, share, strength=None):
-    """Returns what pictures are taken for by classifiers that did not see them.
-
-    The arguments are those of `fit_head`.
-
-    Returns:
-        int (pictures,); `classes` stands for `unknown`.
-    """
-    import numpy as np
-
-    features, labels = np.asarray(features), np.asarray(labels)
+    units, labels = unit(features), np.asarray(labels)
+    columns = max(classes, int(labels.max()) + 1)
     folds = fold_numbers(labels)
-    answers = np.empty(len(labels), int)
+    logits = np.empty((len(STRENGTHS), len(labels), columns))
     for fold in np.unique(folds):
         learned, tested = folds != fold, folds == fold
-        head = fit_head(features[learned], labels[learned], classes, share, strength)
-        answers[tested] = head_scores(features[tested], head).argmax(1)
-    return answers
+        fits = fit(units[learned], labels[learned], classes, columns, STRENGTHS)
+        for row, (kernel, bias) in enumerate(fits):
+            logits[row, tested] = units[tested] @ kernel + bias
+    row = best_row(logits, labels)
+    seen, own = logits[row], labels < classes
+    scale = temperature(seen[own, :classes], labels[own])
+    known = known_from(seen[own], classes, share) if share < 1 else None
+    ((kernel, bias),) = fit(units, labels, classes, columns, [STRENGTHS[row]])
+    kernel, bias = with_unknown(kernel, bias, classes, known)
+    answers = seen
+    if known is not None:
+        # What the column of `unknown` adds is the same for every picture.
+        added = np.zeros(classes + 1)
+        added[classes] = known
+        missing = np.zeros((len(seen), classes + 1 - columns))
+        answers = np.concatenate([seen, missing], axis=1) + added
+    head = Head(kernel / scale, bias / scale)
+    return Choice(head, STRENGTHS[row], answers.argmax(1))
 
 
 def fold_numbers(labels):
@@ -2320,23 +2453,17 @@ def _learned(found, channels):
 
     labels = found["labels"]
     check_labels(labels)
-    classes, values = len(labels), {}
-    for name, shape, needed in (
-        ("kernel", (channels, classes), True),
-        ("bias", (classes,), True),
-        ("means", (classes, channels), True),
-        ("threshold", (), False),
-        ("nothing", (channels,), False),
-    ):
-        values[name] = found[name]
-        if found[name] is None and not needed:
-            continue
-        values[name] = array = np.array(found[name], float)
+    head = Head(*(np.array(found[name], float) for name in Head._fields))
+    columns = head.bias.size
+    if columns not in (len(labels), len(labels) + 1):  # one more is `unknown`
+        raise ValueError(f"expected a bias for {len(labels)} classes, found {columns}")
+    for name, shape in (("kernel", (channels, columns)), ("bias", (columns,))):
+        array = getattr(head, name)
         if array.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
         if not (np.abs(array) <= LARGEST_NUMBER).all():  # nor is NaN
             raise ValueError(f"{name}: expected finite numbers to {LARGEST_NUMBER:g}")
-    return Learned(labels, Head(**values))
+    return Learned(labels, head)
 
 
 def write_classes(path, learned, model_path):
@@ -2356,7 +2483,7 @@ def write_classes(path, learned, model_path):
         "labels": learned.labels,
     }
     for name, value in learned.head._asdict().items():
-        content[name] = value if value is None else value.round(DECIMALS).tolist()
+        content[name] = value.round(DECIMALS).tolist()
     data = json.dumps(content).encode("ascii")
     if len(data) > MAX_CLASSES_BYTES:
         raise UserError(
@@ -2455,7 +2582,6 @@ def learn_classes(classifier, folder, path, known_share, messages, state):
     return {
         "model": classifier.path,
         "classes": path,
-        "method": choice.method,
         "strength": choice.strength,
         "accuracy": float(np.mean(choice.answers == numbers)),
         "known": known if known_share < 1 else None,
@@ -2519,8 +2645,8 @@ def print_learned(report):
         f"learned from {pictures} pictures in {report['seconds']:.1f} s"
     )
     strength = report["strength"]
-    method = report["method"] + (f" (C={strength:g})" if strength else "")
-    print(f"method    {method}, the best in a cross-validation:")
+    method = f"regression near them (C={strength:g})" if strength else "these alone"
+    print(f"from the class means: {method}, the best in a cross-validation")
     print(f"accuracy  {report['accuracy']:7.2%} of pictures that it had not seen")
     if report["known"] is not None:
         print(f"known     {report['known']:7.2%} of those of classes are not {UNKNOWN}")
@@ -2703,15 +2829,16 @@ class Classifier:
         learned = read_classes(path, self.path, self.channels)
         self._head = learned.head
         self.labels = list(learned.labels)
-        if self._head.threshold is not None:
+        if self._head.bias.size > len(self.labels):
             self.labels.append(UNKNOWN)
         self.classes = len(self.labels)
 
     def learn(self, photos, classes, known_share=KNOWN_SHARE):
         """Learns folders of photographs as classes, which this classifier then has.
 
-        Class means and logistic regressions are compared in a cross-validation. It
-        takes little more time than running the model on every photograph.
+        A cross-validation chooses the classifier, from class means to a logistic
+        regression. It takes little more time than running the model on every
+        photograph.
 
         Args:
             photos: folder with one folder for each class, of 2 photographs or more.

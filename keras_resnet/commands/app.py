@@ -109,9 +109,13 @@ def accuracy_text(metrics):
         "mean_average_precision": "mean average precision",
         "label_accuracy": "label accuracy",
     }
-    return ", ".join(
+    text = ", ".join(
         f"{name} {metrics[key]:.2%}" for key, name in names.items() if key in metrics
     )
+    if "top1_with_unknown" in metrics:
+        share = metrics["top1_with_unknown"]
+        text = f"top-1 {share:.2%} (without the label unknown {text})"
+    return text
 
 
 def run(command, argv=None, installed=False):

@@ -68,6 +68,13 @@ def define_flags():
         "Show images of small classes several times in an epoch, so that it has as "
         "many of each class as of the largest.",
     )
+    flags.DEFINE_float(
+        "known_share",
+        None,
+        "With --recipe=finetune, the share of pictures of the classes that the model "
+        "must know; it answers unknown for others. 1 leaves the label unknown out. "
+        "Default: 0.95.",
+    )
     flags.DEFINE_boolean("cache", False, "Keep the encoded images in memory.")
     flags.DEFINE_integer("evaluation_epochs", 1, "Epochs between two evaluations.")
     flags.DEFINE_integer(

@@ -92,23 +92,17 @@ def _learned(found, channels):
 
     labels = found["labels"]
     check_labels(labels)
-    classes, values = len(labels), {}
-    for name, shape, needed in (
-        ("kernel", (channels, classes), True),
-        ("bias", (classes,), True),
-        ("means", (classes, channels), True),
-        ("threshold", (), False),
-        ("nothing", (channels,), False),
-    ):
-        values[name] = found[name]
-        if found[name] is None and not needed:
-            continue
-        values[name] = array = np.array(found[name], float)
+    head = Head(*(np.array(found[name], float) for name in Head._fields))
+    columns = head.bias.size
+    if columns not in (len(labels), len(labels) + 1):  # one more is `unknown`
+        raise ValueError(f"expected a bias for {len(labels)} classes, found {columns}")
+    for name, shape in (("kernel", (channels, columns)), ("bias", (columns,))):
+        array = getattr(head, name)
         if array.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
         if not (np.abs(array) <= LARGEST_NUMBER).all():  # nor is NaN
             raise ValueError(f"{name}: expected finite numbers to {LARGEST_NUMBER:g}")
-    return Learned(labels, Head(**values))
+    return Learned(labels, head)
 
 
 def write_classes(path, learned, model_path):
@@ -128,7 +122,7 @@ def write_classes(path, learned, model_path):
         "labels": learned.labels,
     }
     for name, value in learned.head._asdict().items():
-        content[name] = value if value is None else value.round(DECIMALS).tolist()
+        content[name] = value.round(DECIMALS).tolist()
     data = json.dumps(content).encode("ascii")
     if len(data) > MAX_CLASSES_BYTES:
         raise UserError(

@@ -199,15 +199,16 @@ class Classifier:
         learned = read_classes(path, self.path, self.channels)
         self._head = learned.head
         self.labels = list(learned.labels)
-        if self._head.threshold is not None:
+        if self._head.bias.size > len(self.labels):
             self.labels.append(UNKNOWN)
         self.classes = len(self.labels)
 
     def learn(self, photos, classes, known_share=KNOWN_SHARE):
         """Learns folders of photographs as classes, which this classifier then has.
 
-        Class means and logistic regressions are compared in a cross-validation. It
-        takes little more time than running the model on every photograph.
+        A cross-validation chooses the classifier, from class means to a logistic
+        regression. It takes little more time than running the model on every
+        photograph.
 
         Args:
             photos: folder with one folder for each class, of 2 photographs or more.

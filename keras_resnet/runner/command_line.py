@@ -76,10 +76,9 @@ JSON
      "failures": [{"file": str, "error": str}, ...]}
     With --learn, one object in all. "accuracy" and "known", the share of photographs of
     classes that are not answered with `unknown`, are those of the cross-validation:
-    {"model": str, "classes": str, "method": "class means" or "logistic regression",
-     "strength": float or null, "accuracy": float, "known": float or null,
-     "pictures": {label: int, ...}, "nothing": int,
-     "failures": [{"file": str, "error": str}, ...], "seconds": float}
+    {"model": str, "classes": str, "strength": float (0: class means alone),
+     "accuracy": float, "known": float or null, "pictures": {label: int, ...},
+     "nothing": int, "failures": [{"file": str, "error": str}, ...], "seconds": float}
     With --benchmark, one object in all. Without images, the model is timed on random
     pixels and "decode", "resize" and "total" are absent. The memory is the peak of the
     process:

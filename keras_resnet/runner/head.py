@@ -1,4 +1,4 @@
-"""The classifier of a device: how it is chosen, and when it answers `unknown`.
+"""The classifier that a device learns: how it is chosen, and what it answers.
 
 Pictures and their labels are those of `learning`.
 """
@@ -6,173 +6,85 @@ Pictures and their labels are those of `learning`.
 import collections
 
 from keras_resnet.runner.learning import (
-    SCALE,
-    class_means,
-    logistic_regression,
+    STRENGTHS,
+    best_row,
+    fit,
+    known_from,
     softmax,
+    temperature,
     unit,
+    with_unknown,
 )
 
-# What is tried, the usually best first: inverse strengths of the L2 penalty of a
-# logistic regression on unit features (scikit-learn's C), and None, the class means.
-TRIED = (10.0, None, 100.0)
 FOLDS = 5
-CLASS_MEANS = "class means"
-LOGISTIC_REGRESSION = "logistic regression"
 
 # A classifier of features; `head_scores` says how it answers.
-#   kernel     (channels, classes): from unit features to logits
-#   bias       (classes,)
-#   means      (classes, channels), of `class_means`
-#   threshold  the cosine to the nearest mean below which a picture is unknown, or None
-#              for a classifier without `unknown`
-#   nothing    (channels,): likewise of the pictures of nothing, or None without any
-Head = collections.namedtuple("Head", "kernel bias means threshold nothing")
+#   kernel     (channels, columns): from unit features to logits. The columns are the
+#              classes, and one more if `unknown` is answered.
+#   bias       (columns,)
+Head = collections.namedtuple("Head", "kernel bias")
 
 # What `choose_head` found.
-#   method    CLASS_MEANS or LOGISTIC_REGRESSION
-#   strength  one of TRIED
+#   strength  one of STRENGTHS; 0 stands for the class means
 #   answers   (pictures,): what each picture was taken for in the cross-validation
-Choice = collections.namedtuple("Choice", "head method strength answers")
-
-
-def known_threshold(features, labels, classes, share):
-    """Returns from which cosine on a picture is known.
-
-    Each picture of a class is compared with the means of the classes, that of its own
-    class without it, as if it were new. A picture that is alone in its class tells
-    nothing.
-
-    A new picture lies below the r-th lowest cosine of n with a probability of
-    r / (n + 1) (Vovk et al., "Algorithmic Learning in a Random World", 2005). The
-    threshold is the highest of which this is at most 1 - share, or the lowest cosine if
-    there are too few pictures for that.
-
-    Args:
-        features: (pictures, channels).
-        labels: int (pictures,).
-        classes: int; pictures of other labels do not count.
-        share: in (0, 1], the share of new pictures of the classes that must be known.
-
-    Returns:
-        float64, the cosine to the nearest class mean that known pictures reach; -1,
-        which every picture reaches, if no class has two pictures.
-    """
-    import numpy as np
-
-    labels = np.asarray(labels)
-    own = labels < classes
-    labels, units = labels[own], unit(features)[own]
-    members = np.eye(classes)[labels]
-    sums = members.T @ units
-    cosines = units @ unit(sums).T
-    others = unit(sums[labels] - units)
-    cosines[np.arange(len(labels)), labels] = (others * units).sum(1)
-    nearest = np.sort(cosines.max(1)[members.sum(0)[labels] > 1])
-    if not len(nearest):
-        return np.float64(-1)
-    rank = int((1 - share) * (len(nearest) + 1) + 1e-9)
-    return nearest[max(rank, 1) - 1]
+Choice = collections.namedtuple("Choice", "head strength answers")
 
 
 def head_scores(features, head):
     """Returns the scores of a classifier of features.
-
-    A picture is unknown where the cosine to the nearest class mean is below the
-    threshold, or below that to the mean of the pictures of nothing. The logit of
-    `unknown` lies so far above that of the best class, or below it.
 
     Args:
         features: (pictures, channels).
         head: `Head`.
 
     Returns:
-        float64 (pictures, classes), rows of sum 1, with `unknown` as one more class
-        behind them if the classifier has it.
+        float64 (pictures, columns), rows of sum 1.
     """
-    import numpy as np
-
-    units = unit(features)
-    logits = units @ head.kernel + head.bias
-    if head.threshold is None:
-        return softmax(logits)
-    needed = head.threshold
-    if head.nothing is not None:
-        needed = np.maximum(needed, units @ head.nothing)
-    missing = needed - (units @ head.means.T).max(1)
-    return softmax(np.column_stack([logits, logits.max(1) + SCALE * missing]))
+    return softmax(unit(features) @ head.kernel + head.bias)
 
 
-def fit_head(features, labels, classes, share, strength=None):
-    """Fits a classifier of features.
+def choose_head(features, labels, classes, share):
+    """Fits the classifier that a cross-validation finds best; see `learning.fit`.
+
+    The same pictures tell how sure its scores may be, and when a picture is unknown.
 
     Args:
         features: (pictures, channels).
         labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+            Each occurs twice or more.
         classes: int, 2 or more.
         share: of new pictures of the classes that must be known, in (0, 1]; 1 makes a
             classifier without `unknown`, for which no picture may be of nothing.
-        strength: of a logistic regression; None takes the class means.
-
-    Returns:
-        `Head`.
-    """
-    import numpy as np
-
-    labels, units = np.asarray(labels), unit(features)
-    own = labels < classes
-    means = class_means(units, labels, classes)
-    kernel, bias = SCALE * means.T, np.zeros(classes)
-    if strength is not None:
-        kernel, bias = logistic_regression(units[own], labels[own], classes, strength)
-    threshold = nothing = None
-    if share < 1:
-        threshold = known_threshold(units, labels, classes, share)
-    if not own.all():
-        nothing = unit(units[~own].sum(0))
-    return Head(kernel, bias, means, threshold, nothing)
-
-
-def choose_head(features, labels, classes, share):
-    """Fits the classifier that a cross-validation finds best; see `fit_head`.
-
-    Of equals, the first of TRIED is taken. Each class needs two pictures or more.
 
     Returns:
         `Choice`.
     """
     import numpy as np
 
-    best = None
-    for strength in TRIED:
-        answers = cross_validate(features, labels, classes, share, strength)
-        right = (answers == labels).sum()
-        if best is None or right > best[0]:
-            best = right, strength, answers
-    _, strength, answers = best
-    head = fit_head(features, np.asarray(labels), classes, share, strength)
-    method = CLASS_MEANS if strength is None else LOGISTIC_REGRESSION
-    return Choice(head, method, strength, answers)
-
-
-def cross_validate(features, labels, classes, share, strength=None):
-    """Returns what pictures are taken for by classifiers that did not see them.
-
-    The arguments are those of `fit_head`.
-
-    Returns:
-        int (pictures,); `classes` stands for `unknown`.
-    """
-    import numpy as np
-
-    features, labels = np.asarray(features), np.asarray(labels)
+    units, labels = unit(features), np.asarray(labels)
+    columns = max(classes, int(labels.max()) + 1)
     folds = fold_numbers(labels)
-    answers = np.empty(len(labels), int)
+    logits = np.empty((len(STRENGTHS), len(labels), columns))
     for fold in np.unique(folds):
         learned, tested = folds != fold, folds == fold
-        head = fit_head(features[learned], labels[learned], classes, share, strength)
-        answers[tested] = head_scores(features[tested], head).argmax(1)
-    return answers
+        fits = fit(units[learned], labels[learned], classes, columns, STRENGTHS)
+        for row, (kernel, bias) in enumerate(fits):
+            logits[row, tested] = units[tested] @ kernel + bias
+    row = best_row(logits, labels)
+    seen, own = logits[row], labels < classes
+    scale = temperature(seen[own, :classes], labels[own])
+    known = known_from(seen[own], classes, share) if share < 1 else None
+    ((kernel, bias),) = fit(units, labels, classes, columns, [STRENGTHS[row]])
+    kernel, bias = with_unknown(kernel, bias, classes, known)
+    answers = seen
+    if known is not None:
+        # What the column of `unknown` adds is the same for every picture.
+        added = np.zeros(classes + 1)
+        added[classes] = known
+        missing = np.zeros((len(seen), classes + 1 - columns))
+        answers = np.concatenate([seen, missing], axis=1) + added
+    head = Head(kernel / scale, bias / scale)
+    return Choice(head, STRENGTHS[row], answers.argmax(1))
 
 
 def fold_numbers(labels):

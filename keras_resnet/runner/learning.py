@@ -1,14 +1,23 @@
-"""Learning: a classifier of features, by class means or by logistic regression.
+"""Learning: a classifier of features, and when it answers `unknown`.
 
 Everything here is a function of arrays. A picture's features are a row; its label is
 the number of its class, or the number of classes for a picture of nothing, which is to
 be answered with `unknown`.
 """
 
+import math
+
 UNKNOWN = "unknown"  # the label of what belongs to no class
 NOTHING = "_none"  # the folder of its pictures
-# What cosines are multiplied by to become logits.
+# What cosines are multiplied by to become logits, as in Qi et al., "Low-shot learning
+# with imprinted weights", arXiv 1712.07136, where it is learned.
 SCALE = 40.0
+# Inverse strengths of the penalty (scikit-learn's C) that are tried, strongest first.
+# With 0, the class means are the classifier.
+STRENGTHS = (0.0, 5.0, 50.0, 500.0, 5000.0)
+# How sure a share of known pictures must be; see `known_from`.
+CONFIDENCE = 0.95
+TEMPERATURES = (0.1, 10.0)  # the least and the greatest
 
 
 def unit(features):
@@ -56,7 +65,67 @@ def softmax(logits):
     return shares / shares.sum(-1, keepdims=True)
 
 
-def logistic_regression(features, labels, classes, strength):
+def losses(logits, labels):
+    """Returns the cross entropy of each picture, in nats, (pictures,)."""
+    import numpy as np
+
+    logits = logits - logits.max(-1, keepdims=True)
+    right = logits[np.arange(len(labels)), labels]
+    return np.log(np.exp(logits).sum(-1)) - right
+
+
+def fit(features, labels, classes, columns, strengths, weights=None):
+    """Fits classifiers of the directions of features, one for each strength.
+
+    The logits are `unit(features) @ kernel + bias`. At first, the kernel is `SCALE`
+    times the class means: a picture belongs to the class whose mean has the highest
+    cosine with it. A logistic regression moves the kernel where that tells the classes
+    apart better, and its penalty holds the kernel near the means. So the highest logit
+    still says how near a picture is to what was learned.
+
+    Args:
+        features: (pictures, channels).
+        labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+        classes: int, 1 or more.
+        columns: int, `classes`, or one more for pictures of nothing; without any such
+            picture, its logits are 0.
+        strengths: inverse strengths of the penalty, from the lowest to the highest;
+            with 0, the means stay as they are.
+        weights: (pictures,), how much each picture counts; None is 1.
+
+    Yields:
+        (kernel, bias): float64 (channels, columns) and (columns,).
+    """
+    import numpy as np
+
+    units = unit(features)
+    learned = columns
+    if (np.asarray(labels) < classes).all():
+        learned = classes
+    means = np.zeros((units.shape[1], columns))
+    means[:, :classes] = SCALE * class_means(units, labels, classes).T
+    found = means.copy(), np.zeros(columns)
+    if learned > classes:
+        # It has no direction: it begins where no picture of a class is farther.
+        nearest = (units @ means)[np.asarray(labels) < classes, :classes].max(1)
+        found[1][classes] = nearest.min()
+    for strength in strengths:
+        if strength:
+            found[0][:, :learned], found[1][:learned] = logistic_regression(
+                units,
+                labels,
+                learned,
+                strength,
+                weights,
+                means[:, :learned],
+                (found[0][:, :learned], found[1][:learned]),
+            )
+        yield found[0].copy(), found[1].copy()
+
+
+def logistic_regression(
+    features, labels, classes, strength, weights=None, centre=0.0, start=None
+):
     """Fits a multinomial logistic regression with an L2 penalty of the kernel.
 
     It minimizes what scikit-learn's `LogisticRegression(C=strength)` minimizes, by
@@ -69,6 +138,9 @@ def logistic_regression(features, labels, classes, strength):
         labels: int (pictures,).
         classes: int, 2 or more.
         strength: inverse strength of the penalty, above 0.
+        weights: (pictures,), how much each picture counts; None is 1.
+        centre: (channels, classes), the kernel that is not penalized.
+        start: (kernel, bias) to begin with; None is 0.
 
     Returns:
         (kernel, bias): float64 (channels, classes) and (classes,).
@@ -79,47 +151,51 @@ def logistic_regression(features, labels, classes, strength):
     # The bias takes up the mean, without which far fewer steps are needed.
     mean = features.mean(0)
     inputs = np.column_stack([features - mean, np.ones(len(features))])
+    counts = np.ones((len(inputs), 1)) if weights is None else weights[:, np.newaxis]
     wanted = _one_hot(labels, classes)
     penalty = np.full((inputs.shape[1], 1), (2 if classes == 2 else 1) / strength)
     penalty[-1] = 0  # of the bias
+    middle = np.zeros((inputs.shape[1], classes))
+    middle[:-1] = centre
 
-    def loss_of(weights):
-        logits = inputs @ weights
-        logits -= logits.max(1, keepdims=True)
-        losses = np.log(np.exp(logits).sum(1)) - (wanted * logits).sum(1)
-        return losses.sum() + (penalty * weights**2).sum() / 2
+    def loss_of(found):
+        of_pictures = losses(inputs @ found, labels)
+        return of_pictures @ counts[:, 0] + (penalty * (found - middle) ** 2).sum() / 2
 
-    weights = np.zeros((inputs.shape[1], classes))
-    loss, first = loss_of(weights), None
+    found = np.zeros_like(middle)
+    if start is not None:
+        found[:-1], found[-1] = start[0], start[1] + mean @ start[0]
+    loss, first = loss_of(found), None
     while True:
-        shares = softmax(inputs @ weights)
-        gradient = inputs.T @ (shares - wanted) + penalty * weights
+        shares = softmax(inputs @ found)
+        gradient = inputs.T @ (counts * (shares - wanted))
+        gradient += penalty * (found - middle)
         size = np.sqrt((gradient**2).sum())
         first = first or size
-        if size <= 1e-9 * first:
+        if not size > max(1e-6 * first, 1e-9 * counts.sum()):  # nor is NaN
             break
         # As exact as the weights are; more would be lost in rounding.
         tolerance = min(0.1, max(size / first, 1e-4))
-        step = _newton_step(inputs, shares, penalty, gradient, tolerance)
+        step = _newton_step(inputs, counts, shares, penalty, gradient, tolerance)
         slope, length = (gradient * step).sum(), 1.0
         # What is left at the end is smaller than the rounding of the loss.
-        while loss_of(weights + length * step) > loss + 1e-4 * length * slope:
+        while loss_of(found + length * step) > loss + 1e-4 * length * slope:
             length /= 2
             if length < 1e-6:
-                return weights[:-1], weights[-1] - mean @ weights[:-1]
-        weights = weights + length * step
-        loss = loss_of(weights)
-    return weights[:-1], weights[-1] - mean @ weights[:-1]
+                return found[:-1], found[-1] - mean @ found[:-1]
+        found = found + length * step
+        loss = loss_of(found)
+    return found[:-1], found[-1] - mean @ found[:-1]
 
 
-def _newton_step(inputs, shares, penalty, gradient, tolerance):
+def _newton_step(inputs, counts, shares, penalty, gradient, tolerance):
     """Solves Hessian @ step = -gradient by conjugate gradients."""
     import numpy as np
 
     def hessian_times(step):
         change = inputs @ step
         change = shares * (change - (shares * change).sum(1, keepdims=True))
-        return inputs.T @ change + penalty * step
+        return inputs.T @ (counts * change) + penalty * step
 
     step, residual = np.zeros_like(gradient), -gradient
     direction, square = residual, (residual**2).sum()
@@ -134,3 +210,154 @@ def _newton_step(inputs, shares, penalty, gradient, tolerance):
             break
         direction = residual + square / before * direction
     return step
+
+
+def temperature(logits, labels):
+    """Returns what logits are divided by, so that their softmax is calibrated.
+
+    That is the least cross entropy on pictures that the classifier did not learn (Guo
+    et al., "On calibration of modern neural networks", arXiv 1706.04599). Few pictures
+    may all be right, and then no temperature would be low enough: the targets are
+    (right + 1) / (pictures + 2) instead of 1, as in Platt's "Probabilistic outputs for
+    support vector machines", 1999.
+
+    Args:
+        logits: (pictures, classes).
+        labels: int (pictures,).
+
+    Returns:
+        float, within `TEMPERATURES`.
+    """
+    import numpy as np
+
+    number, classes = logits.shape
+    if classes < 2:
+        return 1.0
+    share = (number + 1) / (number + 2)
+    targets = np.full_like(logits, (1 - share) / (classes - 1), dtype=np.float64)
+    targets[np.arange(number), labels] = share
+    tried = np.geomspace(*TEMPERATURES, 401)
+
+    def loss(value):
+        scaled = logits / value
+        scaled = scaled - scaled.max(1, keepdims=True)
+        return (np.log(np.exp(scaled).sum(1)) - (targets * scaled).sum(1)).mean()
+
+    return float(min(tried, key=loss))
+
+
+def best_row(logits, labels):
+    """Returns which strength answers best pictures that the classifiers did not learn.
+
+    It is the strongest penalty, unless a weaker one `is_better`, each at its own
+    temperature: the nearer a classifier is to the class means, the better it tells
+    what is unknown.
+
+    Args:
+        logits: (strengths, pictures, classes), the strongest penalty first.
+        labels: int (pictures,).
+
+    Returns:
+        int, the place of the strength.
+    """
+    best, measured = 0, None
+    for row, of_strength in enumerate(logits):
+        found = calibrated_measures(of_strength, labels)
+        if measured is None or is_better(found, measured):
+            best, measured = row, found
+    return best
+
+
+def calibrated_measures(logits, labels):
+    """Returns cross entropy and whether it is right, of each picture, as a pair.
+
+    The logits are divided by the temperature that suits them.
+    """
+    scaled = logits / temperature(logits, labels)
+    return losses(scaled, labels), scaled.argmax(1) == labels
+
+
+def is_better(one, other):
+    """Returns whether a classifier is better than another, beyond chance.
+
+    Its losses must be lower by more than a standard error of the difference. More
+    pictures must be right, too: a loss alone may be lower because a strong penalty has
+    made the other classifier too modest.
+
+    Args:
+        one: (losses, share of right answers) of each picture, two arrays (pictures,).
+        other: likewise, of the same pictures.
+    """
+    gain = other[0] - one[0]
+    beyond_chance = gain.mean() > gain.std() / len(gain) ** 0.5
+    return bool(beyond_chance and one[1].mean() > other[1].mean())
+
+
+def known_from(logits, classes, share):
+    """Returns the bias of `unknown` with which a share of the pictures is known.
+
+    A picture is known if the highest logit of a class exceeds that of `unknown`. Of
+    new pictures, at least the given share is known with a probability of `CONFIDENCE`:
+    that is the lower tolerance limit of Wilks, "Determination of sample sizes for
+    setting tolerance limits", 1941. Where the pictures are too few for it, all of them
+    are known.
+
+    Args:
+        logits: (pictures, columns), of pictures of classes that the classifier did not
+            learn.
+        classes: int, the first columns; one more is that of `unknown` without bias.
+        share: in (0, 1).
+
+    Returns:
+        float.
+    """
+    import numpy as np
+
+    margins = logits[:, :classes].max(1)
+    if logits.shape[1] > classes:
+        margins = margins - logits[:, classes]
+    below = _tolerated(len(margins), share)
+    return float(np.sort(margins)[max(below - 1, 0)])
+
+
+def _tolerated(number, share):
+    """Returns how many of some pictures may be no better than the limit.
+
+    It is the highest number k for which fewer than k pictures outside of a share occur
+    with a probability of at most 1 - CONFIDENCE, by the binomial distribution.
+    """
+    total, count = 0.0, 0
+    while count < number:
+        ways = math.lgamma(number + 1) - math.lgamma(count + 1)
+        ways -= math.lgamma(number - count + 1)
+        logarithm = count * math.log(1 - share) + (number - count) * math.log(share)
+        total += math.exp(ways + logarithm)
+        if total > 1 - CONFIDENCE:
+            break
+        count += 1
+    return count
+
+
+def with_unknown(kernel, bias, classes, known):
+    """Gives a classifier the column of `unknown`.
+
+    Args:
+        kernel: (channels, classes), or with a column for pictures of nothing.
+        bias: likewise.
+        classes: int.
+        known: of `known_from`; None leaves the classifier as it is.
+
+    Returns:
+        (kernel, bias) with one more column than classes.
+    """
+    import numpy as np
+
+    if known is None:
+        return kernel, bias
+    if len(bias) == classes:
+        kernel = np.concatenate([kernel, np.zeros((len(kernel), 1))], axis=1)
+        bias = np.append(bias, 0.0)
+    else:
+        bias = np.array(bias)
+    bias[classes] += known
+    return kernel, bias

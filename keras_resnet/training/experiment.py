@@ -16,6 +16,7 @@ from keras_resnet import console, files
 from keras_resnet.models import IMAGENET, VARIANTS
 from keras_resnet.preprocessing import REDUCED_DECODING_OF_PHOTOGRAPHS, Preprocessing
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.learning import NOTHING, UNKNOWN
 from keras_resnet.training import (
     checks,
     distillation,
@@ -34,6 +35,7 @@ from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
 from keras_resnet.training.settings import Settings
 from keras_resnet.training.stochastic_depth import with_stochastic_depth
+from keras_resnet.training.transfer import head
 from keras_resnet.training.transfer.tuner import Tuner
 
 
@@ -56,6 +58,7 @@ def train(
     damaged_images=None,
     balance=False,
     freeze=None,
+    known_share=None,
     evaluation_epochs=1,
     seed=0,
     cache=False,
@@ -107,6 +110,11 @@ def train(
         balance: whether to show images of small classes several times in an epoch, so
             that it has as many of each class as of the largest.
         freeze: with the recipe "finetune", "backbone" trains the classifier alone.
+        known_share: with the recipe "finetune", the share of pictures of the classes
+            that the model must know, in (0, 1]. It answers "unknown", its last label,
+            for pictures that are farther from what it learned, and for those that are
+            like the pictures of nothing in a folder "_none". 1 leaves the label out;
+            `None` is 0.95.
         evaluation_epochs: epochs between two evaluations.
         seed: seed of the initial weights, the order of the images and their
             augmentation.
@@ -143,6 +151,7 @@ def train(
     )
     if cache:
         data = datasets.in_memory(data)
+    _check_unknown(data, known_share, settings)
     hyperparameters = fitting.fitted(
         hyperparameters,
         data,
@@ -165,6 +174,7 @@ def train(
         begun = run_folder.recipe_of_begun(directory, dataclasses.asdict(settings))
         with damaged.damaged_images_named(data):
             hyperparameters = begun or tuner.decided(hyperparameters)
+    answered = head.with_unknown(data, hyperparameters)
     result = directory / "model.keras"
     is_chief = strategies.is_chief(replicated)
     metrics = run_folder.open_run(
@@ -173,14 +183,14 @@ def train(
         dataclasses.asdict(settings),
         hyperparameters,
         preprocessing,
-        data,
+        answered,
         write=is_chief,
     )
     if not metrics:
         looked_at = survey.examine(data, directory) if is_chief else None
         if tuner:
             with damaged.damaged_images_named(data):
-                tuner.fit_classifier()
+                tuner.start()
         job = loop.Job(
             api=keras,
             model=network,
@@ -200,23 +210,31 @@ def train(
             if hyperparameters.epochs:
                 metrics = loop.fit(job)
             else:
-                with damaged.damaged_images_named(data):
-                    metrics = tuner.metrics()
+                metrics = tuner.metrics()
         # The file holds a plain float32 model, whatever was trained.
         with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):
             activation = "sigmoid" if data.multi_label else "softmax"
-            saved = _build(settings, hyperparameters, data, activation)
-        saved.set_weights(network.get_weights())
+            saved = _build(settings, hyperparameters, answered, activation)
+            weights = network.get_weights()
+            if tuner:
+                if not data.multi_label:
+                    saved = head.with_directions(saved)
+                with damaged.damaged_images_named(data):
+                    weights = tuner.weights(hyperparameters)
+        saved.set_weights(weights)
         if is_chief:
             licence = getattr(saved, "licence", None)  # of the initial weights
-            model_file.save(saved, result, preprocessing, data.labels, licence)
+            labels = answered.labels
+            model_file.save(saved, result, preprocessing, labels, licence)
             title = reporting.title(settings.model, dataset, settings.data_dir)
-            answers = of_model(saved, data, preprocessing)
+            answers = of_model(saved, answered, preprocessing)
+            if tuner:  # its network had another classifier in the training
+                metrics = metrics | answers.accuracy()
             metrics = reporting.write(
-                directory, title, data, answers, metrics, looked_at
+                directory, title, answered, answers, metrics, looked_at
             )
             files.write_json(directory / "metrics.json", metrics)
-    return Run(directory, metrics, tuple(data.labels), preprocessing)
+    return Run(directory, metrics, tuple(answered.labels), preprocessing)
 
 
 def _announce(settings, recipe):
@@ -272,11 +290,28 @@ def _build(settings, recipe, data, activation):
     with warnings.catch_warnings():
         if recipe.transfer:  # it is no news that the classifier starts anew
             warnings.filterwarnings("ignore", "The classifier for")
-        return keras_resnet.create_model(
+        model = keras_resnet.create_model(
             settings.model,
             weights=settings.weights,
             input_shape=(recipe.image_size, recipe.image_size, 3),
             classes=len(data.labels),
             classifier_activation=activation,
             shortcut=recipe.shortcut,
+        )
+    return model
+
+
+def _check_unknown(data, known_share, settings):
+    """Raises `UserError` where `unknown` is asked for and cannot be."""
+    if data.multi_label:
+        if known_share is not None:
+            raise UserError(
+                "--known_share is for pictures with one label each: without any label, "
+                "a picture of several is unknown already. Leave it out"
+            )
+    elif settings.known_share not in (None, 1) and UNKNOWN in data.labels[:-1]:
+        raise UserError(
+            f"--known_share adds the label {UNKNOWN!r}, and a class of "
+            f"{settings.data_dir or settings.dataset} has that name: call it "
+            f"{NOTHING!r} if its pictures show nothing, or pass --known_share=1"
         )

@@ -174,4 +174,7 @@ def _recipe(trained, epochs, learning_rate):
         layer_decay=1.0,
         frozen_statistics=False,  # `quantization.frozen` does it
         transfer=False,
+        strength=0.0,
+        temperature=1.0,
+        known_from=None,
     )

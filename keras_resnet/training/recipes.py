@@ -66,6 +66,11 @@ class Recipe:
     # number of pictures on `epochs`. The learning rate may be 0: the classifier is all
     # that learns.
     transfer: bool = False
+    # How the final classifier of such a network is fitted, see `runner.learning.fit`,
+    # and what `transfer.head.Calibration` found for it.
+    strength: float = 0.0
+    temperature: float = 1.0
+    known_from: float | None = None
 
     def __post_init__(self):
         """Turns a list, as JSON has it, into a tuple: equal recipes compare equal."""

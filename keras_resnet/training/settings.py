@@ -12,6 +12,7 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED_IMAGES = ("stop", "skip")
 FREEZABLE = ("backbone",)
+KNOWN_SHARE = 0.95  # with the recipe "finetune"
 # What --weights says for a random initialization.
 RANDOM = "none"
 # The least values of the settings that are whole numbers. The second group may be
@@ -47,6 +48,7 @@ class Settings:
     damaged_images: str | None
     balance: bool | None
     freeze: str | None
+    known_share: float | None
     evaluation_epochs: int
     seed: int
 
@@ -77,6 +79,7 @@ class Settings:
             self._set("learning_rate", rate)
         self._set("data_dir", absolute("data_dir", self.data_dir))
         self._choose_weights()
+        self._choose_known_share()
         if self.weights and checks.path("weights", self.weights).is_file():
             self._set("weights", absolute("weights", self.weights))
         if self.teacher and self.teacher not in models:
@@ -116,6 +119,20 @@ class Settings:
             self._set("weights", published.tag)
         elif self.weights == RANDOM:
             self._set("weights", None)
+
+    def _choose_known_share(self):
+        """The label `unknown` comes from the features of published weights."""
+        transfer = recipes.RECIPES[self.recipe].transfer
+        if self.known_share is None:
+            self._set("known_share", KNOWN_SHARE if transfer else None)
+        elif transfer:
+            share = checks.positive_number("known_share", self.known_share, most=1)
+            self._set("known_share", share)
+        else:
+            raise UserError(
+                "--known_share needs --recipe=finetune. Received: "
+                f"--recipe={self.recipe}"
+            )
 
     def completed_recipe(self):
         """Returns the chosen recipe with the settings that override it."""

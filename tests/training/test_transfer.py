@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import scipy
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 import keras_resnet
 from keras_resnet import training
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.runner import learning
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import recipes
 from keras_resnet.training.data import datasets, sources
@@ -27,48 +29,71 @@ SOME = Preprocessing((32, 32))
 
 
 def made(number=120, classes=3, spread=1.5, seed=0):
-    """Returns `Features` of clouds around random points; mirrors are other draws."""
+    """Returns `Features`: directions around random ones; mirrors are other draws.
+
+    `spread` is that of each channel, or of all.
+    """
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, 20))
     labels = np.arange(number) % classes
 
     def draw():
-        return np.float32(centres[labels] + rng.normal(0, spread, (number, 20)))
+        return learning.unit(centres[labels] + rng.normal(0, spread, (number, 20)))
 
-    return features.Features(draw(), draw(), labels.astype(np.int64))
+    return features.Features(draw(), draw(), labels, classes, classes)
 
 
-def independent(seen, mirrored, **arguments):
-    """Returns scikit-learn's own pipeline, fitted to standardized features."""
-    inputs, labels = seen.plain, seen.labels
-    if mirrored:
-        inputs, labels = np.concatenate([inputs, seen.mirrored]), np.tile(labels, 2)
-    scaler = StandardScaler().fit(np.float64(inputs))
-    model = LogisticRegression(**arguments, max_iter=9999, tol=1e-6)
-    model.fit(scaler.transform(inputs), labels)
-    return lambda x: model.predict_proba(scaler.transform(x))
+def independent(inputs, labels, strength, weights):
+    """Returns logits of another minimizer of the same penalized loss."""
+    classes = labels.max() + 1
+    means = np.stack([inputs[labels == k].mean(0) for k in range(classes)])
+    centre = 40 * means.T / np.linalg.norm(means, axis=1)
+    penalty = (2 if classes == 2 else 1) / strength
+
+    def loss(values):
+        kernel, bias = values[:-classes].reshape(centre.shape), values[-classes:]
+        logits = inputs @ kernel + bias
+        right = logits[np.arange(len(labels)), labels]
+        losses = scipy.special.logsumexp(logits, axis=1) - right
+        total = weights @ losses + penalty * ((kernel - centre) ** 2).sum() / 2
+        miss = scipy.special.softmax(logits, axis=1) - np.eye(classes)[labels]
+        miss *= weights[:, np.newaxis]
+        slope = inputs.T @ miss + penalty * (kernel - centre)
+        return total, np.append(slope, miss.sum(0))
+
+    start = np.append(centre, np.zeros(classes))
+    found = scipy.optimize.minimize(loss, start, jac=True, tol=1e-9).x
+    kernel, bias = found[:-classes].reshape(centre.shape), found[-classes:]
+    return lambda x: x @ kernel + bias
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("mirrored", [True, False])
 @pytest.mark.parametrize("balance", [True, False])
-def test_the_classifier_is_scikit_learns(classes, mirrored, balance):
+def test_the_classifier_is_a_regression_near_the_class_means(
+    classes, mirrored, balance
+):
     places = np.arange(120)
     seen = made(classes=classes).of(places % 10 < 9 - 4 * (places % classes))
-    choice = classifier.Choice(0.1, mirrored)
-    kernel, bias = classifier.fit(seen, choice, balance)
+    kernel, bias = classifier.fit(seen, classifier.Choice(50.0, mirrored), balance)
     assert kernel.shape == (20, classes) and bias.shape == (classes,)
-    weight = "balanced" if balance else None
-    expected = independent(seen, mirrored, C=0.1, class_weight=weight)(seen.plain)
+    inputs, labels = seen.plain, seen.labels
+    if mirrored:
+        inputs, labels = np.concatenate([inputs, seen.mirrored]), np.tile(labels, 2)
+    counts = np.bincount(labels)
+    even, weighted = np.ones(len(labels)), len(labels) / classes / counts[labels]
     actual = tf.nn.softmax(seen.plain @ kernel + bias)
-    np.testing.assert_allclose(actual, expected, atol=2e-2)
-    if balance:  # it differs from the other by more than the tolerance
-        other = independent(seen, mirrored, C=0.1)(seen.plain)
-        assert np.abs(other - expected).max() > 4e-2
+    expected, other = (
+        tf.nn.softmax(independent(inputs, labels, 50.0, weights)(seen.plain))
+        for weights in ((weighted, even) if balance else (even, weighted))
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    assert np.abs(other - expected).max() > 1e-2
 
 
 def test_each_of_several_labels_has_a_regression_of_its_own():
     seen = made()
+    seen = dataclasses.replace(seen, plain=3 * seen.plain + 1)  # any features
     targets = np.float32(np.eye(3)[seen.labels])
     targets[:40, 1] = 1.0
     targets = np.concatenate([targets, np.zeros((120, 1))], 1)  # nothing has it
@@ -76,8 +101,10 @@ def test_each_of_several_labels_has_a_regression_of_its_own():
     kernel, bias = classifier.fit(several, classifier.Choice(0.1, False))
     actual = tf.sigmoid(seen.plain @ kernel + bias).numpy()
     for label in range(3):
-        alone = dataclasses.replace(seen, labels=targets[:, label] > 0.5)
-        expected = independent(alone, False, C=0.1)(seen.plain)[:, 1]
+        scaler = StandardScaler().fit(seen.plain)
+        model = LogisticRegression(C=0.1, max_iter=9999, tol=1e-6)
+        model.fit(scaler.transform(seen.plain), targets[:, label] > 0.5)
+        expected = model.predict_proba(scaler.transform(seen.plain))[:, 1]
         np.testing.assert_allclose(actual[:, label], expected, atol=2e-2)
     assert actual[:, 3].max() < 0.01
 
@@ -89,22 +116,40 @@ def test_mirror_images_are_learned_unless_they_mean_something_else():
     assert not classifier.choose(turned).mirrored
 
 
-def test_the_strongest_penalty_within_one_standard_error_is_taken():
-    seen = made(number=150, spread=3, seed=2)
+@pytest.mark.parametrize(
+    "spread, expected",
+    # The means are best where all channels are as noisy, and worst where some are not.
+    [(3.0, 0.0), (np.geomspace(6, 0.2, 20), 5000.0)],
+)
+def test_a_weaker_penalty_must_be_better_beyond_chance(spread, expected):
+    seen = made(number=150, spread=spread, seed=2)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    losses = np.empty((len(classifier.STRENGTHS), 150))
+    logits = np.empty((len(learning.STRENGTHS), 150, 3))
     for train, test in folds.split(seen.plain, seen.labels):
-        for row, strength in enumerate(classifier.STRENGTHS):
-            answer = independent(seen.of(train), True, C=strength)(seen.plain[test])
-            losses[row, test] = -np.log(answer[np.arange(len(test)), seen.labels[test]])
-    means = losses.mean(1)
-    best = means.argmin()
-    error = losses[best].std() / 150**0.5
-    expected = np.flatnonzero(means <= means[best] + error)[0]
-    assert expected < best  # the rule makes a difference
+        for row, strength in enumerate(learning.STRENGTHS):
+            fitted = classifier.fit(seen.of(train), classifier.Choice(strength, True))
+            logits[row, test] = seen.plain[test] @ fitted[0] + fitted[1]
+
+    def losses(logits):
+        return min(
+            (
+                keras.losses.sparse_categorical_crossentropy(seen.labels, z, True)
+                for z in (logits / t for t in np.geomspace(0.1, 10, 401))
+            ),
+            key=lambda losses: losses.numpy().mean(),
+        ).numpy()
+
+    best = 0
+    for row in range(1, len(logits)):
+        gain = losses(logits[best]) - losses(logits[row])
+        right = [(logits[x].argmax(1) == seen.labels).sum() for x in (best, row)]
+        if gain.mean() > gain.std() / 150**0.5 and right[1] > right[0]:
+            best = row
     choice = classifier.choose(seen)
-    assert choice.strength == classifier.STRENGTHS[expected]
-    assert choice.loss == pytest.approx(means[expected], rel=1e-2)
+    assert choice.strength == learning.STRENGTHS[best] == expected
+    order = np.lexsort(choice.logits.T)
+    expected = logits[best][np.lexsort(logits[best].T)]
+    np.testing.assert_allclose(choice.logits[order], expected, atol=0.02)
 
 
 def test_losses_are_cross_entropies():
@@ -128,9 +173,9 @@ def test_better_is_a_loss_lower_by_a_standard_error_and_more_right():
     right = np.arange(400) < 300
     more = np.arange(400) < 301
     other = losses, right
-    assert plan.is_better((losses + noise - 0.051, more), other)
-    assert not plan.is_better((losses + noise - 0.049, more), other)
-    assert not plan.is_better((losses + noise - 0.051, right), other)
+    assert learning.is_better((losses + noise - 0.051, more), other)
+    assert not learning.is_better((losses + noise - 0.049, more), other)
+    assert not learning.is_better((losses + noise - 0.051, right), other)
 
 
 def test_features_are_those_of_the_network_without_its_top(digits):
@@ -138,46 +183,49 @@ def test_features_are_those_of_the_network_without_its_top(digits):
     network = keras_resnet.ResNet8(classes=4, weights=None)
     rest = keras_resnet.ResNet8(include_top=False, weights=None, pooling="avg")
     rest.set_weights(network.get_weights()[:-2])
-    found = features.compute(network, split, SOME)
+    data = dataclasses.replace(digits, train=split)
+    found = features.compute(network, data, SOME)
     pixels = [tf.image.decode_png(image, 3).numpy() for image, _ in split.read()]
     images = SOME.normalize(np.stack([SOME.resize_and_crop(x) for x in pixels]))
     for actual, views in ((found.plain, images), (found.mirrored, images[:, :, ::-1])):
         assert actual.shape == (37, 64)
         np.testing.assert_allclose(actual, rest.predict(views), atol=1e-4)
     assert found.labels.tolist() == [int(label) for _, label in split.read()]
+    assert (found.classes, found.columns) == (10, 10)
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory):
+def alone(tmp_path_factory):
     directory = tmp_path_factory.mktemp("head") / "run"
     return training.train(**FAST, freeze="backbone", model_dir=directory)
 
 
-def test_a_frozen_backbone_stays_as_published(head):
-    model = head.load_model()
+def test_a_frozen_backbone_stays_as_published(alone):
+    model = alone.load_model()
     published = keras_resnet.ResNet8(weights="cifar10", include_top=False)
     for ours, theirs in zip(
         model.get_weights()[:-2], published.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
-    assert head.metrics["epochs"] == 0 and head.metrics["top1"] > 0.9
-    assert head.preprocessing.mean_rgb_255 == (128.0,) * 3
-    assert training.evaluate(head)["top1"] == head.metrics["top1"]
+    assert alone.metrics["epochs"] == 0 and alone.metrics["top1"] > 0.9
+    assert alone.preprocessing.mean_rgb_255 == (128.0,) * 3
+    found = training.evaluate(alone)["top1"]
+    assert found == alone.metrics["top1_with_unknown"] < alone.metrics["top1"]
 
 
-def test_a_run_of_the_classifier_alone_is_complete(head, capsys):
-    again = training.train(**FAST, freeze="backbone", model_dir=head.directory)
-    assert again.metrics == head.metrics
+def test_a_run_of_the_classifier_alone_is_complete(alone, capsys):
+    again = training.train(**FAST, freeze="backbone", model_dir=alone.directory)
+    assert again.metrics == alone.metrics
     assert "complete" in capsys.readouterr().out
 
 
-def test_another_run_is_refused_before_anything_is_tried(head, monkeypatch):
+def test_another_run_is_refused_before_anything_is_tried(alone, monkeypatch):
     monkeypatch.setattr(features, "compute", None)
     for changes, message in (
         (dict(seed=1), "holds another run: .*seed=0 there, 1 received"),
-        (dict(model_dir=head.directory.parent), "holds files but no run"),
+        (dict(model_dir=alone.directory.parent), "holds files but no run"),
     ):
-        arguments = dict(FAST, freeze="backbone", model_dir=head.directory) | changes
+        arguments = dict(FAST, freeze="backbone", model_dir=alone.directory) | changes
         with pytest.raises(UserError, match=message):
             training.train(**arguments)
 
@@ -221,17 +269,19 @@ def test_trials_tell_whether_all_layers_shall_learn(
     keras.utils.set_random_seed(0)
     network = keras_resnet.ResNet8(weights="cifar10", classifier_activation=None)
     before = network.get_weights()
-    found = plan.learning_rate(
+    found = plan.best_trial(
         network,
         data,
-        features.compute(network, train, SOME),
+        features.compute(network, data, SOME),
         SOME,
         plan.mirrored(recipe, False),
         tf.distribute.get_strategy(),
+        rate=None,
         balance=False,
         seed=0,
     )
-    assert found == expected
+    assert found.rate == expected
+    assert found.choice.logits.shape == (75, 10)
     for ours, theirs in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     said = capsys.readouterr().err

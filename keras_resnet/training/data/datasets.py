@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.learning import NOTHING, UNKNOWN
 
 # Where a dataset has only one split, one image in this many is held out.
 HELD_OUT_EVERY = 5
@@ -48,7 +49,8 @@ class Dataset:
 
     Attributes:
         name: the name given to `sources.load`.
-        labels: names of the classes, in the order of their indices.
+        labels: names of the classes, in the order of their indices. If there are
+            pictures of nothing, their class is the last one, `UNKNOWN`.
         train: the `Split` to train on.
         held_out: the `Split` to evaluate on.
         fingerprint: what the data is, as JSON can hold it. It differs where the data
@@ -65,6 +67,11 @@ class Dataset:
     fingerprint: dict
     note: str = ""
     multi_label: bool = False
+
+    @property
+    def classes(self):
+        """How many classes there are beside `UNKNOWN`."""
+        return len(self.labels) - (self.labels[-1] == UNKNOWN)
 
     def summary(self):
         """Returns as one line how many images it has and what was left out."""
@@ -156,6 +163,37 @@ def reordered(dataset, labels):
         train=of(dataset.train),
         held_out=of(dataset.held_out),
     )
+
+
+def with_unknown_last(dataset):
+    """Returns a `Dataset` whose class `NOTHING` is the last one and called `UNKNOWN`.
+
+    Raises:
+        UserError: another class has that name.
+    """
+    if NOTHING not in dataset.labels or dataset.multi_label:
+        return dataset
+    if UNKNOWN in dataset.labels:
+        raise UserError(
+            f"the pictures of {NOTHING!r} are learned as {UNKNOWN!r}, and a class has "
+            "that name: put its pictures there too, or rename it"
+        )
+    own = [label for label in dataset.labels if label != NOTHING]
+    moved = reordered(dataset, [*own, NOTHING])
+    return dataclasses.replace(moved, labels=(*own, UNKNOWN))
+
+
+def of_classes(dataset, labels):
+    """Returns a `Dataset` with the classes of a model in their order, or None.
+
+    It is None if the dataset has other classes. A model may have `UNKNOWN` as one more.
+    """
+    own = tuple(label for label in labels if label != UNKNOWN)
+    if sorted(own) == sorted(dataset.labels):
+        return dataclasses.replace(reordered(dataset, own), labels=tuple(labels))
+    if sorted(labels) == sorted(dataset.labels):
+        return reordered(dataset, labels)
+    return None
 
 
 def balanced(split):

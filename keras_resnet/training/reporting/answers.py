@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.training import label_order, multi_label
+from keras_resnet.runner.learning import UNKNOWN
+from keras_resnet.training import accuracy, label_order, multi_label
 from keras_resnet.training.data import batching, damaged
+from keras_resnet.training.reporting import calibration
 
 BATCH = 64
 _Z = 1.959964  # 95% of a normal distribution lie within so many deviations
@@ -47,13 +49,36 @@ class Answers:
             return self.scores >= multi_label.THRESHOLD
         return np.eye(len(self.labels), dtype=bool)[self.scores.argmax(1)]
 
+    def accuracy(self):
+        """Returns the accuracy of the classes as `accuracy.of_answers` does.
+
+        If `UNKNOWN` is a label, this is that of the others: of the examples of classes,
+        by the scores of classes alone.
+        """
+        targets, scores = self.targets, self.scores
+        if self.has_unknown:
+            own = ~targets[:, -1]
+            targets, scores = targets[own, :-1], scores[own, :-1]
+            scores = scores / np.maximum(scores.sum(1, keepdims=True), 1e-7)
+        return {
+            **accuracy.of_answers(targets, scores, self.multi_label),
+            "examples_evaluated": len(self.scores),
+        }
+
+    @property
+    def has_unknown(self):
+        """Whether `UNKNOWN` is a label, the last one."""
+        return not self.multi_label and self.labels[-1] == UNKNOWN
+
     def metrics(self):
         """Returns what `metrics.json` says of the classes.
 
         Returns:
             Dictionary of "by_class", {label: {"examples", "right"}}, and
             "balanced_accuracy", the mean of the recalls of the classes that have
-            examples, as scikit-learn defines it (`balanced_accuracy_score`). Where
+            examples, as scikit-learn defines it (`balanced_accuracy_score`), and
+            "calibration_error", see `calibration.error`. If `UNKNOWN` is a label, there
+            is what `of_unknown` returns. Where
             pictures may have several labels, there is no balanced accuracy, and
             "by_class" has "average_precision" beside the number of examples: None
             for a label that no example has.
@@ -77,7 +102,36 @@ class Answers:
             return {"by_class": by_class}
         known = examples > 0
         recalls = self.right()[known] / examples[known]
-        return {"balanced_accuracy": float(recalls.mean()), "by_class": by_class}
+        found = {
+            "balanced_accuracy": float(recalls.mean()),
+            "calibration_error": calibration.error(self.scores, self.targets),
+            "by_class": by_class,
+        }
+        return found | self.of_unknown()
+
+    def of_unknown(self):
+        """Returns what the label `UNKNOWN` does to the answers, or {} without it.
+
+        Returns:
+            Dictionary of shares of 1: "top1_with_unknown", where a wrong `UNKNOWN` is
+            a mistake; "known", of the examples of classes those that are not answered
+            with it; "top1_of_known", the top-1 among these; and of the examples that
+            belong to no class "strangers_answered", those that are not answered with
+            it, None where there are none.
+        """
+        if not self.has_unknown:
+            return {}
+        right = (self.targets & self.given()).any(1)
+        own, known = ~self.targets[:, -1], ~self.given()[:, -1]
+        strangers = known[~own]
+        return {
+            "top1_with_unknown": float(right.mean()),
+            "known": float(known[own].mean()),
+            "top1_of_known": float(right[own & known].mean())
+            if known[own].any()
+            else 0,
+            "strangers_answered": float(strangers.mean()) if len(strangers) else None,
+        }
 
 
 def of_model(model, dataset, preprocessing):

@@ -7,7 +7,7 @@ from keras_resnet.training.data import damaged
 from keras_resnet.training.data import survey as surveys
 from keras_resnet.training.data.sources.pictures import is_uneven
 from keras_resnet.training.reporting import answers as of_answers
-from keras_resnet.training.reporting import charts, tables, thumbnails
+from keras_resnet.training.reporting import calibration, charts, tables, thumbnails
 
 FILE = "report.html"
 
@@ -46,6 +46,13 @@ def write(directory, title, dataset, answers, metrics, config, survey=None):
         classes=classes,
         matrix=matrix,
         pairs=None if answers.multi_label else tables.confused_pairs(answers),
+        bins=None
+        if answers.multi_label
+        else calibration.rows(answers.scores, answers.targets),
+        has_unknown=answers.has_unknown,
+        strangers=answers.has_unknown
+        and calibration.strangers(answers.scores, answers.targets),
+        metrics=metrics,
         galleries=[
             ("Most confident mistakes", mistakes),
             ("Least confident right answers", unsure),
@@ -86,6 +93,9 @@ def _headline(answers, metrics, classes):
     found = [("top-1", right / count, f"± {error:.1%}, {right:,} of {count:,}")]
     if len(answers.labels) > 5:
         found.append(("top-5", metrics["top5"], ""))
+    if answers.has_unknown:
+        note = f"of the classes; {metrics['top1_of_known']:.1%} of these are right"
+        found.append(("known", metrics["known"], note))
     numbers = [row["examples"] for row in classes]
     if is_uneven(numbers):
         balanced = metrics["balanced_accuracy"]

@@ -246,14 +246,14 @@ def dataset_of(config, data_dir=None):
         settings.get("damaged_images"),
         settings.get("balance"),
     )
-    if sorted(dataset.labels) == sorted(config["labels"]):
-        # A user's model may have its classes in an order of its own.
-        dataset = datasets.reordered(dataset, config["labels"])
-    else:
+    # A user's model may have its classes in an order of its own.
+    fitting = datasets.of_classes(dataset, config["labels"])
+    if fitting is None:
         raise UserError(
             f"dataset {dataset.name} has other classes than the model was trained on: "
             f"{_few(dataset.labels)}, not {_few(config['labels'])}"
         )
+    dataset = fitting
     if dataset.multi_label != (config["recipe"]["loss"] == "multi_label"):
         now, then = "any number of labels", "one label"
         if not dataset.multi_label:

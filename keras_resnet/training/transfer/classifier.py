@@ -1,4 +1,8 @@
-"""The classifier alone: a logistic regression on features, with scikit-learn."""
+"""The classifier alone, fitted to features and chosen by cross-validation.
+
+Where a picture has one class, `runner.learning` fits it, as on a device. Where it may
+have several labels, each has a logistic regression of its own, with scikit-learn.
+"""
 
 import dataclasses
 import warnings
@@ -7,12 +11,15 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
-# Inverse strengths of the L2 penalty (scikit-learn's C) that are tried, strongest
-# first, on standardized features.
+from keras_resnet.runner import learning
+
+# Inverse strengths of the L2 penalty (scikit-learn's C) that are tried for several
+# labels, strongest first, on standardized features.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-# Taken where a class has too few pictures to try.
-USUAL = 0.01
+# Taken where a class has too few pictures to try, of `learning.STRENGTHS` and these.
+USUAL = {False: 5.0, True: 0.01}
 FOLDS = 5
 # More pictures than these tell no more of the strength.
 MOST_TRIED = 2000
@@ -20,30 +27,27 @@ MOST_TRIED = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How a classifier is fitted.
+    """How a classifier is fitted, and what it said of pictures that it did not learn.
 
     Attributes:
-        strength: one of `STRENGTHS`.
+        strength: one of `learning.STRENGTHS`, or with several labels of `STRENGTHS`.
         mirrored: whether it learns mirror images too.
-        loss: mean cross entropy in nats in the cross-validation; None without one.
-        top1: share of pictures that were right there; likewise, and with several
-            labels the share of labels that were.
+        logits: float64 (pictures, classes), of a cross-validation; None without one.
+        labels: those of its pictures, as in `features.Features`; likewise.
     """
 
     strength: float
     mirrored: bool
-    loss: float | None = None
-    top1: float | None = None
+    logits: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
 def choose(features, balance=False):
     """Returns the `Choice` that a cross-validation on training pictures makes.
 
-    On few pictures, a loss is lowest by chance. That is why the usual is chosen unless
-    something else is better by more than one standard error (the rule of Breiman et
-    al., "Classification and Regression Trees", 1984, section 3.4.3): mirror images are
-    learned, unless the pictures cannot be mirrored, as digits; and of the strengths,
-    it is the strongest penalty.
+    The strength is chosen as by `learning.best_row`. Mirror images are learned, unless
+    the loss is lower without them by more than one standard error: some pictures cannot
+    be mirrored, as digits.
 
     Args:
         features: `features.Features` of the pictures.
@@ -53,43 +57,76 @@ def choose(features, balance=False):
     if number > MOST_TRIED:
         chosen = np.random.default_rng(0).permutation(number)[:MOST_TRIED]
         features = features.of(np.sort(chosen))
-    groups = features.labels
-    if groups.ndim == 2:
+    groups, several = features.labels, features.labels.ndim == 2
+    if several:
         groups = np.unique(groups, axis=0, return_inverse=True)[1].ravel()
         counts = np.full(1, len(groups))
     else:
         counts = np.unique(groups, return_counts=True)[1]
     if counts.min() < 2:
-        return Choice(USUAL, mirrored=True)
+        return Choice(USUAL[several], mirrored=True)
     folds = StratifiedKFold(int(min(FOLDS, counts.min())), shuffle=True, random_state=0)
-    tried = {}
     with warnings.catch_warnings():
         # Sets of labels that occur once cannot be in each fold.
         warnings.simplefilter("ignore", UserWarning)
         parts = list(folds.split(features.plain, groups))
+    strengths = STRENGTHS if several else learning.STRENGTHS
+    tried = []
     for mirrored in (True, False):
-        losses = np.empty((len(STRENGTHS), len(features.labels)))
-        right = np.empty_like(losses)
+        logits = [[] for _ in strengths]
         for learned, tested in parts:
-            train, test = features.of(learned), features.of(tested)
-            fits = _fits(train, STRENGTHS, mirrored, balance)
-            for row, (kernel, bias) in enumerate(fits):
-                logits = test.plain @ kernel + bias
-                losses[row, tested], right[row, tested] = measures(logits, test.labels)
-        tried[mirrored] = losses, right
-    best = {mirrored: of[0].mean(1).argmin() for mirrored, of in tried.items()}
-    gain = tried[True][0][best[True]] - tried[False][0][best[False]]
-    mirrored = bool(gain.mean() <= _error(gain))
-    losses, right = tried[mirrored]
-    lowest = losses[best[mirrored]]
-    row = np.flatnonzero(losses.mean(1) <= lowest.mean() + _error(lowest))[0]
-    found = losses[row].mean(), right[row].mean()
-    return Choice(STRENGTHS[row], mirrored, *map(float, found))
+            fits = _fits(features.of(learned), strengths, mirrored, balance)
+            with _one_thread():
+                for found, (kernel, bias) in zip(logits, fits, strict=True):
+                    inputs = features.plain[tested]
+                    inputs = inputs if several else learning.unit(inputs)
+                    found.append(inputs @ kernel + bias)
+        labels = features.labels[np.concatenate([tested for _, tested in parts])]
+        choices = [
+            Choice(strength, mirrored, np.concatenate(found), labels)
+            for strength, found in zip(strengths, logits, strict=True)
+        ]
+        tried.append(_best(choices))
+    choice, other = tried
+    gain = calibrated_measures(choice)[0] - calibrated_measures(other)[0]
+    return choice if gain.mean() <= gain.std() / np.sqrt(len(gain)) else other
 
 
-def _error(values):
-    """Returns the standard error of the mean."""
-    return values.std() / np.sqrt(len(values))
+def best_on(learned, tested, mirrored, balance=False):
+    """Returns the `Choice` whose classifier is best on pictures that it did not learn.
+
+    Args:
+        learned: `features.Features` of the pictures to learn from, each of one class.
+        tested: those of the others.
+        mirrored: whether it learns mirror images too.
+        balance: whether every class weighs the same.
+    """
+    with _one_thread():
+        choices = [
+            Choice(strength, mirrored, learning.unit(tested.plain) @ kernel + bias)
+            for strength, (kernel, bias) in zip(
+                learning.STRENGTHS,
+                _fits(learned, learning.STRENGTHS, mirrored, balance),
+                strict=True,
+            )
+        ]
+    return _best([dataclasses.replace(c, labels=tested.labels) for c in choices])
+
+
+def _best(choices):
+    """Returns the best of some `Choice`s, the strongest penalty coming first."""
+    best, *others = choices
+    for other in others:
+        if learning.is_better(calibrated_measures(other), calibrated_measures(best)):
+            best = other
+    return best
+
+
+def calibrated_measures(choice):
+    """Returns the `measures` of a choice, at the temperature that suits it."""
+    if choice.labels.ndim == 1:
+        return learning.calibrated_measures(choice.logits, choice.labels)
+    return measures(choice.logits, choice.labels)
 
 
 def fit(features, choice, balance=False):
@@ -101,11 +138,22 @@ def fit(features, choice, balance=False):
         balance: whether every class weighs the same.
 
     Returns:
-        (kernel, bias): float32 (channels, classes) and (classes,), which give logits:
-        of a softmax, or for several labels of sigmoids.
+        (kernel, bias): float32 (channels, columns) and (columns,). They give the logits
+        of a softmax from unit features, or for several labels those of sigmoids from
+        features.
     """
-    (fitted,) = _fits(features, (choice.strength,), choice.mirrored, balance)
+    with _one_thread():
+        (fitted,) = _fits(features, (choice.strength,), choice.mirrored, balance)
     return tuple(np.float32(part) for part in fitted)
+
+
+def _one_thread():
+    """Lets NumPy compute in one thread.
+
+    The matrices are small: several threads are no faster, and much slower where other
+    work makes them wait for each other.
+    """
+    return threadpool_limits(1)
 
 
 def _fits(features, strengths, mirrored, balance):
@@ -114,10 +162,21 @@ def _fits(features, strengths, mirrored, balance):
     if mirrored:
         inputs = np.concatenate([inputs, features.mirrored])
         labels = np.concatenate([labels, labels])
+    if labels.ndim == 2:
+        return _several_labels(inputs, labels, strengths, balance)
+    weights = None
+    if balance:
+        _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        weights = len(labels) / len(counts) / counts[places]
+    shape = features.classes, features.columns
+    return learning.fit(inputs, labels, *shape, strengths, weights)
+
+
+def _several_labels(inputs, labels, strengths, balance):
+    """Yields (kernel, bias) of a logistic regression for each label."""
     mean, deviation = inputs.mean(0), inputs.std(0) + 1e-3
     inputs = (inputs - mean) / deviation
-    several = labels.ndim == 2
-    columns = labels.T > 0.5 if several else [labels]
+    columns = labels.T > 0.5
     models = [
         LogisticRegression(
             class_weight="balanced" if balance else None,
@@ -130,7 +189,7 @@ def _fits(features, strengths, mirrored, balance):
     for strength in strengths:
         parts = []
         for model, column in zip(models, columns, strict=True):
-            if several and column.min() == column.max():
+            if column.min() == column.max():
                 # No picture has the label, or every one.
                 odds = np.log((column.sum() + 0.5) / ((~column).sum() + 0.5))
                 parts.append((np.zeros((inputs.shape[1], 1)), np.array([odds])))
@@ -138,10 +197,7 @@ def _fits(features, strengths, mirrored, balance):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.set_params(C=strength).fit(inputs, column)
-            kernel, bias = model.coef_.T, model.intercept_
-            if not several and len(bias) == 1:  # two classes: a softmax needs two
-                kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
-            parts.append((kernel, bias))
+            parts.append((model.coef_.T, model.intercept_))
         kernel, bias = (np.concatenate(x, axis=-1) for x in zip(*parts, strict=True))
         kernel = kernel / deviation[:, np.newaxis]
         yield kernel, bias - mean @ kernel

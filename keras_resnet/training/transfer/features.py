@@ -14,26 +14,31 @@ BATCH_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What the classifier of a network sees of the pictures of a split.
+    """What a classifier learns from: the pictures of a split as a network sees them.
 
     Attributes:
         plain: float32 (pictures, channels), of the pictures in the order of the split.
         mirrored: likewise, of the pictures with left and right exchanged.
         labels: int64 (pictures,), or of several labels float32 (pictures, classes).
+        classes: how many there are beside `unknown`.
+        columns: how many logits the classifier has: one for each class, and one for
+            `unknown` if there are pictures of it.
     """
 
     plain: np.ndarray
     mirrored: np.ndarray
     labels: np.ndarray
+    classes: int
+    columns: int
 
     def of(self, chosen):
         """Returns the `Features` of some pictures, by numbers or a bool array."""
         parts = (self.plain, self.mirrored, self.labels)
-        return Features(*(part[chosen] for part in parts))
+        return Features(*(part[chosen] for part in parts), self.classes, self.columns)
 
 
-def compute(network, split, preprocessing):
-    """Returns the `Features` of a split, as `evaluation_batches` shows its pictures.
+def compute(network, dataset, preprocessing):
+    """Returns the `Features` of the training pictures, as an evaluation shows them.
 
     The network is of the zoo, with a classifier, whose weights do not matter.
     """
@@ -44,5 +49,6 @@ def compute(network, split, preprocessing):
         views = (images, tf.reverse(images, [2]))
         return [tf.cast(backbone(x, training=False), tf.float32) for x in views]
 
+    split = dataset.train
     views, labels = batching.over_split(both, split, preprocessing, BATCH_SIZE)
-    return Features(*views, labels)
+    return Features(*views, labels, dataset.classes, len(dataset.labels))

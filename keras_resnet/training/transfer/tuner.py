@@ -5,9 +5,9 @@ import functools
 import sys
 import time
 
-from keras_resnet.training import accuracy
+from keras_resnet.runner import learning
 from keras_resnet.training.data import datasets
-from keras_resnet.training.transfer import classifier, features, plan
+from keras_resnet.training.transfer import classifier, features, head, plan
 
 
 class Tuner:
@@ -30,9 +30,7 @@ class Tuner:
     @functools.cached_property
     def _features(self):
         started = time.perf_counter()
-        found = features.compute(
-            self._network, self._dataset.train, self._preprocessing
-        )
+        found = features.compute(self._network, self._dataset, self._preprocessing)
         self._seconds = time.perf_counter() - started
         return found
 
@@ -42,22 +40,32 @@ class Tuner:
 
     def decided(self, recipe):
         """Returns the recipe with what the user or the trials decided."""
-        settings = self._settings
+        settings, several = self._settings, self._dataset.multi_label
         recipe = plan.mirrored(recipe, self._choice.mirrored)
-        rate = settings.learning_rate
-        if settings.freeze:
-            rate = 0.0
-        elif rate is None:
-            rate = plan.learning_rate(
+        rate, trial = settings.learning_rate, None
+        # With several labels there is no calibration, which a trial is made for too.
+        if not settings.freeze and not (rate and several):
+            trial = plan.best_trial(
                 self._network,
                 self._dataset,
                 self._features,
                 self._preprocessing,
                 recipe,
                 self._strategy,
+                rate=rate,
                 balance=settings.balance,
                 seed=settings.seed,
             )
+            if trial:
+                rate = trial.rate
+            elif not rate:
+                pictures = self._dataset.train.examples
+                print(
+                    f"{pictures} training pictures are too few to try more than a "
+                    "classifier",
+                    file=sys.stderr,
+                )
+        rate = 0.0 if settings.freeze else rate or 0.0
         epochs = recipe.epochs if rate else 0
         print(
             f"all layers learn for {epochs} epochs, at a rate of {rate:g}"
@@ -65,12 +73,50 @@ class Tuner:
             else "the classifier alone learns",
             file=sys.stderr,
         )
-        return dataclasses.replace(recipe, learning_rate=rate, epochs=epochs)
+        recipe = dataclasses.replace(recipe, learning_rate=rate, epochs=epochs)
+        if several:
+            return recipe
+        # What the classifier alone says of all pictures tells more than one trial of
+        # it, and of few pictures it is all that is known.
+        choice = trial.choice if trial and rate else self._choice
+        calibration = head.Calibration.of(
+            choice.logits, choice.labels, self._dataset.classes, settings.known_share
+        )
+        if settings.known_share < 1 and calibration.known_from is None:
+            print(
+                "a class has one training picture, which is too few to tell what is "
+                f"{learning.UNKNOWN}: that label is left out",
+                file=sys.stderr,
+            )
+        return dataclasses.replace(
+            recipe,
+            strength=choice.strength,
+            temperature=calibration.temperature,
+            known_from=calibration.known_from,
+        )
 
-    def fit_classifier(self):
+    def start(self):
         """Gives the network a classifier that was fitted to all training pictures."""
-        weights = classifier.fit(self._features, self._choice, self._settings.balance)
-        plan.set_classifier(self._network, weights)
+        plan.start_classifier(
+            self._network, self._features, self._choice, self._settings.balance
+        )
+
+    def weights(self, recipe):
+        """Returns the weights of the trained network, with its final classifier.
+
+        Where pictures have several labels, that is the one it was trained with.
+        """
+        *weights, kernel, bias = self._network.get_weights()
+        if not self._dataset.multi_label:
+            found = self._features
+            if recipe.epochs:
+                found = features.compute(
+                    self._network, self._dataset, self._preprocessing
+                )
+            choice = dataclasses.replace(self._choice, strength=recipe.strength)
+            kernel, bias = classifier.fit(found, choice, self._settings.balance)
+            kernel, bias = head.calibrated(kernel, bias, self._dataset.classes, recipe)
+        return [*weights, kernel, bias]
 
     def shown(self):
         """Returns the dataset as a training of all layers shows it."""
@@ -80,17 +126,8 @@ class Tuner:
         return dataclasses.replace(self._dataset, train=train)
 
     def metrics(self):
-        """Returns the metrics of a run that trained the classifier alone."""
-        found = accuracy.evaluator(
-            self._network,
-            self._strategy,
-            from_logits=True,
-            multi_label=self._dataset.multi_label,
-        )(self._dataset.held_out, self._preprocessing, features.BATCH_SIZE)
-        views = 2 * self._dataset.train.examples
+        """Returns what is known of a run that trained the classifier alone."""
         return {
-            **found,
-            "examples_per_second": views / self._seconds,
+            "examples_per_second": 2 * self._dataset.train.examples / self._seconds,
             "epochs": 0,
-            "examples_evaluated": self._dataset.held_out.examples,
         }

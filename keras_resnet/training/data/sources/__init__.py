@@ -27,6 +27,7 @@ def load(name, data_dir=None, hold_out=None, damaged_images="stop", balance=None
             dataset = _OWN_PICTURES[name](data_dir)
     else:
         dataset = tfds.load(name, data_dir)
+    dataset = datasets.with_unknown_last(dataset)
     dataset = whole_and_held_out(dataset, hold_out, damaged_images)
     if balance:
         if dataset.multi_label:

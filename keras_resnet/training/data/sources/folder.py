@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.learning import NOTHING
 from keras_resnet.training.data.datasets import Dataset
 from keras_resnet.training.data.sources import pictures
 
@@ -16,7 +17,8 @@ def load(data_dir):
 
     "val" may also be called "validation", "valid" or "test". If there is no folder
     "train", a fifth of each class is held out. The sub-folders of a class are part of
-    it.
+    it. The folder "_none" holds pictures that belong to no class; it may be in one
+    split alone.
 
     Raises:
         UserError: the folder is missing, or a class or the held-out part has no
@@ -57,14 +59,15 @@ def load(data_dir):
     labels = tuple(sorted({*train, *held_out}))
     suffixes = ", ".join(pictures.SUFFIXES)
     also = f". Left out: {left_out}" if str(left_out) else ""
-    if len(labels) < 2:
+    own = [label for label in labels if label != NOTHING]
+    if len(labels) < 2 or not own:
         raise UserError(
             f"{root} must have at least two folders with images ({suffixes}), one for "
             f"each class. Received: {len(labels)}"
             + (f" ({labels[0]!r})" if labels else "")
             + also
         )
-    for label in labels:
+    for label in own:
         if not train.get(label):
             raise UserError(
                 f"folder {label!r} has no images ({suffixes}) in {trained_on}: remove "
@@ -80,7 +83,7 @@ def load(data_dir):
         (os.path.relpath(path, root), os.path.getsize(path))
         for path in itertools.chain(*(split.names for split in splits))
     ]
-    counts = {x: len(train[x]) + len(held_out.get(x, ())) for x in labels}
+    counts = {x: len(train.get(x, ())) + len(held_out.get(x, ())) for x in own}
     return Dataset(
         "folder",
         labels,

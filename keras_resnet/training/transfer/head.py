@@ -1,0 +1,94 @@
+"""The end of a fine-tuned network: directions of features, temperature, `unknown`."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_resnet.runner import learning
+from keras_resnet.training.data import datasets
+from keras_resnet.weights.tensors import CLASSIFIER
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How logits become scores that can be believed.
+
+    Attributes:
+        temperature: what the logits are divided by.
+        known_from: bias of `unknown` beside the logits, before that division; None for
+            a classifier without `unknown`.
+    """
+
+    temperature: float = 1.0
+    known_from: float | None = None
+
+    @classmethod
+    def of(cls, logits, labels, classes, known_share):
+        """Returns what pictures say that the classifier did not learn.
+
+        Args:
+            logits: (pictures, classes), or with one more of `unknown`; None where
+                there are no such pictures.
+            labels: int64 (pictures,).
+            classes: int.
+            known_share: share of the pictures of classes that must be known; 1 leaves
+                `unknown` out.
+        """
+        if logits is None:
+            return cls()
+        own = labels < classes
+        temperature = learning.temperature(logits[own, :classes], labels[own])
+        known = None
+        if known_share < 1:
+            known = learning.known_from(logits[own], classes, known_share)
+        return cls(temperature, known)
+
+
+def with_directions(model):
+    """Returns a model of the zoo whose classifier sees the directions of features.
+
+    Its logits are proportional to cosines, and those say how near a picture is to what
+    was learned. The model has a classifier.
+    """
+    old = model.get_layer(CLASSIFIER)
+    directions = keras.layers.UnitNormalization(name="unit_features")(old.input)
+    scores = type(old).from_config(old.get_config())(directions)
+    end = keras.Model(model.input, scores, name=model.name)
+    for name in ("preprocessing", "licence"):
+        if hasattr(model, name):
+            setattr(end, name, getattr(model, name))
+    return end
+
+
+def set_start(network, kernel, bias, features):
+    """Gives a network, which sees features, a classifier of their directions.
+
+    Args:
+        network: of the zoo, which returns logits.
+        kernel: (channels, columns), of unit features.
+        bias: (columns,).
+        features: (pictures, channels), from which the usual length follows.
+    """
+    length = np.linalg.norm(features, axis=1).mean()
+    network.get_layer(CLASSIFIER).set_weights([kernel / length, bias])
+
+
+def with_unknown(dataset, recipe):
+    """Returns a `Dataset` with the classes that the trained model answers with."""
+    if recipe.known_from is None or dataset.labels[-1] == learning.UNKNOWN:
+        return dataset
+    return datasets.of_classes(dataset, (*dataset.labels, learning.UNKNOWN))
+
+
+def calibrated(kernel, bias, classes, recipe):
+    """Returns (kernel, bias) of the classifier whose scores can be believed.
+
+    Args:
+        kernel: (channels, columns), of unit features.
+        bias: (columns,).
+        classes: int, how many there are beside `unknown`.
+        recipe: `Recipe` with the `Calibration`.
+    """
+    kernel, bias = learning.with_unknown(kernel, bias, classes, recipe.known_from)
+    return kernel / recipe.temperature, bias / recipe.temperature
