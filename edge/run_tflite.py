@@ -1985,7 +1985,7 @@ def losses(logits, labels):
     return np.log(np.exp(logits).sum(-1)) - right
 
 
-def fit(features, labels, classes, columns, strengths, weights=None):
+def fit(features, labels, classes, columns, strengths, weights=None, kept=None):
     """Fits classifiers of the directions of features, one for each strength.
 
     The logits are `unit(features) @ kernel + bias`. At first, the kernel is `SCALE`
@@ -1998,11 +1998,13 @@ def fit(features, labels, classes, columns, strengths, weights=None):
         features: (pictures, channels).
         labels: int (pictures,): of a class, or `classes` for a picture of nothing.
         classes: int, 1 or more.
-        columns: int, `classes`, or one more for pictures of nothing; without any such
-            picture, its logits are 0.
+        columns: int, `classes`, or one more for pictures of nothing, which have a mean
+            too; without any such picture, its logits are 0.
         strengths: inverse strengths of the penalty, from the lowest to the highest;
             with 0, the means stay as they are.
         weights: (pictures,), how much each picture counts; None is 1.
+        kept: {class: (channels,)}, what an earlier fit found for some classes; it
+            stands in the place of their means.
 
     Yields:
         (kernel, bias): float64 (channels, columns) and (columns,).
@@ -2014,12 +2016,10 @@ def fit(features, labels, classes, columns, strengths, weights=None):
     if (np.asarray(labels) < classes).all():
         learned = classes
     means = np.zeros((units.shape[1], columns))
-    means[:, :classes] = SCALE * class_means(units, labels, classes).T
+    means[:, :learned] = SCALE * class_means(units, labels, learned).T
+    for index, column in (kept or {}).items():
+        means[:, index] = column
     found = means.copy(), np.zeros(columns)
-    if learned > classes:
-        # It has no direction: it begins where no picture of a class is farther.
-        nearest = (units @ means)[np.asarray(labels) < classes, :classes].max(1)
-        found[1][classes] = nearest.min()
     for strength in strengths:
         if strength:
             found[0][:, :learned], found[1][:learned] = logistic_regression(
@@ -2645,8 +2645,8 @@ def print_learned(report):
         f"learned from {pictures} pictures in {report['seconds']:.1f} s"
     )
     strength = report["strength"]
-    method = f"regression near them (C={strength:g})" if strength else "these alone"
-    print(f"from the class means: {method}, the best in a cross-validation")
+    method = f"regression near them, C={strength:g}" if strength else "nothing else"
+    print(f"method    class means, then {method}: the best in a cross-validation")
     print(f"accuracy  {report['accuracy']:7.2%} of pictures that it had not seen")
     if report["known"] is not None:
         print(f"known     {report['known']:7.2%} of those of classes are not {UNKNOWN}")

@@ -9,6 +9,9 @@ Examples:
   python training/train.py --dataset=folder --data_dir=photos
       Fine-tunes ResNet-20-224 on your own images, in photos/CLASS/IMAGE. It starts from
       ImageNet features that are in the package.
+  python training/train.py --dataset=folder --data_dir=photos \
+      --weights=runs/photos --model_dir=runs/photos2
+      Goes on from a run, with more pictures or one class more in photos.
 
 Stopped at any moment and started again with the same flags, a training continues and
 ends with the weights of an unbroken one.
@@ -28,8 +31,9 @@ TEXTS = {
     "else where tensorflow-datasets keeps its datasets.",
     "recipe": "Name of the hyperparameters; default: by dataset, and finetune for "
     "your images.",
-    "weights": "Initial weights: a name such as imagenet, a file, or none (random "
-    "ones). Default: published ones with --recipe=finetune, else none.",
+    "weights": "Initial weights: a name such as imagenet, a file, the folder of a run "
+    "to go on from with more pictures or classes, or none (random ones). Default: "
+    "published ones with --recipe=finetune, else none.",
     "freeze": "backbone: with --recipe=finetune, only the classifier learns, which "
     "takes seconds.",
     "teacher": "Learn the scores of this model too (distillation): the name of a model "
@@ -102,4 +106,10 @@ def main():
         f"images after {metrics['epochs']} epochs, "
         f"{metrics['examples_per_second']:.0f} examples/s; files in {run.directory}"
     )
+    if before := metrics.get("before"):
+        print(
+            f"{before['top1_now']:.2%} of the {before['examples']} held-out images of "
+            f"classes that {before['run']} knows are right now, and "
+            f"{before['top1_before']:.2%} were before (without the label unknown)"
+        )
     reporting.print_summary(run)

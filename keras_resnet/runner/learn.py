@@ -159,8 +159,8 @@ def print_learned(report):
         f"learned from {pictures} pictures in {report['seconds']:.1f} s"
     )
     strength = report["strength"]
-    method = f"regression near them (C={strength:g})" if strength else "these alone"
-    print(f"from the class means: {method}, the best in a cross-validation")
+    method = f"regression near them, C={strength:g}" if strength else "nothing else"
+    print(f"method    class means, then {method}: the best in a cross-validation")
     print(f"accuracy  {report['accuracy']:7.2%} of pictures that it had not seen")
     if report["known"] is not None:
         print(f"known     {report['known']:7.2%} of those of classes are not {UNKNOWN}")

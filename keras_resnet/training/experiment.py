@@ -100,9 +100,12 @@ def train(
         image_size: height and width of the images in pixels, at least 32.
         precision: "float32", "mixed_bfloat16" or "mixed_float16". The saved model is
             float32.
-        weights: initial weights, a name such as "imagenet" or a file; see
-            `keras_resnet.ResNet`. "none" is a random initialization, and so is `None`
-            with any recipe but "finetune", which takes the published ones.
+        weights: initial weights, a name such as "imagenet", a file (see
+            `keras_resnet.ResNet`) or the folder of a run of `train`. With the recipe
+            "finetune", a run goes on: its layers stay, unless you give a
+            `learning_rate`, its classes are kept, and new ones are added. "none" is a
+            random initialization, and so is `None` with any recipe but "finetune",
+            which takes the published ones.
         teacher: a model whose scores are learned too (distillation): the name of one
             that ships with weights, or the folder of a run.
         damaged_images: what to do about images that cannot be decoded: "stop" (the
@@ -230,6 +233,8 @@ def train(
             answers = of_model(saved, answered, preprocessing)
             if tuner:  # its network had another classifier in the training
                 metrics = metrics | answers.accuracy()
+            if settings.previous and not data.multi_label:
+                metrics["before"] = settings.previous.compared(answered, answers)
             metrics = reporting.write(
                 directory, title, answered, answers, metrics, looked_at
             )
@@ -292,7 +297,7 @@ def _build(settings, recipe, data, activation):
             warnings.filterwarnings("ignore", "The classifier for")
         model = keras_resnet.create_model(
             settings.model,
-            weights=settings.weights,
+            weights=settings.weights_file,
             input_shape=(recipe.image_size, recipe.image_size, 3),
             classes=len(data.labels),
             classifier_activation=activation,

@@ -1,11 +1,13 @@
 """What the user chose for a training, checked and completed."""
 
 import dataclasses
+import functools
 
 import keras_resnet
 from keras_resnet.models import VARIANTS
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks, recipes
+from keras_resnet.training.transfer.previous import Previous, is_run
 from keras_resnet.weights import registry
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
@@ -57,7 +59,14 @@ class Settings:
         models = keras_resnet.list_models()
         if not isinstance(self.dataset, str):
             raise UserError(f"--dataset must be a name. Received: {self.dataset!r}")
-        self._set("model", self.model or recipes.default_model(self.dataset))
+        before = self.previous
+        if before and self.model not in (None, before.settings["model"]):
+            raise UserError(
+                f"--weights is a run of {before.settings['model']}: leave --model out. "
+                f"Received: --model={self.model}"
+            )
+        usual = before and before.settings["model"]
+        self._set("model", self.model or usual or recipes.default_model(self.dataset))
         checks.choice("model", self.model, models)
         usual = recipes.default_name(self.dataset, self.weights)
         self._set("recipe", self.recipe or usual)
@@ -80,7 +89,7 @@ class Settings:
         self._set("data_dir", absolute("data_dir", self.data_dir))
         self._choose_weights()
         self._choose_known_share()
-        if self.weights and checks.path("weights", self.weights).is_file():
+        if self.weights and (before or checks.path("weights", self.weights).is_file()):
             self._set("weights", absolute("weights", self.weights))
         if self.teacher and self.teacher not in models:
             self._set("teacher", absolute("teacher", self.teacher))
@@ -120,6 +129,18 @@ class Settings:
         elif self.weights == RANDOM:
             self._set("weights", None)
 
+    @functools.cached_property
+    def previous(self):
+        """The `Previous` run that `weights` names, or None if it names none."""
+        if self.weights is None or not is_run(checks.path("weights", self.weights)):
+            return None
+        return Previous.open(self.weights)
+
+    @property
+    def weights_file(self):
+        """What `weights` is for `keras_resnet.create_model`."""
+        return self.previous.file if self.previous else self.weights
+
     def _choose_known_share(self):
         """The label `unknown` comes from the features of published weights."""
         transfer = recipes.RECIPES[self.recipe].transfer
@@ -139,7 +160,10 @@ class Settings:
         recipe = recipes.RECIPES[self.recipe]
         if recipe.transfer:
             family, *_ = VARIANTS[self.model]
-            recipe = dataclasses.replace(recipe, image_size=family.image_size)
+            size = family.image_size
+            if self.previous:
+                size = self.previous.run.preprocessing.input_size[0]
+            recipe = dataclasses.replace(recipe, image_size=size)
         batch_size = self.batch_size or recipe.batch_size
         return dataclasses.replace(
             recipes.with_epochs(recipe, self.epochs or recipe.epochs),

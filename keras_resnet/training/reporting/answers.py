@@ -66,6 +66,11 @@ class Answers:
         }
 
     @property
+    def classes(self):
+        """How many classes there are beside `UNKNOWN`."""
+        return len(self.labels) - self.has_unknown
+
+    @property
     def has_unknown(self):
         """Whether `UNKNOWN` is a label, the last one."""
         return not self.multi_label and self.labels[-1] == UNKNOWN
@@ -140,18 +145,25 @@ def of_model(model, dataset, preprocessing):
     The model, of Keras 3 or tf_keras, returns probabilities. Batches are evaluated one
     after the other: a large split does not have to fit into the memory.
     """
-    split = dataset.held_out
+    with damaged.damaged_images_named(dataset):
+        scores, labels = scores_of(model, dataset.held_out, preprocessing, True)
+    targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
+    return Answers(tuple(dataset.labels), targets, scores, dataset.multi_label)
+
+
+def scores_of(model, split, preprocessing, with_labels=False):
+    """Returns the probabilities of a split, float32 (examples, classes).
+
+    With `with_labels`, it is the pair of these and the labels of the examples.
+    """
 
     @tf.function
     def answer(images):
         return tf.cast(model(images, training=False), tf.float32)
 
-    with damaged.damaged_images_named(dataset):
-        scores, labels = batching.over_split(
-            answer, split, preprocessing, min(BATCH, split.examples)
-        )
-    targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
-    return Answers(tuple(dataset.labels), targets, scores, dataset.multi_label)
+    batch_size = min(BATCH, split.examples)
+    found = batching.over_split(answer, split, preprocessing, batch_size)
+    return found if with_labels else found[0]
 
 
 def standard_error(right, examples):

@@ -51,7 +51,7 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
 
     there = read_config(directory)
     metrics = read_metrics(directory)
-    difference = _difference(there, config)
+    difference = _difference(there, config, directory)
     if difference:
         if _has_results(directory):
             raise UserError(f"{directory} holds another run: {difference}")
@@ -108,7 +108,7 @@ def _has_results(directory):
     return read_metrics(directory) or checkpoints.finished(checkpoints_of(directory))
 
 
-def _difference(there, here):
+def _difference(there, here, directory):
     """Returns how two configurations differ and what to do about it, or None."""
     if other := _other_values(there, here, "settings"):
         return other  # what follows from these settings differs too
@@ -116,9 +116,12 @@ def _difference(there, here):
     if there["labels"] != here["labels"]:
         changes = changes or "its classes are others"
     if changes:
+        go_on = ""
+        if there["recipe"]["transfer"]:
+            go_on = f", with --weights={directory} to go on from what it learned"
         return (
             f"the data has changed since: {changes}. Use another --model_dir to train "
-            "on what is there now, or delete that folder"
+            f"on what is there now{go_on}, or delete that folder"
         )
     # Of a recipe, the batch size may follow from the data.
     return _other_values(there, here, "recipe") or _other_values(

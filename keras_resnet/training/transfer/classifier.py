@@ -169,7 +169,7 @@ def _fits(features, strengths, mirrored, balance):
         _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
         weights = len(labels) / len(counts) / counts[places]
     shape = features.classes, features.columns
-    return learning.fit(inputs, labels, *shape, strengths, weights)
+    return learning.fit(inputs, labels, *shape, strengths, weights, features.kept)
 
 
 def _several_labels(inputs, labels, strengths, balance):

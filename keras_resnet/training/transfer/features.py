@@ -23,6 +23,7 @@ class Features:
         classes: how many there are beside `unknown`.
         columns: how many logits the classifier has: one for each class, and one for
             `unknown` if there are pictures of it.
+        kept: as for `learning.fit`.
     """
 
     plain: np.ndarray
@@ -30,11 +31,13 @@ class Features:
     labels: np.ndarray
     classes: int
     columns: int
+    kept: dict = dataclasses.field(default_factory=dict)
 
     def of(self, chosen):
         """Returns the `Features` of some pictures, by numbers or a bool array."""
-        parts = (self.plain, self.mirrored, self.labels)
-        return Features(*(part[chosen] for part in parts), self.classes, self.columns)
+        names = ("plain", "mirrored", "labels")
+        parts = {name: getattr(self, name)[chosen] for name in names}
+        return dataclasses.replace(self, **parts)
 
 
 def compute(network, dataset, preprocessing):

@@ -6,8 +6,11 @@ import keras
 import numpy as np
 
 from keras_resnet.runner import learning
+from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training.data import datasets
 from keras_resnet.weights.tensors import CLASSIFIER
+
+DIRECTIONS = "unit_features"  # name of the layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,17 @@ class Calibration:
             known = learning.known_from(logits[own], classes, known_share)
         return cls(temperature, known)
 
+    def beside(self, recipe):
+        """Returns the more modest one of this and that of an earlier run.
+
+        The layers of that run learned its pictures, which are nearer than new ones are;
+        its calibration comes from pictures that they had not learned.
+        """
+        known = self.known_from
+        if None not in (known, recipe["known_from"]):
+            known = min(known, recipe["known_from"])
+        return Calibration(max(self.temperature, recipe["temperature"]), known)
+
 
 def with_directions(model):
     """Returns a model of the zoo whose classifier sees the directions of features.
@@ -52,7 +66,7 @@ def with_directions(model):
     was learned. The model has a classifier.
     """
     old = model.get_layer(CLASSIFIER)
-    directions = keras.layers.UnitNormalization(name="unit_features")(old.input)
+    directions = keras.layers.UnitNormalization(name=DIRECTIONS)(old.input)
     scores = type(old).from_config(old.get_config())(directions)
     end = keras.Model(model.input, scores, name=model.name)
     for name in ("preprocessing", "licence"):
@@ -76,9 +90,9 @@ def set_start(network, kernel, bias, features):
 
 def with_unknown(dataset, recipe):
     """Returns a `Dataset` with the classes that the trained model answers with."""
-    if recipe.known_from is None or dataset.labels[-1] == learning.UNKNOWN:
+    if recipe.known_from is None or dataset.labels[-1] == UNKNOWN:
         return dataset
-    return datasets.of_classes(dataset, (*dataset.labels, learning.UNKNOWN))
+    return datasets.of_classes(dataset, (*dataset.labels, UNKNOWN))
 
 
 def calibrated(kernel, bias, classes, recipe):

@@ -32,7 +32,14 @@ class Tuner:
         started = time.perf_counter()
         found = features.compute(self._network, self._dataset, self._preprocessing)
         self._seconds = time.perf_counter() - started
-        return found
+        return self._with_kept(found)
+
+    def _with_kept(self, found):
+        before = self._settings.previous
+        if not before or self._dataset.multi_label:
+            return found
+        kept = before.kept(self._dataset.labels[: self._dataset.classes])
+        return dataclasses.replace(found, kept=kept)
 
     @functools.cached_property
     def _choice(self):
@@ -43,8 +50,10 @@ class Tuner:
         settings, several = self._settings, self._dataset.multi_label
         recipe = plan.mirrored(recipe, self._choice.mirrored)
         rate, trial = settings.learning_rate, None
+        # The layers of an earlier run know pictures like these already.
+        frozen = settings.freeze or (settings.previous and not rate)
         # With several labels there is no calibration, which a trial is made for too.
-        if not settings.freeze and not (rate and several):
+        if not frozen and not (rate and several):
             trial = plan.best_trial(
                 self._network,
                 self._dataset,
@@ -65,7 +74,7 @@ class Tuner:
                     "classifier",
                     file=sys.stderr,
                 )
-        rate = 0.0 if settings.freeze else rate or 0.0
+        rate = 0.0 if frozen else rate or 0.0
         epochs = recipe.epochs if rate else 0
         print(
             f"all layers learn for {epochs} epochs, at a rate of {rate:g}"
@@ -82,6 +91,8 @@ class Tuner:
         calibration = head.Calibration.of(
             choice.logits, choice.labels, self._dataset.classes, settings.known_share
         )
+        if settings.previous and not rate:
+            calibration = calibration.beside(settings.previous.recipe)
         if settings.known_share < 1 and calibration.known_from is None:
             print(
                 "a class has one training picture, which is too few to tell what is "
@@ -110,8 +121,8 @@ class Tuner:
         if not self._dataset.multi_label:
             found = self._features
             if recipe.epochs:
-                found = features.compute(
-                    self._network, self._dataset, self._preprocessing
+                found = self._with_kept(
+                    features.compute(self._network, self._dataset, self._preprocessing)
                 )
             choice = dataclasses.replace(self._choice, strength=recipe.strength)
             kernel, bias = classifier.fit(found, choice, self._settings.balance)
