@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `.keras`, `.weights.h5` | Keras 3 | layer name beside the arrays | `keras_reader` |
 | `.h5` | Keras 2, keras.applications | layer name, old ones too | `keras_reader` |
-| `.safetensors` | timm, torchvision | torchvision's state dict | `torch_reader` |
+| `.safetensors` | timm, torchvision, PyTorch | torchvision's names | `torch_reader` |
 
 Each reader makes one dictionary of tensors, and one strict function puts it into a
 model. Nothing in a file is executed: pickles are refused.
@@ -12,6 +12,7 @@ model. Nothing in a file is executed: pickles are refused.
 
 import contextlib
 import os
+import re
 import shlex
 import warnings
 
@@ -22,7 +23,7 @@ from keras_resnet.weights import keras_reader, torch_reader
 from keras_resnet.weights.tensors import CLASSIFIER
 
 SUFFIXES = (".keras", ".weights.h5", ".h5", ".safetensors")
-PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
+PICKLES = (".pth", ".pt", ".th", ".bin", ".pkl", ".ckpt", ".tar")
 
 
 def load(model, path, skip_classifier=False, left_out=()):
@@ -145,9 +146,13 @@ def _check_fit(tensors, variables, model_name, path):
         )
         if names
     ]
+    # Networks for CIFAR are published with the shortcuts of the paper's option A.
+    hint = ""
+    if missing and all(re.search(r"_0_(conv|bn)/", name) for name in missing):
+        hint = "The file has shortcuts without weights: build it with shortcut='A'. "
     if problems:
         raise UserError(
-            f"`weights` does not fit {model_name}: {'; '.join(problems)}. "
+            f"`weights` does not fit {model_name}: {'; '.join(problems)}. {hint}"
             f"Received: {path!r}"
         )
 

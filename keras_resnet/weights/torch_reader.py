@@ -1,4 +1,4 @@
-"""Reads the `.safetensors` files of timm and torchvision."""
+"""Reads `.safetensors` files of timm, of torchvision and of networks for CIFAR."""
 
 import re
 
@@ -9,7 +9,16 @@ from keras_resnet.weights.tensors import CLASSIFIER, Tensor
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-_LAYERS = {"conv1": "conv1_conv", "bn1": "conv1_bn", "fc": CLASSIFIER}
+# `fc` is the classifier of timm and torchvision, `linear` that of
+# github.com/akamaster/pytorch_resnet_cifar10.
+_LAYERS = {
+    "conv1": "conv1_conv",
+    "bn1": "conv1_bn",
+    "fc": CLASSIFIER,
+    "linear": CLASSIFIER,
+}
+# What `DataParallel` puts in front of every name.
+_PARALLEL = "module."
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(conv|bn|downsample\.)(\d+)$")
 _BATCH_NORM = {
     "weight": "gamma",
@@ -29,7 +38,7 @@ def read(path, stack):
     file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     tensors, unused = {}, []
     for name in file.keys():
-        prefix, _, variable = name.rpartition(".")
+        prefix, _, variable = name.removeprefix(_PARALLEL).rpartition(".")
         if variable == "num_batches_tracked":
             unused.append(name)
             continue

@@ -69,10 +69,59 @@ class TorchResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions, with the shortcut of option A."""
+
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.stride, self.missing = stride, filters - channels
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        x = x[:, :, :: self.stride, :: self.stride]
+        zeros = x.new_zeros(len(x), self.missing // 2, *x.shape[2:])
+        return torch.relu(y + torch.cat([zeros, x, zeros], 1))
+
+
+class CifarResNet(nn.Module):
+    """The paper's section 4.2, with the names of akamaster/pytorch_resnet_cifar10."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        channels = 16
+        for stage in range(3):
+            filters = 16 * 2**stage
+            blocks = []
+            for index in range((depth - 2) // 6):
+                stride = 2 if stage and not index else 1
+                blocks.append(CifarBlock(channels, filters, stride))
+                channels = filters
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))
+
+
 def random_resnet(depth, seed=0, **arguments):
     """A network in evaluation mode with random parameters and statistics."""
     bottleneck = depth >= 50
-    net = TorchResNet(COUNTS[depth], bottleneck=bottleneck, **arguments).eval()
+    return randomize(
+        TorchResNet(COUNTS[depth], bottleneck=bottleneck, **arguments), seed
+    )
+
+
+def randomize(net, seed=0):
+    """Gives a network random parameters and statistics; puts it in evaluation mode."""
+    net.eval()
     rng = np.random.default_rng(seed)
     for name, value in net.state_dict().items():
         if name.endswith("num_batches_tracked"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet.preprocessing import NORMALIZATIONS
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import formats
 from tests.helpers import oracles
@@ -149,6 +150,46 @@ def test_torch_file_gives_the_same_logits(tmp_path, depth):
             stride_on="1x1",
         )
         assert relative_difference(predict(other, images()), expected) > 1e-2
+
+
+# --- published networks for CIFAR ---------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_cifar_network_of_torch_gives_the_same_logits(tmp_path, prefix):
+    pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from tests.helpers import torch_resnet
+
+    net = torch_resnet.randomize(torch_resnet.CifarResNet(20))
+    path = tmp_path / "model.safetensors"
+    save_file({f"{prefix}{k}": v for k, v in net.state_dict().items()}, path)
+    small_images = images(32, 4)
+    expected = torch_resnet.logits(net, small_images)
+    ours = keras_resnet.ResNet20(weights=path, shortcut="A", classifier_activation=None)
+    assert relative_difference(predict(ours, small_images), expected) <= 1e-4
+    with pytest.raises(UserError, match="10 tensors missing .*with shortcut='A'. Rec"):
+        keras_resnet.ResNet20(weights=path)
+
+
+def test_the_published_resnet56_gives_the_logits_of_torch(shared_data):
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    from tests.helpers import torch_resnet
+
+    path = shared_data / "peers" / "akamaster_resnet56.safetensors"
+    net = torch_resnet.CifarResNet(56)
+    net.load_state_dict(load_file(path), strict=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = torch_resnet.logits(net.eval(), (pixels / 255 - mean) / std)
+    ours = keras_resnet.ResNet56(weights=path, shortcut="A", classifier_activation=None)
+    # As --normalization=torch has it.
+    told = keras_resnet.Preprocessing((32, 32), **NORMALIZATIONS["torch"])
+    x = keras_resnet.preprocess_input(pixels, told)
+    assert relative_difference(predict(ours, x), expected) <= 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +393,7 @@ def test_other_suffixes_and_missing_files_are_refused(tmp_path):
     refuses(tmp_path / "none.safetensors", "no such file")
 
 
-@pytest.mark.parametrize("suffix", ["pth", "pt", "bin"])
+@pytest.mark.parametrize("suffix", ["pth", "pt", "th", "bin"])
 def test_a_pickle_is_refused_unread_with_the_command_that_converts_it(tmp_path, suffix):
     path = tmp_path / f"my m.{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
