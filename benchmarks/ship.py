@@ -151,6 +151,7 @@ def _model_of(run, config):
     wanted = {
         "a ResNet for CIFAR": family == models.CIFAR and name.startswith("resnet"),
         "trained on CIFAR-10": run.labels == tuple(n for _, n in classes(TAG)),
+        "of width 1": config["settings"].get("width") is None,
         "with shortcut B": recipe["shortcut"] == models.REGISTERED["shortcut"],
         "of 32x32 images, (pixel - 128) / 64": (
             run.preprocessing == Preprocessing((32, 32))

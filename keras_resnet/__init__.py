@@ -11,8 +11,8 @@ __version__ = "0.2.0"
 # Module: the public names that it defines.
 _MODULES = {
     "models": "ResNet ResNet8 ResNet14 ResNet18 ResNet20 ResNet32 ResNet34 ResNet44 "
-    "ResNet50 ResNet56 ResNet101 ResNet110 ResNet152 ResNet16_224 ResNet20_224 "
-    "plain20 plain32 plain44 "
+    "ResNet50 ResNet56 ResNet101 ResNet110 ResNet152 ResNet1202 "
+    "ResNet16_224 ResNet20_224 plain20 plain32 plain44 "
     "create_model feature_maps list_models",
     "inference": "decode_predictions preprocess_input",
     "model_metadata": "load",

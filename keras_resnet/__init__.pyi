@@ -18,6 +18,7 @@ from keras_resnet.models import ResNet56 as ResNet56
 from keras_resnet.models import ResNet101 as ResNet101
 from keras_resnet.models import ResNet110 as ResNet110
 from keras_resnet.models import ResNet152 as ResNet152
+from keras_resnet.models import ResNet1202 as ResNet1202
 from keras_resnet.models import create_model as create_model
 from keras_resnet.models import feature_maps as feature_maps
 from keras_resnet.models import list_models as list_models

@@ -13,6 +13,9 @@ BOTTLENECK = (1, 3, 1)
 # A bottleneck's last convolution is this much wider than its first two.
 EXPANSION = 4
 
+# A width below 1 makes channels a multiple of this, as MobileNet does.
+CHANNEL_MULTIPLE = 8
+
 # torch and Caffe use these; the defaults of Keras are 1e-3 and 0.99.
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -21,6 +24,22 @@ BN_MOMENTUM = 0.9
 def channel_axis():
     """Returns the axis of the channels in the data format of Keras."""
     return -1 if keras.config.image_data_format() == "channels_last" else 1
+
+
+def scaled(channels, width):
+    """Returns a number of channels times a width.
+
+    With a width below 1 it is the nearest multiple of 8, at least 8, and not less than
+    nine tenths of the product: `make_divisible(x, 8)` of MobileNet (Sandler et al.,
+    arXiv 1801.04381, as TensorFlow's models have it).
+    """
+    if width >= 1:
+        return channels * width
+    product = channels * width
+    steps = max(1, int(product / CHANNEL_MULTIPLE + 0.5))
+    if steps * CHANNEL_MULTIPLE < 0.9 * product:
+        steps += 1
+    return steps * CHANNEL_MULTIPLE
 
 
 def conv_bn(x, filters, kernel, stride, name, dilation=1):
@@ -69,18 +88,18 @@ def residual_block(
     Args:
         x: Keras tensor of an image.
         kernels: `BASIC` or `BOTTLENECK`.
-        filters: channels of its 3x3 convolutions, before `width`.
+        filters: channels of its 3x3 convolutions at width 1.
         stride: 2 where it halves the map, else 1.
         dilations: dilation of its 3x3 convolutions (up to the stride, after it).
         shortcut: "A", "B" or "C" (paper, section 3.3), or `None` for none.
         stride_on: "1x1" or "3x3": which convolution of a bottleneck has the stride.
-        width: factor on `filters`.
+        width: factor on the channels inside; below 1 on those of the output too.
         name: prefix of the names of its layers.
     """
-    widths = [filters * width] * len(kernels)
+    widths = [scaled(filters, width)] * len(kernels)
     strided = 0
     if kernels == BOTTLENECK:
-        widths[-1] = filters * EXPANSION
+        widths[-1] = scaled(filters * EXPANSION, min(width, 1))
         strided = 0 if stride_on == "1x1" else 1
 
     branch = x

@@ -3,7 +3,12 @@
 Keras has no public walk over the operations of a model. Tried with Keras 3.10 to 3.15.
 """
 
+import sys
+
 import keras
+
+# ResNet-1202 has 4,200 layers in a row.
+RECURSION_LIMIT = 6000
 
 
 def is_functional(model):
@@ -23,6 +28,15 @@ def run_through_graph(model, inputs, replaced):
         What comes out, in the structure of the model's outputs.
     """
     return model._run_through_graph(inputs, operation_fn=replaced)
+
+
+def allow_deep_models():
+    """Raises Python's recursion limit, usually 1,000, for models of more layers.
+
+    Keras walks a model from its end by one recursive call for each layer, whenever it
+    is built, copied or loaded. That is why the limit stays raised.
+    """
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
 
 
 def nodes(model):

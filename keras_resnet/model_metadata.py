@@ -18,6 +18,7 @@ import zipfile
 
 import keras
 
+from keras_resnet import keras_graph
 from keras_resnet.errors import first_line
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
@@ -105,6 +106,7 @@ def load(path):
             "keras_resnet.model_metadata.attach, or make a run of it with "
             f"`keras-resnet adopt`. Received: {str(file)!r}"
         )
+    keras_graph.allow_deep_models()
     try:
         model = keras.models.load_model(file)
     except Exception as error:  # zipfile, h5py and Keras raise many kinds

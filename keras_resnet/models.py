@@ -12,11 +12,14 @@ import re
 
 import keras
 
-from keras_resnet import blocks
+from keras_resnet import blocks, keras_graph
 from keras_resnet.blocks import BASIC, BOTTLENECK
 from keras_resnet.errors import unknown
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry, sources
+
+# The widths below 1.
+NARROW = (0.25, 0.5, 0.75)
 
 # What every registered weight file was trained with.
 REGISTERED = {"shortcut": "B", "residual": True, "width": 1}
@@ -57,6 +60,7 @@ VARIANTS = {
     "resnet44": (CIFAR, BASIC, (7, 7, 7)),
     "resnet56": (CIFAR, BASIC, (9, 9, 9)),
     "resnet110": (CIFAR, BASIC, (18, 18, 18)),
+    "resnet1202": (CIFAR, BASIC, (200, 200, 200)),
     # Without shortcuts: what the paper holds its networks against (figure 6).
     "plain20": (CIFAR, BASIC, (3, 3, 3)),
     "plain32": (CIFAR, BASIC, (5, 5, 5)),
@@ -126,8 +130,10 @@ def ResNet(
             takes what `weights` were trained with, and "1x1" without weights.
             Basic blocks always have it on their first convolution.
         residual: `False` leaves all shortcuts out: the paper's plain network.
-        width: factor on the channels inside the blocks (Wide ResNet, arXiv
-            1605.07146). The output of a bottleneck keeps its channels.
+        width: factor on the channels. A whole number from 1 is one on those inside
+            the blocks (Wide ResNet, arXiv 1605.07146): stem and output of a bottleneck
+            keep theirs. 0.25, 0.5 and 0.75 scale every layer, for small devices; the
+            channels are then rounded to a multiple of 8, as MobileNet's are.
         dropout: rate before the classifier, from 0 to below 1.
         output_stride: 8, 16 or 32: how many times smaller than the image the last
             feature map may become. Later stages are dilated instead of strided,
@@ -148,12 +154,11 @@ def ResNet(
     _check_one_of("pooling", pooling, (None, "avg", "max"))
     _check_one_of("output_stride", output_stride, (None, 8, 16, 32))
     classes = family.classes if classes is None else classes
-    for argument, value in (("width", width), ("classes", classes)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(
-                f"`{argument}` must be a whole number from 1. "
-                f"Received: {argument}={value!r}"
-            )
+    if not isinstance(classes, int) or classes < 1:
+        raise UserError(
+            f"`classes` must be a whole number from 1. Received: classes={classes!r}"
+        )
+    width = checked_width(width)
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise UserError(
             "`dropout` must be a number from 0 to below 1. "
@@ -178,7 +183,8 @@ def ResNet(
             _check_classifier(weights, classes)
         stride_on = _stride_for(weights, block, stride_on, architecture)
 
-    x = blocks.stem(inputs, family.filters, family.pooled_stem)
+    stem_filters = blocks.scaled(family.filters, min(width, 1))
+    x = blocks.stem(inputs, stem_filters, family.pooled_stem)
     reached = 4 if family.pooled_stem else 1
     dilation = 1
     for stage, count in enumerate(counts):
@@ -204,10 +210,22 @@ def ResNet(
 
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
+    keras_graph.allow_deep_models()
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
         sources.load(model, weights, skip_classifier=classes != family.classes)
     return model
+
+
+def checked_width(width, argument="`width`"):
+    """Returns a width, whole numbers as an int; raises `UserError` if it is none."""
+    is_number = isinstance(width, int | float) and not isinstance(width, bool)
+    if is_number and (width in NARROW or (width >= 1 and width % 1 == 0)):
+        return width if width < 1 else int(width)
+    raise UserError(
+        f"{argument} must be {', '.join(map(str, NARROW))} or a whole number from 1. "
+        f"Received: {argument.strip('`')}={width!r}"
+    )
 
 
 def _check_classifier(source, classes):
@@ -423,6 +441,7 @@ ResNet32 = _entry_point("resnet32")
 ResNet44 = _entry_point("resnet44")
 ResNet56 = _entry_point("resnet56")
 ResNet110 = _entry_point("resnet110")
+ResNet1202 = _entry_point("resnet1202")
 plain20 = _entry_point("plain20")
 plain32 = _entry_point("plain32")
 plain44 = _entry_point("plain44")

@@ -40,7 +40,8 @@ TEXTS = {
     "that ships with weights (resnet20), or the folder of a run.",
     "damaged_images": "stop or skip: what to do about images that cannot be decoded; "
     "default: stop.",
-    "model_dir": "Folder of the run; default: runs/MODEL-DATASET.",
+    "model_dir": "Folder of the run; default: runs/MODEL-DATASET, or "
+    "runs/MODEL_widthWIDTH-DATASET.",
 }
 WHOLE_NUMBERS = {
     "hold_out": "Evaluate on this many training images and train on the others, to "
@@ -59,6 +60,12 @@ def define_flags():
         "digits (embedded), folder (your images), csv (your images, with one label "
         "each or with several) or an image-classification dataset of "
         "tensorflow-datasets.",
+    )
+    flags.DEFINE_float(
+        "width",
+        1,
+        "Factor on the channels: 0.25, 0.5 or 0.75 for small devices; 1, 2, ... as in "
+        "Wide ResNet.",
     )
     flags.DEFINE_string(
         "precision",

@@ -43,6 +43,7 @@ def train(
     model=None,
     dataset="digits",
     *,
+    width=1,
     data_dir=None,
     hold_out=None,
     recipe=None,
@@ -77,6 +78,8 @@ def train(
         dataset: "digits" (embedded), "folder" (your images), "csv" (your images, with
             one label each or with several) or the name of an image-classification
             dataset of tensorflow-datasets.
+        width: factor on the channels of the network: 0.25, 0.5, 0.75 or a whole number;
+            see `keras_resnet.ResNet`. Published weights are for 1.
         data_dir: folder of the dataset. For "folder" it holds DIR/CLASS/IMAGE or
             DIR/{train,val}/CLASS/IMAGE. For "csv" it is the path of a file with the
             columns image, label and, if you like, split. tensorflow-datasets has a
@@ -123,7 +126,8 @@ def train(
             augmentation.
         cache: whether to keep the encoded images in memory.
         checkpoint_steps: training steps between two checkpoints.
-        model_dir: folder of the run. `None` is runs/MODEL-DATASET.
+        model_dir: folder of the run. `None` is runs/MODEL-DATASET, or if `width` is
+            not 1, runs/MODEL_widthWIDTH-DATASET.
         progress: function that gets a `Progress` at the beginning of each epoch, about
             once a second, and at its end. `None` prints a progress bar.
 
@@ -139,7 +143,7 @@ def train(
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: chosen[name] for name in names})
     checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
-    default = f"runs/{settings.model}-{dataset}"
+    default = f"runs/{settings.network}-{dataset}"
     directory = checks.path("model_dir", model_dir or default)
     hyperparameters = settings.completed_recipe()
     _announce(settings, hyperparameters)
@@ -229,7 +233,7 @@ def train(
             licence = getattr(saved, "licence", None)  # of the initial weights
             labels = answered.labels
             model_file.save(saved, result, preprocessing, labels, licence)
-            title = reporting.title(settings.model, dataset, settings.data_dir)
+            title = reporting.title(settings.network, dataset, settings.data_dir)
             answers = of_model(saved, answered, preprocessing)
             if tuner:  # its network had another classifier in the training
                 metrics = metrics | answers.accuracy()
@@ -297,6 +301,8 @@ def _build(settings, recipe, data, activation):
             warnings.filterwarnings("ignore", "The classifier for")
         model = keras_resnet.create_model(
             settings.model,
+            name=settings.network,
+            width=settings.width or 1,
             weights=settings.weights_file,
             input_shape=(recipe.image_size, recipe.image_size, 3),
             classes=len(data.labels),

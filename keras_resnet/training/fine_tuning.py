@@ -14,7 +14,7 @@ from keras_resnet.training.reporting.answers import of_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
-from keras_resnet.training.settings import STRATEGIES
+from keras_resnet.training.settings import STRATEGIES, network_name
 
 
 def quantize_aware(
@@ -135,7 +135,7 @@ def quantize_aware(
             path = directory / "model.keras"
             model_file.save(model, path, preprocessing, run.labels, trained.licence)
         title = reporting.title(
-            config["settings"]["model"],
+            network_name(config["settings"]["model"], config["settings"].get("width")),
             config["settings"]["dataset"],
             config["settings"]["data_dir"],
         )

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 import keras_resnet
-from keras_resnet.models import VARIANTS
+from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks, recipes
 from keras_resnet.training.transfer.previous import Previous, is_run
@@ -34,6 +34,7 @@ class Settings:
     """
 
     model: str
+    width: float | None
     dataset: str
     data_dir: str | None
     hold_out: int | None
@@ -68,6 +69,17 @@ class Settings:
         usual = before and before.settings["model"]
         self._set("model", self.model or usual or recipes.default_model(self.dataset))
         checks.choice("model", self.model, models)
+        width = checked_width(self.width, "--width")
+        if before:
+            old = before.settings.get("width") or 1
+            if width not in (1, old):
+                raise UserError(
+                    f"--weights is a run of width {old:g}: leave --width out. Received: "
+                    f"--width={width:g}"
+                )
+            width = old
+        # None like the runs of versions that did not have it.
+        self._set("width", None if width == 1 else width)
         usual = recipes.default_name(self.dataset, self.weights)
         self._set("recipe", self.recipe or usual)
         checks.choice("recipe", self.recipe, recipes.RECIPES)
@@ -75,7 +87,6 @@ class Settings:
         checks.choice("precision", self.precision, PRECISIONS)
         if self.damaged_images is not None:
             checks.choice("damaged_images", self.damaged_images, DAMAGED_IMAGES)
-        # None like the runs of versions that did not have it.
         self._set("balance", bool(self.balance) or None)
         for name, least in _WHOLE_NUMBERS.items():
             self._set(name, checks.whole_number(name, getattr(self, name), least))
@@ -118,6 +129,12 @@ class Settings:
                 f"--weights={RANDOM}; --recipe=imagenet trains from random ones"
             )
         if transfer and self.weights is None:
+            if self.width:
+                raise UserError(
+                    "published weights are for --width=1: train from random ones with "
+                    f"--weights={RANDOM}, or name a file of such a network by "
+                    f"--weights=FILE. Received: --width={self.width:g}"
+                )
             published = registry.default(self.model)
             if published is None:
                 raise UserError(
@@ -155,6 +172,11 @@ class Settings:
                 f"--recipe={self.recipe}"
             )
 
+    @property
+    def network(self):
+        """The name of the network, as `network_name` has it."""
+        return network_name(self.model, self.width)
+
     def completed_recipe(self):
         """Returns the chosen recipe with the settings that override it."""
         recipe = recipes.RECIPES[self.recipe]
@@ -172,6 +194,11 @@ class Settings:
             image_size=self.image_size or recipe.image_size,
             train_size=None if self.image_size else recipe.train_size,
         )
+
+
+def network_name(model, width=None):
+    """Returns the name of a model of a width: "resnet20", "resnet20_width0.25"."""
+    return f"{model}_width{width:g}" if width else model
 
 
 def absolute(flag, value):

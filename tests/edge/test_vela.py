@@ -16,14 +16,15 @@ from tests.helpers.graphs import Operator, Tensor
 from tests.helpers.networks import randomize, small_classifier
 
 QUICK = ("resnet8",)  # the others take minutes together
+TOO_DEEP = ("resnet1202",)  # its conversion takes hours
 
 needs_vela = pytest.mark.skipif(
     vela.find_vela() is None, reason="needs Vela: pip install ethos-u-vela"
 )
 
 
-def int8_export(name):
-    model = randomize(keras_resnet.create_model(name, weights=None))
+def int8_export(name, width=1):
+    model = randomize(keras_resnet.create_model(name, weights=None, width=width))
     preprocessing = Preprocessing(model.input_shape[1:3])
     shape = (2, *preprocessing.input_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -42,6 +43,7 @@ def int8_export(name):
     [
         pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
         for name in keras_resnet.list_models()
+        if name not in TOO_DEEP
     ],
 )
 def test_every_model_of_the_zoo_runs_on_the_npu_whole(name):
@@ -50,6 +52,16 @@ def test_every_model_of_the_zoo_runs_on_the_npu_whole(name):
     assert summary.reasons == () and summary.cpu_operators == 0
     assert summary.npu_operators >= sum(graphs.counts(content).values()) - 2
     assert set(graphs.counts(compiled)) == {"CUSTOM"}
+
+
+@needs_vela
+def test_a_narrow_network_runs_on_the_npu_whole_and_needs_less_flash():
+    found = [
+        vela.compile_model(int8_export("resnet8", width), "ethos-u55-128")[0]
+        for width in (0.25, 1)
+    ]
+    assert all(summary.cpu_operators == 0 for summary in found)
+    assert found[0].off_chip_kib < found[1].off_chip_kib / 5
 
 
 @needs_vela

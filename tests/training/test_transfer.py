@@ -339,6 +339,7 @@ def settings_of(**changes):
     names = [field.name for field in dataclasses.fields(Settings)]
     usual = dict.fromkeys(names) | dict(
         dataset="digits",
+        width=1,
         strategy="one_device",
         cpu_replicas=0,
         precision="float32",

@@ -6,10 +6,11 @@ import re
 import keras
 import numpy as np
 import pytest
+from keras.src.applications.mobilenet_v2 import _make_divisible
 
 import keras_resnet
-from keras_resnet import models
-from keras_resnet.commands.models import SIZES
+from keras_resnet import blocks, models
+from keras_resnet.commands.models import NARROW_SIZES, SIZES
 from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET, VARIANTS
 from keras_resnet.runner.errors import UserError
 from tests.helpers import oracles
@@ -19,6 +20,9 @@ ENTRY_POINTS = {
     name: getattr(keras_resnet, name.replace("resnet", "ResNet"))
     for name in keras_resnet.list_models()
 }
+
+
+SLOW = pytest.mark.slow
 
 
 def trainable_parameters(model):
@@ -52,6 +56,7 @@ def multiply_adds(model):
         ("resnet44", 661_338),
         ("resnet56", 855_770),
         ("resnet110", 1_730_714),
+        pytest.param("resnet1202", 19_424_026, marks=pytest.mark.slow),
     ],
 )
 def test_model_has_the_published_size(name, parameters):
@@ -62,6 +67,57 @@ def test_model_has_the_published_size(name, parameters):
         assert model.name == name
         assert trainable_parameters(model) == parameters
         assert round(multiply_adds(model) / 1e9, 3) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("resnet8", "resnet50") else SLOW)
+        for name in SIZES
+    ],
+)
+def test_a_narrow_model_has_the_size_of_the_table(name):
+    for width, (parameters, millions) in zip(
+        models.NARROW, NARROW_SIZES[name], strict=True
+    ):
+        model = keras_resnet.create_model(name, weights=None, width=width)
+        assert trainable_parameters(model) == parameters
+        assert round(multiply_adds(model) / 1e6, 1) == millions
+
+
+def channels(model):
+    """The channels of every convolution."""
+    return {
+        layer.name: layer.filters
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    }
+
+
+@pytest.mark.parametrize("width", models.NARROW)
+@pytest.mark.parametrize("name", ["resnet14", "resnet18", "resnet50"])
+def test_a_width_below_1_scales_every_channel_count_as_mobilenet_does(name, width):
+    whole = channels(keras_resnet.create_model(name, weights=None))
+    narrow = channels(keras_resnet.create_model(name, weights=None, width=width))
+    assert narrow == {key: _make_divisible(width * n, 8) for key, n in whole.items()}
+
+
+def test_channels_are_rounded_as_mobilenet_rounds_them():
+    for width in models.NARROW:
+        for count in range(1, 600):
+            assert blocks.scaled(count, width) == _make_divisible(count * width, 8)
+
+
+@pytest.mark.parametrize("width", [2, 3.0])
+def test_a_whole_width_leaves_the_stem_and_the_outputs_of_bottlenecks(width):
+    expected = {
+        name: count
+        if name.endswith(("conv1_conv", "_0_conv", "_3_conv"))
+        else int(width * count)
+        for name, count in channels(keras_resnet.ResNet50(weights=None)).items()
+    }
+    wide = keras_resnet.ResNet50(weights=None, width=width)
+    assert channels(wide) == expected
 
 
 def test_every_model_of_the_list_has_an_entry_point():
@@ -142,7 +198,14 @@ def test_entry_points_hand_every_argument_on(monkeypatch):
 
 @pytest.mark.parametrize(
     "depth, parameters",
-    [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018), (110, 1_727_962)],
+    [
+        (20, 269_722),
+        (32, 464_154),
+        (44, 658_586),
+        (56, 853_018),
+        (110, 1_727_962),
+        pytest.param(1202, 19_421_274, marks=SLOW),
+    ],
 )
 def test_option_a_has_the_parameters_of_table_6(depth, parameters):
     model = keras_resnet.create_model(f"resnet{depth}", shortcut="A")
@@ -268,6 +331,13 @@ def test_the_classifier_stays_in_float32_under_mixed_precision():
         dict(output_stride=4),
         dict(width=0),
         dict(width=1.5),
+        dict(width=-1),
+        dict(width=0.3),
+        dict(width=float("nan")),
+        dict(width=float("inf")),
+        dict(width=True),
+        dict(width="0.5"),
+        dict(width=None),
         dict(classes=0),
         dict(classes="10"),
         dict(dropout=1),
@@ -305,7 +375,7 @@ def test_the_page_of_the_weights_has_the_table_that_the_command_prints():
     assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     assert page.endswith("\n\n" + done.stdout)
-    assert len(done.stdout.splitlines()) == 2 + 50 + 2 + 7
+    assert len(done.stdout.splitlines()) == 2 + 50 + 2 + 8 + 1 + 2 + 15
 
 
 # --- feature maps -----------------------------------------------------------

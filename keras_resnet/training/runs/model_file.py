@@ -4,7 +4,7 @@ import pathlib
 
 import keras
 
-from keras_resnet import files, model_metadata, rewrite
+from keras_resnet import files, keras_graph, model_metadata, rewrite
 from keras_resnet.errors import first_line
 from keras_resnet.runner.errors import UserError
 
@@ -36,6 +36,7 @@ def load(path, custom_objects=None, allow_lambda=False):
     path = pathlib.Path(path)
     if not path.is_file():
         raise UserError(f"no such model file (train it first?): {str(path)!r}")
+    keras_graph.allow_deep_models()
     try:
         metadata = model_metadata.read(path) if path.suffix == ".keras" else None
         model = keras.saving.load_model(
