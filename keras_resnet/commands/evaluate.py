@@ -8,7 +8,10 @@ Examples:
   python training/evaluate.py --model=my.keras --normalization=torch \
       --crop_fraction=0.875 --dataset=folder --data_dir=photos --views=ten_crop
 
-Writes MODEL.evaluation.json.
+  python training/evaluate.py --model=runs/one --model=runs/other --model=third.tflite
+      Averages the scores of several networks (an ensemble; the paper, table 5).
+
+Writes MODEL.evaluation.json, or of several models FIRST.ensemble.evaluation.json.
 """
 
 from absl import flags
@@ -21,8 +24,11 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     """Defines the flags of the command."""
-    text = "A .keras or .tflite file, or the folder of a run."
-    flags.DEFINE_string("model", None, text, required=True)
+    text = (
+        "A .keras or .tflite file, or the folder of a run. Given several times, the "
+        "scores of the networks are averaged."
+    )
+    flags.DEFINE_multi_string("model", None, text, required=True)
     flags.DEFINE_string("dataset", None, "Default: the dataset of the model's run.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
     flags.DEFINE_string(
@@ -46,11 +52,14 @@ def main():
     console.import_tensorflow()
     from keras_resnet import training
 
-    output = f"{FLAGS.model.rstrip('/')}.evaluation.json"
+    first, *others = FLAGS.model
+    ensemble = ".ensemble" if others else ""
+    output = f"{first.rstrip('/')}{ensemble}.evaluation.json"
     metrics = training.evaluate(
         **app.arguments(training.evaluate, "output"), output=output
     )
+    of_several = f" of {1 + len(others)} models together" if others else ""
     print(
-        f"{app.accuracy_text(metrics)} on "
+        f"{app.accuracy_text(metrics)}{of_several} on "
         f"{metrics['examples_evaluated']} images of {metrics['dataset']}; in {output}"
     )

@@ -1,17 +1,18 @@
 """Measures the accuracy of a trained model on a whole held-out split."""
 
 import dataclasses
+import os
 
 import keras
-import tensorflow as tf
 
 from keras_resnet import files
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.images import geometry_of
-from keras_resnet.training import accuracy, checks
-from keras_resnet.training.data import batching, damaged, decoding, sources
+from keras_resnet.training import accuracy, checks, ensembles
+from keras_resnet.training.data import damaged, sources
+from keras_resnet.training.ensembles import Member
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
@@ -37,7 +38,8 @@ def evaluate(
     Args:
         model: a `Run` or the path of its folder; the path of a .keras file; the path
             of a .tflite file, which is run as on the device; or a `keras.Model` that
-            ends with a softmax.
+            ends with a softmax. The scores of a list of these are averaged, each
+            network with its own preprocessing (He et al., arXiv 1512.03385, table 5).
         dataset: name of a dataset, as for `train`. `None` is that of the model's run.
         data_dir: folder of the dataset. `None` is where the training found it.
         views: which parts of each image are classified: "single" (the centre crop),
@@ -51,25 +53,46 @@ def evaluate(
 
     Returns:
         Dictionary of "top1" and "top5" (shares of 1), "examples_evaluated", "dataset"
-        and "views"; of a Keras model and a single view also "loss", the mean cross
-        entropy in nats. Where pictures may have several labels, it has
-        "mean_average_precision" and "label_accuracy" in the place of top-1 and top-5.
+        and "views"; of one Keras model and a single view also "loss", the mean cross
+        entropy in nats; of several models also "models", their names. Where pictures
+        may have several labels, it has "mean_average_precision" and "label_accuracy"
+        in the place of top-1 and top-5.
 
     Raises:
-        UserError: an argument is wrong, a file is missing or damaged, or the model
-            does not fit the dataset.
+        UserError: an argument is wrong, a file is missing or damaged, the model does
+            not fit the dataset, or several models tell other classes apart.
     """
     checks.choice("views", views, VIEWS)
     if normalization is not None:
         checks.choice("normalization", normalization, NORMALIZATIONS)
     if crop_fraction is not None:
         checks.positive_number("crop_fraction", crop_fraction, most=1)
-    name = model.name if isinstance(model, keras.Model) else str(model)
+    given = list(model) if isinstance(model, list | tuple) else [model]
+    if not given:
+        raise UserError(f"--model must name a model. Received: {model!r}")
+    members = [_member(each, views, normalization, crop_fraction) for each in given]
+    ensembles.check_same_classes(members)
+    data = _dataset_of(members, dataset, data_dir)
+    accuracy.check_classes(members[0].classes, data)
+    with damaged.damaged_images_named(data):
+        if len(members) > 1:
+            found = ensembles.evaluate(members, data, VIEWS[views])
+        else:
+            found = _evaluate(*members, data, VIEWS[views])
+    metrics = {"views": views, "dataset": data.name, **found}
+    if output is not None:
+        files.write_json(output, metrics)
+    return metrics
+
+
+def _member(model, views, normalization, crop_fraction):
+    """Opens a model; returns it as a `Member`."""
+    is_path = isinstance(model, os.PathLike)
+    name = os.fspath(model) if is_path else getattr(model, "name", str(model))
     if name.endswith(".tflite") and (views != "single" or normalization):
         raise UserError("--views and --normalization need a .keras model")
-    model, config = _opened(model)
-    on_device = isinstance(model, Classifier)
-    preprocessing = _preprocessing_of(model, config, normalization)
+    opened, config = _opened(model)
+    preprocessing = _preprocessing_of(opened, config, normalization)
     if preprocessing is None:
         raise UserError(
             f"{name} lies in no run and does not say how its pixels are normalized: it "
@@ -77,34 +100,40 @@ def evaluate(
         )
     if crop_fraction is not None:
         preprocessing = dataclasses.replace(preprocessing, crop_fraction=crop_fraction)
+    labels = getattr(opened, "labels", None) or (config and config["labels"])
+    return Member(name, opened, preprocessing, labels, config)
+
+
+def _dataset_of(members, dataset, data_dir):
+    """Opens the dataset of a name, or that of the runs of the members."""
     if dataset is not None:
-        data = sources.load(dataset, data_dir)
-    elif config is not None:
-        data = run_folder.dataset_of(config, data_dir)
-    else:
-        raise UserError(f"{name} lies in no run: it needs --dataset")
-    classes = model.classes if on_device else model.output_shape[-1]
-    accuracy.check_classes(classes, data)
-    several = data.multi_label
-    with damaged.damaged_images_named(data):
-        if on_device:
-            images = batching.images(data.held_out, preprocessing)
-            found = accuracy.of_scores(
-                model.scores, images.as_numpy_iterator(), several
+        return sources.load(dataset, data_dir)
+    runs = [member for member in members if member.config is not None]
+    if not runs:
+        raise UserError(f"{members[0].name} lies in no run: it needs --dataset")
+    first = runs[0]
+    for other in runs[1:]:
+        if _held_out(other.config) != _held_out(first.config):
+            raise UserError(
+                f"{first.name} and {other.name} were trained with other held-out "
+                "images: name a dataset that none of them was trained on, by --dataset"
             )
-        elif views == "single":
-            found = accuracy.of_split(model, data.held_out, preprocessing, several)
-        else:
-            images = data.held_out.read().map(
-                lambda encoded, label: (decoding.decode(encoded), label),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-            score = VIEWS[views](model, preprocessing)
-            found = accuracy.of_scores(score, images.as_numpy_iterator(), several)
-    metrics = {"views": views, "dataset": data.name, **found}
-    if output is not None:
-        files.write_json(output, metrics)
-    return metrics
+    return run_folder.dataset_of(first.config, data_dir)
+
+
+def _held_out(config):
+    """Returns what decides which images a run held out."""
+    return [config["settings"].get(n) for n in ("dataset", "data_dir", "hold_out")]
+
+
+def _evaluate(member, data, views):
+    """Returns the accuracy of one model."""
+    if views is None and not member.on_device:
+        return accuracy.of_split(
+            member.model, data.held_out, member.preprocessing, data.multi_label
+        )
+    score, images = ensembles.by_image(member, data, views)
+    return accuracy.of_scores(score, images, data.multi_label)
 
 
 def _opened(model):
