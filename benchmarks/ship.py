@@ -293,7 +293,9 @@ def _training(run, config, report, examples, hardware):
     runs = directory.parent
     settings, quantize = _portable(config["settings"], runs), report["quantize"]
     folder = {"model_dir": f"runs/{directory.name}"}
-    commands = [_command("training/train.py", settings | folder)]
+    # Runs of benchmarks.gpu_pretrain say how they were made.
+    made_by = config.get("command") or _command("training/train.py", settings | folder)
+    commands = [made_by]
     of_config = ("settings", "recipe", "versions")
     told = {key: config[key] for key in of_config}
     if quantize == "qat":

@@ -1,0 +1,153 @@
+"""Training the zoo on JAX: the library's arithmetic, and a tiny run on two CPU cores."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_resnet
+from benchmarks import gpu_plan
+from keras_resnet import training
+from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.training import losses, optimizers, recipes, schedules
+from keras_resnet.training.data import augmentation
+from tests.helpers.commands import one_error, run_command
+
+jax = pytest.importorskip("jax")
+jax.config.update("jax_platforms", "cpu")
+
+from benchmarks import jax_steps  # noqa: E402
+
+RNG = np.random.default_rng(0)
+LOGITS, TAUGHT = RNG.normal(0, 3, (2, 50, 10)).astype(np.float32)
+LABELS = RNG.integers(0, 10, 50)
+
+
+def possible(image, flip):
+    """Every result of shifting an image of 8x8 pixels by up to one, and flipping."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    crops = [padded[y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+    crops += [crop[:, ::-1] for crop in crops] if flip else []
+    return {crop.tobytes() for crop in crops}
+
+
+@pytest.mark.parametrize("name, flip", jax_steps.AUGMENTATIONS.items())
+def test_images_are_augmented_as_the_library_does(name, flip):
+    image = RNG.integers(0, 256, (8, 8, 3), np.uint8)
+    many = np.repeat(image[None], 400, axis=0)
+    found = np.asarray(jax_steps.augmented(many, jax.random.key(0), flip))
+    assert found.dtype == np.uint8
+    assert {one.tobytes() for one in found} == possible(image, flip)
+    augment, _ = augmentation.AUGMENTATIONS[name]
+    seeds = [tf.constant([0, number], tf.int64) for number in range(400)]
+    library = {
+        augment(tf.constant(image), None, seed).numpy().tobytes() for seed in seeds
+    }
+    assert library == possible(image, flip)
+
+
+@pytest.mark.parametrize("name", ["zoo", "torch", "caffe"])
+def test_pixels_are_normalized_as_the_library_does(name):
+    pixels = RNG.integers(0, 256, (4, 8, 8, 3), np.uint8)
+    told = Preprocessing((8, 8), **NORMALIZATIONS[name])
+    found = jax_steps.normalized(jax.numpy.asarray(pixels), told)
+    np.testing.assert_allclose(found, told.normalize(pixels), atol=1e-5)
+
+
+def test_losses_are_those_of_the_library():
+    found = jax_steps.cross_entropy(LOGITS, LABELS)
+    expected = losses.cross_entropy(LOGITS, tf.one_hot(LABELS, 10), 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    found = jax_steps.distillation(LOGITS, TAUGHT, 4.0)
+    expected = losses.distillation(tf.constant(LOGITS), tf.constant(TAUGHT), 4.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["cifar", "paper_cifar"])
+def test_steps_are_those_of_the_librarys_optimizer(recipe):
+    recipe = recipes.RECIPES[recipe]
+    rates = schedules.learning_rates(recipe, 2)[:3]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    optimizer = optimizers.create(keras, model, recipe, rates)
+    weights = [variable.numpy() for variable in model.trainable_variables]
+    momenta = [np.zeros_like(weight) for weight in weights]
+    settings = {name: getattr(recipe, name) for name in ("momentum", "nesterov")}
+    for rate in rates:
+        gradients = [RNG.normal(size=w.shape).astype(np.float32) for w in weights]
+        optimizer.apply(list(map(tf.constant, gradients)))
+        weights, momenta = jax_steps.descended(
+            weights, momenta, gradients, np.float32(rate), settings
+        )
+    for weight, variable in zip(weights, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(weight, variable, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay_all, expected", [(False, 3.0), (True, 3.5)])
+def test_the_decay_is_half_the_sum_of_squares_of_kernels(decay_all, expected):
+    weights = [np.ones((2, 3), np.float32), np.ones(1, np.float32)]
+    found = jax_steps.penalty(weights, dict(weight_decay=1.0, decay_all=decay_all))
+    assert found == pytest.approx(expected)
+
+
+# --- the command --------------------------------------------------------------
+
+
+def run(output, *flags):
+    return run_command("benchmarks.gpu_pretrain", f"--output={output}", *flags)
+
+
+@pytest.mark.slow
+def test_networks_are_trained_taught_and_continued(tmp_path):
+    """On the digits; two epochs of two networks, the first teaches the second."""
+    flags = ("--dataset=digits", "--networks=resnet14,resnet8", "--epochs=12")
+    output = tmp_path / "gpu"
+    done = run(output, *flags)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads((output / gpu_plan.PLAN).read_text())
+    teachers = [network["teacher"] for network in plan["networks"]]
+    assert teachers == [None, "resnet14-digits"]
+    for name in ("resnet14", "resnet8"):
+        folder = output / f"{name}-digits"
+        assert f"{folder}: top-1 " in done.stdout
+        found = training.Run.open(folder)
+        assert (
+            found.metrics["top1"] > 0.9 and found.metrics["examples_evaluated"] == 360
+        )
+        assert training.evaluate(found)["top1"] == pytest.approx(
+            found.metrics["top1"], abs=0.003
+        )
+        assert keras_resnet.load(found).labels == list("0123456789")
+        config = json.loads((folder / "config.json").read_text())
+        assert config["recipe"]["batch_size"] == gpu_plan.BATCH_SIZE
+        rows = (folder / "history.csv").read_text().splitlines()
+        assert len(rows) == 13 and rows[0].startswith("epoch,loss,top1,val_loss")
+    # Broken off after its checkpoint, a training ends with the same weights.
+    expected = keras_resnet.load(output / "resnet8-digits").get_weights()
+    for name in ("metrics.json", "model.keras", "history.csv"):
+        (output / "resnet8-digits" / name).unlink()
+    done = run(output)
+    assert done.returncode == 0, done.stderr
+    assert "resnet8 11/12" in done.stdout and "resnet8 10/12" not in done.stdout
+    assert "resnet14 " not in done.stdout
+    again = keras_resnet.load(output / "resnet8-digits").get_weights()
+    for value, other in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+    done = run(output, "--epochs=13")
+    assert "planned with --epochs=12" in done.stderr and done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--networks=resnet21",), "--networks must be some of .* Received: resnet21"),
+        (("--dataset=digits", "--teacher=resnet20"), "must know the classes of digits"),
+        (("--dataset=digits", "--teacher=plain20"), "no weights ship for plain20"),
+        (("--dataset=digits", "--teacher=none.keras"), "no such file.*none.keras"),
+    ],
+)
+def test_wrong_requests_are_one_line(flags, message, tmp_path):
+    done = run(tmp_path / "gpu", *flags)
+    assert pytest.importorskip("re").search(message, one_error(done))
+    assert not (tmp_path / "gpu" / gpu_plan.PLAN).exists()
