@@ -329,7 +329,7 @@ def feature_maps(model):
     return keras.Model(model.input, ends, name=f"{model.name}_feature_maps")
 
 
-def create_model(name, **arguments):
+def create_model(name, /, **arguments):
     """Builds a model of the zoo by its name.
 
     Args:

@@ -1,6 +1,7 @@
 """Narrow networks, from training to the device."""
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -16,10 +17,9 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.reporting import page
 from tests.helpers import metadata_reader
 from tests.helpers.commands import one_error, run_command
-from tests.helpers.runs import SHORT
 from tests.training.test_transfer import settings_of
 
-NARROW = SHORT | dict(epochs=1, width=0.25)
+NARROW = dict(model="resnet8", dataset="digits", width=0.25, epochs=6)
 NAME = "resnet8_width0.25"
 
 
@@ -35,7 +35,7 @@ def narrow(tmp_path_factory):
 
 
 def parameters(model):
-    return sum(variable.value.size for variable in model.trainable_variables)
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def test_a_narrow_network_is_trained_loaded_and_evaluated(narrow):
@@ -47,7 +47,7 @@ def test_a_narrow_network_is_trained_loaded_and_evaluated(narrow):
     assert config["settings"]["width"] == 0.25
     title = "<title>resnet8_width0.25 on digits</title>"
     assert title in (narrow.directory / page.FILE).read_text()
-    assert training.evaluate(narrow)["top1"] == narrow.metrics["top1"]
+    assert training.evaluate(narrow)["top1"] == narrow.metrics["top1"] > 0.8
 
 
 def test_a_run_goes_on_with_its_own_width_alone(narrow):
@@ -62,7 +62,7 @@ def test_a_run_goes_on_with_its_own_width_alone(narrow):
 def test_a_narrow_network_maps_to_the_edge_tpu_whole(narrow, tmp_path):
     path = tmp_path / "narrow.tflite"
     report = edge.export(narrow, path, quantize="int8", target="edgetpu")
-    assert report["model"] == f"{NAME}, quantize=int8"
+    assert report["model"] == NAME
     content = path.read_bytes()
     found = edgetpu.check(content)
     assert found.complete and found.fits
@@ -71,14 +71,14 @@ def test_a_narrow_network_maps_to_the_edge_tpu_whole(narrow, tmp_path):
     assert found.parameter_bytes == pytest.approx(expected, rel=0.05)
     assert metadata_reader.read(content).about.name == NAME
     top1 = training.evaluate(path, "digits")["top1"]
-    assert top1 == pytest.approx(narrow.metrics["top1"], abs=0.1)
+    assert top1 == pytest.approx(narrow.metrics["top1"], abs=0.03)
     assert Classifier(path).classes == 10
 
 
 @pytest.mark.slow
 def test_a_narrow_network_is_fine_tuned_quantization_aware(narrow, tmp_path):
     aware = training.quantize_aware(narrow, epochs=1)
-    assert aware.metrics["top1"] > narrow.metrics["top1"] - 0.1
+    assert aware.metrics["top1"] > narrow.metrics["top1"] - 0.03
     title = "resnet8_width0.25 on digits, quantization-aware"
     assert title in (aware.directory / page.FILE).read_text()
     path = tmp_path / "narrow.tflite"
