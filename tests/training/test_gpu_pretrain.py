@@ -12,6 +12,7 @@ import keras_resnet
 from benchmarks import gpu_plan
 from keras_resnet import training
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
+from keras_resnet.runner.errors import UserError
 from keras_resnet.training import losses, optimizers, recipes, schedules
 from keras_resnet.training.data import augmentation
 from tests.helpers.commands import one_error, run_command
@@ -137,16 +138,22 @@ def test_networks_are_trained_taught_and_continued(tmp_path):
     assert "planned with --epochs=12" in done.stderr and done.returncode == 2
 
 
+def test_a_wrong_request_is_one_line(tmp_path):
+    done = run(tmp_path / "gpu", "--networks=resnet21")
+    assert re.search("must be some of .* Received: resnet21", one_error(done))
+    assert not (tmp_path / "gpu").exists()
+
+
 @pytest.mark.parametrize(
-    "flags, message",
+    "teacher, message",
     [
-        (("--networks=resnet21",), "--networks must be some of .* Received: resnet21"),
-        (("--dataset=digits", "--teacher=resnet20"), "must know the classes of digits"),
-        (("--dataset=digits", "--teacher=plain20"), "no weights ship for plain20"),
-        (("--dataset=digits", "--teacher=none.keras"), "no such file.*none.keras"),
+        ("resnet20", "must know the classes of digits"),
+        ("plain20", "no weights ship for plain20"),
+        ("none.keras", "no such file. Received: 'none.keras'"),
     ],
 )
-def test_wrong_requests_are_one_line(flags, message, tmp_path):
-    done = run(tmp_path / "gpu", *flags)
-    assert re.search(message, one_error(done))
-    assert not (tmp_path / "gpu" / gpu_plan.PLAN).exists()
+def test_who_cannot_teach_is_refused(teacher, message, tmp_path):
+    wanted = dict(dataset="digits", data_dir=None, networks=["resnet8"], epochs=1)
+    with pytest.raises(UserError, match=message):
+        gpu_plan.write(tmp_path / "gpu", **wanted, teacher=teacher)
+    assert not (tmp_path / "gpu").exists()
