@@ -1,8 +1,10 @@
-"""The arithmetic of benchmarks.jax_training: an epoch is one program on the device.
+"""The arithmetic of benchmarks.jax_training: an epoch is one program on a GPU.
 
 The same as `losses`, `augmentation` and the optimizer of `keras_resnet.training`, for
 JAX; a test compares them.
 """
+
+import functools
 
 import jax
 from jax import numpy as jnp
@@ -75,8 +77,8 @@ def penalty(weights, recipe):
     return recipe["weight_decay"] * sum(jnp.sum(w * w) / 2 for w in decayed)
 
 
-def epoch_function(logits_of, taught_by, recipe, preprocessing, plan):
-    """Returns a compiled function that trains for an epoch.
+def epoch_function(logits_of, taught_by, recipe, preprocessing, plan, one_program=True):
+    """Returns a function that trains for an epoch.
 
     Args:
         logits_of: function of (weights, statistics, images) -> (logits, statistics) in
@@ -85,6 +87,8 @@ def epoch_function(logits_of, taught_by, recipe, preprocessing, plan):
         recipe: of the run, a dict.
         preprocessing: `Preprocessing` of the student.
         plan: dict of "share" and "temperature" of the distillation.
+        one_program: whether the whole epoch is compiled, or a step alone: XLA is slow
+            at convolutions in loops on a CPU.
 
     Returns:
         Function of (state, images, labels, rates of the steps, key) -> (state, sums of
@@ -105,24 +109,42 @@ def epoch_function(logits_of, taught_by, recipe, preprocessing, plan):
         loss = values.mean() + penalty(weights, recipe)
         return loss, (statistics, jnp.stack([values.sum(), right]))
 
-    def epoch(state, images, labels, rates, key):
+    def step(state, images, labels, batch, rate, key):
+        weights, momenta, statistics = state
+        pixels = augmented(images[batch], key, flip)
+        taught = None if taught_by is None else taught_by(pixels)
+        gradients, (statistics, sums) = jax.grad(loss_of, has_aux=True)(
+            weights, statistics, pixels, labels[batch], taught
+        )
+        weights, momenta = descended(weights, momenta, gradients, rate, recipe)
+        return (weights, momenta, statistics), sums
+
+    def of_epoch(images, rates, key):
+        """Returns the batches, the rate and the key of every step."""
         order_key, key = jax.random.split(key)
         order = jax.random.permutation(order_key, len(images))
-        used = len(rates) * recipe["batch_size"]
-        batches = order[:used].reshape(len(rates), recipe["batch_size"])
+        used = order[: len(rates) * recipe["batch_size"]]
+        batches = used.reshape(len(rates), recipe["batch_size"])
+        return batches, rates, jax.random.split(key, len(rates))
 
-        def step(state, given):
-            weights, momenta, statistics = state
-            batch, rate, step_key = given
-            pixels = augmented(images[batch], step_key, flip)
-            taught = None if taught_by is None else taught_by(pixels)
-            gradients, (statistics, sums) = jax.grad(loss_of, has_aux=True)(
-                weights, statistics, pixels, labels[batch], taught
-            )
-            weights, momenta = descended(weights, momenta, gradients, rate, recipe)
-            return (weights, momenta, statistics), sums
+    if not one_program:
+        compiled = jax.jit(step, donate_argnums=0)
 
-        keys = jax.random.split(key, len(rates))
-        return jax.lax.scan(step, state, (batches, rates, keys))
+        def step_by_step(state, images, labels, rates, key):
+            sums = []
+            for given in zip(*of_epoch(images, rates, key), strict=True):
+                state, found = compiled(state, images, labels, *given)
+                sums.append(found)
+            return state, jnp.stack(sums)
 
-    return jax.jit(epoch, donate_argnums=0)
+        return step_by_step
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def epoch(state, images, labels, rates, key):
+        return jax.lax.scan(
+            lambda state, given: step(state, images, labels, *given),
+            state,
+            of_epoch(images, rates, key),
+        )
+
+    return epoch

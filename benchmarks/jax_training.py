@@ -19,7 +19,7 @@ from keras_resnet import files, model_metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 
-CHECKPOINT_EPOCHS = 10
+CHECKPOINT_EPOCHS = 5
 STATE = "state.npz"  # the checkpoint of a training
 HISTORY = (
     *("epoch", "loss", "top1", "val_loss", "val_top1", "val_top5"),
@@ -67,7 +67,12 @@ def train(output, network, plan, arrays):
         return model.stateless_call(weights, statistics, images, training=True)
 
     make_epoch = jax_steps.epoch_function(
-        logits_of, taught_by, recipe, preprocessing, plan
+        logits_of,
+        taught_by,
+        recipe,
+        preprocessing,
+        plan,
+        one_program=jax.default_backend() != "cpu",
     )
     # Copies: an epoch reuses the memory of its state.
     weights = [jnp.copy(variable.value) for variable in model.trainable_variables]

@@ -91,6 +91,46 @@ def test_the_decay_is_half_the_sum_of_squares_of_kernels(decay_all, expected):
     assert found == pytest.approx(expected)
 
 
+def test_an_epoch_is_the_same_in_one_program_and_step_by_step():
+    images = RNG.integers(0, 256, (10, 8, 8, 3), np.uint8)
+    labels = RNG.integers(0, 3, 10)
+    recipe = dict(
+        augmentation="pad_crop_flip",
+        batch_size=4,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=0.01,
+        decay_all=False,
+    )
+
+    def logits_of(weights, statistics, images):
+        flat = images.reshape(len(images), -1)
+        return flat @ weights[0], [statistics[0] + 1]
+
+    def taught_by(pixels):
+        return pixels.reshape(len(pixels), -1)[:, :3] / 64
+
+    told = Preprocessing((8, 8))
+    plan = {"share": 0.9, "temperature": 4.0}
+    start = RNG.normal(0, 0.01, (192, 3)).astype(np.float32)
+    rates = np.float32([0.1, 0.05])
+    found = []
+    for one_program in (True, False):
+        epoch = jax_steps.epoch_function(
+            logits_of, taught_by, recipe, told, plan, one_program
+        )
+        zeros = jax.numpy.zeros_like(start)
+        state = ([jax.numpy.array(start)], [zeros], [jax.numpy.zeros(())])
+        key = jax.random.key(3)
+        given = (jax.numpy.asarray(images), jax.numpy.asarray(labels), rates, key)
+        (weights, momenta, statistics), sums = epoch(state, *given)
+        assert sums.shape == (2, 2) and statistics[0] == 2
+        found.append((weights[0], momenta[0], sums))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert np.abs(found[0][0] - start).max() > 1e-3
+
+
 # --- the command --------------------------------------------------------------
 
 
@@ -100,8 +140,8 @@ def run(output, *flags):
 
 @pytest.mark.slow
 def test_networks_are_trained_taught_and_continued(tmp_path):
-    """On the digits; two epochs of two networks, the first teaches the second."""
-    flags = ("--dataset=digits", "--networks=resnet14,resnet8", "--epochs=12")
+    """On the digits; the first of two networks teaches the second."""
+    flags = ("--dataset=digits", "--networks=resnet14,resnet8", "--epochs=6")
     output = tmp_path / "gpu"
     done = run(output, *flags)
     assert done.returncode == 0, done.stderr
@@ -112,9 +152,7 @@ def test_networks_are_trained_taught_and_continued(tmp_path):
         folder = output / f"{name}-digits"
         assert f"{folder}: top-1 " in done.stdout
         found = training.Run.open(folder)
-        assert (
-            found.metrics["top1"] > 0.9 and found.metrics["examples_evaluated"] == 360
-        )
+        assert found.metrics["examples_evaluated"] == 360
         assert training.evaluate(found)["top1"] == pytest.approx(
             found.metrics["top1"], abs=0.003
         )
@@ -122,20 +160,22 @@ def test_networks_are_trained_taught_and_continued(tmp_path):
         config = json.loads((folder / "config.json").read_text())
         assert config["recipe"]["batch_size"] == gpu_plan.BATCH_SIZE
         rows = (folder / "history.csv").read_text().splitlines()
-        assert len(rows) == 13 and rows[0].startswith("epoch,loss,top1,val_loss")
+        assert len(rows) == 7 and rows[0].startswith("epoch,loss,top1,val_loss")
+        top1 = [float(row.split(",")[2]) for row in rows[1:]]
+        assert top1[-1] > 0.7 and top1[-1] > top1[0] + 0.3
     # Broken off after its checkpoint, a training ends with the same weights.
     expected = keras_resnet.load(output / "resnet8-digits").get_weights()
     for name in ("metrics.json", "model.keras", "history.csv"):
         (output / "resnet8-digits" / name).unlink()
     done = run(output)
     assert done.returncode == 0, done.stderr
-    assert "resnet8 11/12" in done.stdout and "resnet8 10/12" not in done.stdout
+    assert "resnet8 6/6" in done.stdout and "resnet8 5/6" not in done.stdout
     assert "resnet14 " not in done.stdout
     again = keras_resnet.load(output / "resnet8-digits").get_weights()
     for value, other in zip(again, expected, strict=True):
         np.testing.assert_array_equal(value, other)
-    done = run(output, "--epochs=13")
-    assert "planned with --epochs=12" in done.stderr and done.returncode == 2
+    done = run(output, "--epochs=7")
+    assert "planned with --epochs=6" in done.stderr and done.returncode == 2
 
 
 def test_a_wrong_request_is_one_line(tmp_path):
