@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import time
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from keras.src.applications.mobilenet_v2 import _make_divisible
 
 import keras_resnet
-from keras_resnet import blocks, models
+from keras_resnet import blocks, model_metadata, models
 from keras_resnet.commands.models import NARROW_SIZES, SIZES
 from keras_resnet.models import BASIC, BOTTLENECK, IMAGENET, VARIANTS
 from keras_resnet.runner.errors import UserError
@@ -118,6 +119,24 @@ def test_a_whole_width_leaves_the_stem_and_the_outputs_of_bottlenecks(width):
     }
     wide = keras_resnet.ResNet50(weights=None, width=width)
     assert channels(wide) == expected
+
+
+@pytest.mark.slow
+def test_resnet1202_is_built_in_a_minute_and_loaded_by_another_process(tmp_path):
+    """Keras walks its 4,200 layers by recursion."""
+    started = time.perf_counter()
+    model = keras_resnet.ResNet1202(shortcut="A")
+    assert time.perf_counter() - started < 60
+    preprocessing = keras_resnet.Preprocessing((32, 32))
+    model_metadata.attach(model, preprocessing).save(tmp_path / "deep.keras")
+    done = run_python(
+        "-c",
+        "import sys, keras_resnet\n"
+        "model = keras_resnet.load(sys.argv[1])\n"
+        "print(len(model.layers), model.count_params())",
+        tmp_path / "deep.keras",
+    )
+    assert done.stdout.split() == [str(len(model.layers)), str(model.count_params())]
 
 
 def test_every_model_of_the_list_has_an_entry_point():
