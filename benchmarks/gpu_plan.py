@@ -40,9 +40,9 @@ NETWORKS = {
     "resnet32": 70,
     "resnet14": 80,
 }
-# Twice the recipe's: half as many kernels to start in an epoch. The learning rate grows
-# with it.
-BATCH_SIZE = 256
+# Batches of twice the recipe's size: half as many kernels to start in an epoch. The
+# learning rate grows with them.
+BATCH_FACTOR = 2
 IMAGES, PLAN, TEACHER = "images.npz", "plan.json", "teacher.keras"
 
 
@@ -85,7 +85,7 @@ def write(output, dataset, data_dir, networks, epochs, teacher):
     """
     from keras_resnet import training
     from keras_resnet.preprocessing import Preprocessing
-    from keras_resnet.training import distillation, schedules
+    from keras_resnet.training import distillation, recipes, schedules
     from keras_resnet.training.data import batching, sources
     from keras_resnet.training.runs import folder as run_folder
     from keras_resnet.training.settings import Settings
@@ -97,6 +97,7 @@ def write(output, dataset, data_dir, networks, epochs, teacher):
         )
     data = sources.load(dataset, data_dir)
     preprocessing = Preprocessing((32, 32))
+    recipe = recipes.RECIPES[recipes.default_name(dataset)]
     usual = inspect.signature(training.train).parameters
     fields = [field.name for field in dataclasses.fields(Settings)]
     plan = {
@@ -122,29 +123,29 @@ def write(output, dataset, data_dir, networks, epochs, teacher):
                 model=name,
                 dataset=dataset,
                 data_dir=data_dir,
-                batch_size=BATCH_SIZE,
+                batch_size=BATCH_FACTOR * recipe.batch_size,
                 epochs=epochs or NETWORKS[name],
                 precision="mixed_bfloat16",
                 teacher=taught_by and str(output / taught_by),
                 evaluation_epochs=epochs or NETWORKS[name],
             )
         )
-        recipe = settings.completed_recipe()
+        completed = settings.completed_recipe()
         directory = output / f"{name}-{dataset}"
         run_folder.open_run(
             directory,
             directory / "model.keras",
             dataclasses.asdict(settings),
-            recipe,
+            completed,
             preprocessing,
             data,
         )
-        steps = batching.steps_per_epoch(data, recipe.batch_size)
+        steps = batching.steps_per_epoch(data, completed.batch_size)
         plan["networks"].append(
             {
                 "folder": directory.name,
                 "teacher": taught_by,
-                "rates": schedules.learning_rates(recipe, steps),
+                "rates": schedules.learning_rates(completed, steps),
             }
         )
         if teacher is None and taught_by is None:

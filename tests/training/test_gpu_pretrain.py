@@ -158,7 +158,8 @@ def test_networks_are_trained_taught_and_continued(tmp_path):
         )
         assert keras_resnet.load(found).labels == list("0123456789")
         config = json.loads((folder / "config.json").read_text())
-        assert config["recipe"]["batch_size"] == gpu_plan.BATCH_SIZE
+        assert config["recipe"]["batch_size"] == 2 * 64
+        assert config["recipe"]["learning_rate"] == pytest.approx(0.2)
         rows = (folder / "history.csv").read_text().splitlines()
         assert len(rows) == 7 and rows[0].startswith("epoch,loss,top1,val_loss")
         top1 = [float(row.split(",")[2]) for row in rows[1:]]
