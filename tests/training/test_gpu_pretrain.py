@@ -163,7 +163,7 @@ def test_networks_are_trained_taught_and_continued(tmp_path):
         rows = (folder / "history.csv").read_text().splitlines()
         assert len(rows) == 7 and rows[0].startswith("epoch,loss,top1,val_loss")
         top1 = [float(row.split(",")[2]) for row in rows[1:]]
-        assert top1[-1] > 0.7 and top1[-1] > top1[0] + 0.3
+        assert found.metrics["top1"] > 0.8 and top1[-1] > top1[0] + 0.3
     # Broken off after its checkpoint, a training ends with the same weights.
     expected = keras_resnet.load(output / "resnet8-digits").get_weights()
     for name in ("metrics.json", "model.keras", "history.csv"):
