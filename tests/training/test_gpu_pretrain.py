@@ -13,7 +13,13 @@ from benchmarks import gpu_plan
 from keras_resnet import training
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import losses, optimizers, recipes, schedules
+from keras_resnet.training import (
+    distillation,
+    losses,
+    optimizers,
+    recipes,
+    schedules,
+)
 from keras_resnet.training.data import augmentation
 from tests.helpers.commands import one_error, run_command
 
@@ -22,6 +28,7 @@ jax.config.update("jax_platforms", "cpu")
 
 from benchmarks import jax_steps  # noqa: E402
 
+SMALLEST = Preprocessing((7, 7))
 RNG = np.random.default_rng(0)
 LOGITS, TAUGHT = RNG.normal(0, 3, (2, 50, 10)).astype(np.float32)
 LABELS = RNG.integers(0, 10, 50)
@@ -129,6 +136,45 @@ def test_an_epoch_is_the_same_in_one_program_and_step_by_step():
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     assert np.abs(found[0][0] - start).max() > 1e-3
+
+
+def test_a_step_follows_the_loss_of_the_library():
+    """All images in one batch, too small to be shifted: nothing is left to chance."""
+    images = RNG.integers(0, 256, (10, 7, 7, 3), np.uint8)
+    labels = RNG.integers(0, 3, 10)
+    start = RNG.normal(0, 0.01, (147, 3)).astype(np.float32)
+    taught = RNG.normal(0, 3, (147, 3)).astype(np.float32) / 255
+    recipe = dict(
+        augmentation="pad_crop",
+        batch_size=10,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=0.01,
+        decay_all=False,
+    )
+    epoch = jax_steps.epoch_function(
+        lambda weights, statistics, x: (x.reshape(10, -1) @ weights[0], statistics),
+        lambda pixels: pixels.reshape(10, -1) @ taught,
+        recipe,
+        SMALLEST,
+        {"share": distillation.SHARE, "temperature": distillation.TEMPERATURE},
+    )
+    state = ([jax.numpy.array(start)], [jax.numpy.zeros_like(start)], [])
+    given = (jax.numpy.asarray(images), jax.numpy.asarray(labels), np.float32([0.1]))
+    (weights, *_), sums = epoch(state, *given, jax.random.key(0))
+
+    kernel = tf.Variable(start)
+    with tf.GradientTape() as tape:
+        logits = SMALLEST.normalize(images).reshape(10, -1) @ kernel
+        values = losses.cross_entropy(logits, tf.one_hot(labels, 3), 0.0)
+        of_teacher = tf.constant(images.reshape(10, -1) @ taught, tf.float32)
+        soft = losses.distillation(logits, of_teacher, distillation.TEMPERATURE)
+        values = (1 - distillation.SHARE) * values + distillation.SHARE * soft
+        loss = tf.reduce_mean(values) + 0.01 * tf.nn.l2_loss(kernel)
+    expected = start - 0.1 * tape.gradient(loss, kernel).numpy()
+    np.testing.assert_allclose(weights[0], expected, rtol=1e-4, atol=1e-5)
+    right = np.sum(logits.numpy().argmax(-1) == labels)
+    np.testing.assert_allclose(sums, [[values.numpy().sum(), right]], rtol=1e-4)
 
 
 # --- the command --------------------------------------------------------------
