@@ -60,24 +60,9 @@ class Settings:
         models = keras_resnet.list_models()
         if not isinstance(self.dataset, str):
             raise UserError(f"--dataset must be a name. Received: {self.dataset!r}")
-        before = self.previous
-        if before and self.model not in (None, before.settings["model"]):
-            raise UserError(
-                f"--weights is a run of {before.settings['model']}: leave --model out. "
-                f"Received: --model={self.model}"
-            )
-        usual = before and before.settings["model"]
-        self._set("model", self.model or usual or recipes.default_model(self.dataset))
+        self._take_over_network()
         checks.choice("model", self.model, models)
         width = checked_width(self.width, "--width")
-        if before:
-            old = before.settings.get("width") or 1
-            if width not in (1, old):
-                raise UserError(
-                    f"--weights is a run of width {old:g}: leave --width out. Received: "
-                    f"--width={width:g}"
-                )
-            width = old
         # None like the runs of versions that did not have it.
         self._set("width", None if width == 1 else width)
         usual = recipes.default_name(self.dataset, self.weights)
@@ -100,13 +85,29 @@ class Settings:
         self._set("data_dir", absolute("data_dir", self.data_dir))
         self._choose_weights()
         self._choose_known_share()
-        if self.weights and (before or checks.path("weights", self.weights).is_file()):
+        is_path = self.weights and checks.path("weights", self.weights).is_file()
+        if is_path or self.previous:
             self._set("weights", absolute("weights", self.weights))
         if self.teacher and self.teacher not in models:
             self._set("teacher", absolute("teacher", self.teacher))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
+
+    def _take_over_network(self):
+        """A run that goes on from another has its network."""
+        usual, width = recipes.default_model(self.dataset), self.width
+        if self.previous:
+            usual = self.previous.settings["model"]
+            width = self.previous.settings.get("width") or 1
+            if self.model not in (None, usual) or self.width not in (1, width):
+                raise UserError(
+                    f"--weights is a run of {network_name(usual, width)}: leave "
+                    f"--model and --width out. Received: --model={self.model}, "
+                    f"--width={self.width}"
+                )
+        self._set("model", self.model or usual)
+        self._set("width", width)
 
     def _choose_weights(self):
         """Fine-tuning starts from published weights, other recipes from random ones."""

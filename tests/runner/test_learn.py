@@ -156,7 +156,7 @@ def test_python_does_the_same(model, photos, tmp_path):
     pixels = np.full((HEIGHT, WIDTH, 3), 77, np.uint8)
     np.testing.assert_array_equal(classifier.scores(pixels), again.scores(pixels))
     # What is written keeps what was learned, to less than is shown.
-    paths = [path for name in sorted(COLOURS) for path in sorted((photos / name).iterdir())]
+    paths = [x for name in sorted(COLOURS) for x in sorted((photos / name).iterdir())]
     loaded = [pipeline.load_pixels(path, classifier)[0] for path in map(str, paths)]
     features = np.stack([classifier.outputs(one) for one in loaded])
     labels = np.repeat([0, 1, 2], 6)

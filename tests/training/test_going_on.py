@@ -99,7 +99,7 @@ def test_changed_data_are_refused_with_the_way_on(old, photos, tmp_path):
 
 def test_what_cannot_go_on_is_refused(old, photos, tmp_path):
     arguments = dict(FOLDER, data_dir=photos, model_dir=tmp_path / "run")
-    with pytest.raises(UserError, match="--weights is a run of resnet8: leave --model"):
+    with pytest.raises(UserError, match="--weights is a run of resnet8: leave "):
         training.train(**arguments, weights=old, model="resnet14")
     shutil.copytree(old.directory, tmp_path / "half")
     (tmp_path / "half" / "metrics.json").unlink()
