@@ -135,7 +135,8 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
     # A run of version 0.1 may hold a model as somebody else made it.
     rewritten = rewrite.for_device(model, run.preprocessing)
     if dataset:
-        dataset = data_sources.load(dataset, data_dir)
+        found = data_sources.load(dataset, data_dir)
+        dataset = datasets.of_classes(found, run.labels) or found
     else:
         dataset = run_folder.dataset_of(config, data_dir)
     return Source(

@@ -11,7 +11,7 @@ from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.images import geometry_of
 from keras_resnet.training import accuracy, checks, ensembles
-from keras_resnet.training.data import damaged, sources
+from keras_resnet.training.data import damaged, datasets, sources
 from keras_resnet.training.ensembles import Member
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -73,6 +73,8 @@ def evaluate(
     members = [_member(each, views, normalization, crop_fraction) for each in given]
     ensembles.check_same_classes(members)
     data = _dataset_of(members, dataset, data_dir)
+    if members[0].labels:
+        data = datasets.of_classes(data, members[0].labels) or data
     accuracy.check_classes(members[0].classes, data)
     with damaged.damaged_images_named(data):
         if len(members) > 1:

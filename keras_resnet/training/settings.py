@@ -101,8 +101,9 @@ class Settings:
             usual = self.previous.settings["model"]
             width = self.previous.settings.get("width") or 1
             if self.model not in (None, usual) or self.width not in (1, width):
+                name = network_name(usual, None if width == 1 else width)
                 raise UserError(
-                    f"--weights is a run of {network_name(usual, width)}: leave "
+                    f"--weights is a run of {name}: leave "
                     f"--model and --width out. Received: --model={self.model}, "
                     f"--width={self.width}"
                 )

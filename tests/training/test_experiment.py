@@ -51,6 +51,7 @@ def test_a_run_writes_its_files(finished):
         "epochs",
         "examples_evaluated",
         "balanced_accuracy",
+        "calibration_error",
         "by_class",
     }
     assert metrics["examples_evaluated"] == 360 and metrics["epochs"] == 3

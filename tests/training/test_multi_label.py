@@ -249,7 +249,7 @@ def test_an_export_compares_yes_and_no(dataset, monkeypatch):
     compared = Comparison(model, preprocessing, dataset, 100)
     # The file is wrong about the first label of each picture.
     wrong = {key: np.abs(label - [1, 0, 0]) for key, label in right.items()}
-    file = types.SimpleNamespace(scores=lambda image: wrong[image.tobytes()])
+    file = types.SimpleNamespace(outputs=lambda image: wrong[image.tobytes()])
     monkeypatch.setattr(
         "keras_resnet.edge.report.comparison.Classifier", lambda path: file
     )

@@ -98,6 +98,28 @@ def test_the_label_is_in_the_file_of_the_device(run, photos, tmp_path):
     assert np.mean(np.array(taken_for) == "unknown") > 0.8
 
 
+def test_another_dataset_of_the_classes_is_measured(run, photos, tmp_path):
+    other = tmp_path / "other"
+    discs(other, 72, 80, count=10, names=["apple", "lime"], seed=3)
+    found = training.evaluate(run, "folder", data_dir=other)
+    assert found["top1"] > 0.8
+    report = edge.export(
+        run, tmp_path / "m.tflite", quantize="none", dataset="folder", data_dir=other
+    )
+    assert report["compared"]["keras_top1"] == found["top1"]
+
+
+@pytest.mark.slow
+def test_quantization_aware_training_keeps_the_label(run, tmp_path):
+    shutil.copytree(run.directory, tmp_path / "run")
+    aware = training.quantize_aware(tmp_path / "run", epochs=1, progress=silent)
+    assert aware.labels == ("apple", "lime", "unknown")
+    assert aware.metrics["known"] > 0.9 and aware.metrics["strangers_answered"] < 0.1
+    report = edge.export(tmp_path / "run", quantize="qat")
+    counts = {row["name"]: row["count"] for row in report["operators"]}
+    assert counts["L2_NORMALIZATION"] == 1 and report["compared"]["top1"] > 0.9
+
+
 def test_the_report_says_what_unknown_costs_and_brings(run):
     page = (run.directory / "report.html").read_text()
     assert "Known and unknown" in page and "strangers answered" in page

@@ -77,7 +77,8 @@ class Dataset:
         """Returns as one line how many images it has and what was left out."""
         train, held_out = self.train.examples, self.held_out.examples
         numbers = (
-            f"{train + held_out} pictures of {len(self.labels)} classes, {train} to "
+            f"{train + held_out} pictures of {self.classes} classes"
+            f"{' and of none' if self.classes < len(self.labels) else ''}, {train} to "
             f"train on and {held_out} held out"
         )
         return f"{numbers}; {self.note}" if self.note else numbers
