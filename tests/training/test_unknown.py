@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_resnet import edge, training
+from keras_resnet.edge.report.comparison import Comparison
 from keras_resnet.runner import learning
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets, sources
@@ -96,6 +97,18 @@ def test_the_label_is_in_the_file_of_the_device(run, photos, tmp_path):
         for path in sorted((photos / "val" / "_none").iterdir())
     ]
     assert np.mean(np.array(taken_for) == "unknown") > 0.8
+
+
+def test_unknown_is_no_class_in_another_order(run, photos):
+    model = run.load_model()
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias + [0, 0, 20]])  # all are unknown
+    data = datasets.of_classes(sources.load("folder", photos), run.labels)
+    assert Comparison(model, run.preprocessing, data, 60).label_problem() is None
+    # Two classes in another order are still found.
+    model.layers[-1].set_weights([kernel[:, [1, 0, 2]], bias[[1, 0, 2]]])
+    problem = Comparison(model, run.preprocessing, data, 60).label_problem()
+    assert "in this one: lime, apple" in problem
 
 
 def test_another_dataset_of_the_classes_is_measured(run, photos, tmp_path):

@@ -95,8 +95,16 @@ class Comparison:
         if len(labels) != self._expected.shape[-1]:
             return None
         targets = label_order.as_targets(np.stack(self._labels), len(labels))
-        problem = label_order.problem(targets, self._expected, labels, several)
-        if problem or several or not label_order.is_chance(targets, self._expected):
+        expected = self._expected
+        if not several:  # `unknown` may be right for any of them
+            classes = self._dataset.classes
+            own = targets[:, :classes].any(1)
+            if not own.any():
+                return None
+            labels = labels[:classes]
+            targets, expected = targets[own, :classes], expected[own, :classes]
+        problem = label_order.problem(targets, expected, labels, several)
+        if problem or several or not label_order.is_chance(targets, expected):
             return problem
         return (
             f"the model is no better than chance on {len(targets)} held-out images of "
