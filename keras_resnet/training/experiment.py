@@ -178,7 +178,9 @@ def train(
     tuner = None
     if hyperparameters.transfer:
         tuner = Tuner(network, data, preprocessing, replicated, settings)
-        begun = run_folder.recipe_of_begun(directory, dataclasses.asdict(settings))
+        begun = run_folder.recipe_of_begun(
+            directory, dataclasses.asdict(settings), data.fingerprint
+        )
         with damaged.damaged_images_named(data):
             hyperparameters = begun or tuner.decided(hyperparameters)
     answered = head.with_unknown(data, hyperparameters)
@@ -249,7 +251,9 @@ def train(
 def _announce(settings, recipe):
     """Says what a training starts from, and warns of what is hardly wanted."""
     if recipe.transfer:
-        smaller = "resnet16_224" if settings.model == "resnet20_224" else None
+        smaller = None
+        if settings.model == "resnet20_224" and not settings.previous:
+            smaller = "resnet16_224"
         print(
             f"fine-tuning {settings.model} from its weights {settings.weights}"
             + (f" (--model={smaller} is smaller)" if smaller else ""),
@@ -320,6 +324,11 @@ def _check_unknown(data, known_share, settings):
                 "--known_share is for pictures with one label each: without any label, "
                 "a picture of several is unknown already. Leave it out"
             )
+    elif settings.known_share == 1 and data.labels[-1] == UNKNOWN:
+        raise UserError(
+            f"{NOTHING!r} holds pictures of {UNKNOWN!r}, which --known_share=1 leaves "
+            "out: pass a lower one, or remove the folder"
+        )
     elif settings.known_share not in (None, 1) and UNKNOWN in data.labels[:-1]:
         raise UserError(
             f"--known_share adds the label {UNKNOWN!r}, and a class of "

@@ -129,6 +129,8 @@ def quantize_aware(
         with quantization.frozen(aware, freeze):
             metrics = loop.fit(job)
         answers = of_model(aware, data, preprocessing)
+        if answers.has_unknown:  # the loop took it for a class like the others
+            metrics = metrics | answers.accuracy()
         with console.hidden_output(1, 2):
             quantization.save(aware, result)
         if quantization.copy_weights(aware, model):

@@ -15,6 +15,7 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.training.data import datasets, sources
 from keras_resnet.training.reporting import calibration
 from keras_resnet.training.reporting.answers import Answers
+from keras_resnet.training.transfer.head import Calibration
 from tests.helpers.pictures import discs
 from tests.helpers.runs import silent
 
@@ -127,6 +128,8 @@ def test_quantization_aware_training_keeps_the_label(run, tmp_path):
     shutil.copytree(run.directory, tmp_path / "run")
     aware = training.quantize_aware(tmp_path / "run", epochs=1, progress=silent)
     assert aware.labels == ("apple", "lime", "unknown")
+    assert aware.metrics["top1"] >= aware.metrics["top1_with_unknown"]
+    assert aware.metrics["examples_evaluated"] == 60
     assert aware.metrics["known"] > 0.9 and aware.metrics["strangers_answered"] < 0.1
     report = edge.export(tmp_path / "run", quantize="qat")
     counts = {row["name"]: row["count"] for row in report["operators"]}
@@ -162,6 +165,12 @@ def test_a_share_of_1_leaves_the_label_out(photos, tmp_path):
     assert run.labels == ("apple", "lime")
     assert "known" not in run.metrics
     assert run.load_model().output_shape == (None, 2)
+
+
+def test_a_share_of_1_and_pictures_of_nothing_are_refused(photos, tmp_path):
+    with pytest.raises(UserError, match="'_none' holds pictures of 'unknown'"):
+        trained(photos, tmp_path / "run", known_share=1)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan"), "most", True])
@@ -204,7 +213,7 @@ def test_a_class_of_one_picture_leaves_the_label_out_with_a_word(tmp_path, capsy
     discs(photos.parent / "val", 72, 80, count=2, names=["apple", "lime"])
     run = trained(photos.parent, tmp_path / "run")
     assert run.labels == ("apple", "lime")
-    assert "a class has one training picture" in capsys.readouterr().err
+    assert "a folder has one training picture" in capsys.readouterr().err
 
 
 def test_the_dataset_of_a_model_with_unknown_has_its_labels(photos):
@@ -252,6 +261,9 @@ def test_the_share_is_known_of_new_pictures_in_19_of_20_cases(number, share):
 def test_pictures_of_nothing_count_in_the_limit():
     logits = np.float64([[9, 1, 4], [3, 8, 2], [5, 4, 3]])
     assert learning.known_from(logits, 2, 0.5) == 2.0
+    # A file of 8 bits may move a cosine by 0.01.
+    found = Calibration.of(logits, np.array([0, 1, 0]), 2, 0.5)
+    assert found.known_from == pytest.approx(2.0 - 0.4)
     kernel, bias = learning.with_unknown(np.ones((4, 3)), np.zeros(3), 2, 2.0)
     assert kernel.shape == (4, 3) and bias.tolist() == [0, 0, 2]
     kernel, bias = learning.with_unknown(np.ones((4, 2)), np.zeros(2), 2, 7.5)

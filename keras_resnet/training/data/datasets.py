@@ -189,8 +189,9 @@ def of_classes(dataset, labels):
 
     It is None if the dataset has other classes. A model may have `UNKNOWN` as one more.
     """
-    own = tuple(label for label in labels if label != UNKNOWN)
-    if sorted(own) == sorted(dataset.labels):
+    own = tuple(labels[:-1])
+    has_unknown = labels[-1] == UNKNOWN and not dataset.multi_label
+    if has_unknown and sorted(own) == sorted(dataset.labels):
         return dataclasses.replace(reordered(dataset, own), labels=tuple(labels))
     if sorted(labels) == sorted(dataset.labels):
         return reordered(dataset, labels)

@@ -91,7 +91,7 @@ def _headline(answers, metrics, classes):
     right = int(answers.right().sum())
     error = of_answers.standard_error(right, count)
     found = [("top-1", right / count, f"± {error:.1%}, {right:,} of {count:,}")]
-    if len(answers.labels) > 5:
+    if answers.classes > 5:
         found.append(("top-5", metrics["top5"], ""))
     if answers.has_unknown:
         note = f"of the classes; {metrics['top1_of_known']:.1%} of these are right"

@@ -67,8 +67,10 @@ def open_run(directory, result, settings, recipe, preprocessing, dataset, write=
     return None
 
 
-def recipe_of_begun(directory, settings):
-    """Returns the `Recipe` of a run that was begun with these settings, or None.
+def recipe_of_begun(directory, settings, fingerprint):
+    """Returns the `Recipe` of a run that was begun with these settings and data.
+
+    It is None if there is no such run, or none that would be lost.
 
     Raises:
         UserError: the folder holds a run of other settings that would be lost, or other
@@ -80,6 +82,8 @@ def recipe_of_begun(directory, settings):
     settings = {"settings": _as_on_disk(settings)}
     difference = _other_values(there, settings, "settings")
     if not difference:
+        if data_changes(there, fingerprint) and not _has_results(directory):
+            return None
         return recipes.Recipe(**there["recipe"])
     if _has_results(directory):
         raise UserError(f"{directory} holds another run: {difference}")
@@ -117,7 +121,7 @@ def _difference(there, here, directory):
         changes = changes or "its classes are others"
     if changes:
         go_on = ""
-        if there["recipe"]["transfer"]:
+        if there["recipe"]["transfer"] and read_metrics(directory):
             go_on = f", with --weights={directory} to go on from what it learned"
         return (
             f"the data has changed since: {changes}. Use another --model_dir to train "

@@ -55,8 +55,7 @@ def choose(features, balance=False):
     """
     number = len(features.labels)
     if number > MOST_TRIED:
-        chosen = np.random.default_rng(0).permutation(number)[:MOST_TRIED]
-        features = features.of(np.sort(chosen))
+        features = features.of(_some(features.labels))
     groups, several = features.labels, features.labels.ndim == 2
     if several:
         groups = np.unique(groups, axis=0, return_inverse=True)[1].ravel()
@@ -90,6 +89,16 @@ def choose(features, balance=False):
     choice, other = tried
     gain = calibrated_measures(choice)[0] - calibrated_measures(other)[0]
     return choice if gain.mean() <= gain.std() / np.sqrt(len(gain)) else other
+
+
+def _some(labels):
+    """Returns the numbers of `MOST_TRIED` pictures, and `FOLDS` of each class."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    chosen = set(order[:MOST_TRIED])
+    if labels.ndim == 1:
+        for label in np.unique(labels):
+            chosen.update(order[labels[order] == label][:FOLDS])
+    return np.sort(list(chosen))
 
 
 def best_on(learned, tested, mirrored, balance=False):

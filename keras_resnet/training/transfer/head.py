@@ -11,6 +11,9 @@ from keras_resnet.training.data import datasets
 from keras_resnet.weights.tensors import CLASSIFIER
 
 DIRECTIONS = "unit_features"  # name of the layer
+# A file of 8 bits moves cosines by some thousandths. Where all pictures of a class are
+# as near to it, this would make many of them unknown: the limit is lower by so much.
+SLACK = 0.01 * learning.SCALE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +47,22 @@ class Calibration:
         temperature = learning.temperature(logits[own, :classes], labels[own])
         known = None
         if known_share < 1:
-            known = learning.known_from(logits[own], classes, known_share)
+            known = learning.known_from(logits[own], classes, known_share) - SLACK
         return cls(temperature, known)
 
-    def beside(self, recipe):
+    def beside(self, recipe, same_kind):
         """Returns the more modest one of this and that of an earlier run.
 
         The layers of that run learned its pictures, which are nearer than new ones are;
         its calibration comes from pictures that they had not learned.
+
+        Args:
+            recipe: of that run, a dict.
+            same_kind: whether both have learned pictures of nothing, or neither has;
+                `known_from` is on another scale otherwise.
         """
         known = self.known_from
-        if None not in (known, recipe["known_from"]):
+        if same_kind and None not in (known, recipe["known_from"]):
             known = min(known, recipe["known_from"])
         return Calibration(max(self.temperature, recipe["temperature"]), known)
 

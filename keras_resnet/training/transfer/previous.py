@@ -77,6 +77,12 @@ class Previous:
             if label in self.run.labels
         }
 
+    @property
+    def learned_nothing(self):
+        """Whether it learned pictures of nothing, and not only a limit."""
+        kernel = self.model.get_layer(CLASSIFIER).get_weights()[0]
+        return self.run.labels[-1] == head.UNKNOWN and bool(kernel[:, -1].any())
+
     def compared(self, dataset, now):
         """Returns how it does on held-out pictures, beside another model.
 

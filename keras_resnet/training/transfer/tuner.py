@@ -5,7 +5,7 @@ import functools
 import sys
 import time
 
-from keras_resnet.runner import learning
+from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training.data import datasets
 from keras_resnet.training.transfer import classifier, features, head, plan
 
@@ -92,11 +92,13 @@ class Tuner:
             choice.logits, choice.labels, self._dataset.classes, settings.known_share
         )
         if settings.previous and not rate:
-            calibration = calibration.beside(settings.previous.recipe)
+            with_nothing = UNKNOWN in self._dataset.labels
+            same_kind = settings.previous.learned_nothing == with_nothing
+            calibration = calibration.beside(settings.previous.recipe, same_kind)
         if settings.known_share < 1 and calibration.known_from is None:
             print(
-                "a class has one training picture, which is too few to tell what is "
-                f"{learning.UNKNOWN}: that label is left out",
+                "a folder has one training picture, which is too few to tell when "
+                f"pictures are {UNKNOWN}: there is no limit",
                 file=sys.stderr,
             )
         return dataclasses.replace(
@@ -121,8 +123,9 @@ class Tuner:
         if not self._dataset.multi_label:
             found = self._features
             if recipe.epochs:
-                found = self._with_kept(
-                    features.compute(self._network, self._dataset, self._preprocessing)
+                # What an earlier run knew of the classes was of other features.
+                found = features.compute(
+                    self._network, self._dataset, self._preprocessing
                 )
             choice = dataclasses.replace(self._choice, strength=recipe.strength)
             kernel, bias = classifier.fit(found, choice, self._settings.balance)
