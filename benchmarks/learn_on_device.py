@@ -32,7 +32,7 @@ from benchmarks import turns
 from keras_resnet import edge
 from keras_resnet.runner import head as heads
 from keras_resnet.runner import learning, pipeline
-from keras_resnet.runner.learn import KNOWN_SHARE
+from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.runner.output import Messages
 from keras_resnet.runner.sources import class_folders, find_images_below
 from keras_resnet.training.transfer import classifier as head_only

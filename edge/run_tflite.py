@@ -1920,6 +1920,7 @@ def picamera_frames():
 
 UNKNOWN = "unknown"  # the label of what belongs to no class
 NOTHING = "_none"  # the folder of its pictures
+KNOWN_SHARE = 0.95  # of new pictures of the classes, by default
 # What cosines are multiplied by to become logits, as in Qi et al., "Low-shot learning
 # with imprinted weights", arXiv 1712.07136, where it is learned.
 SCALE = 40.0
@@ -2157,25 +2158,23 @@ def temperature(logits, labels):
     return float(min(tried, key=loss))
 
 
-def best_row(logits, labels):
+def best_of(measured):
     """Returns which strength answers best pictures that the classifiers did not learn.
 
-    It is the strongest penalty, unless a weaker one `is_better`, each at its own
-    temperature: the nearer a classifier is to the class means, the better it tells
-    what is unknown.
+    It is the strongest penalty, unless a weaker one `is_better`: the nearer a
+    classifier is to the class means, the better it tells what is unknown.
 
     Args:
-        logits: (strengths, pictures, classes), the strongest penalty first.
-        labels: int (pictures,).
+        measured: list of (losses, share of right answers) of each picture, as for
+            `is_better`, the strongest penalty first.
 
     Returns:
         int, the place of the strength.
     """
-    best, measured = 0, None
-    for row, of_strength in enumerate(logits):
-        found = calibrated_measures(of_strength, labels)
-        if measured is None or is_better(found, measured):
-            best, measured = row, found
+    best = 0
+    for place, found in enumerate(measured):
+        if is_better(found, measured[best]):
+            best = place
     return best
 
 
@@ -2247,6 +2246,20 @@ def _tolerated(number, share):
             break
         count += 1
     return count
+
+
+def calibrated(logits, labels, classes, share):
+    """Returns (temperature, bias of `unknown`), from pictures that were not learned.
+
+    Args:
+        logits: (pictures, columns), as for `known_from`, of all pictures.
+        labels: int (pictures,): of a class, or `classes` for a picture of nothing.
+        classes: int.
+        share: of the pictures of classes that must be known; 1 gives None for a bias.
+    """
+    own = labels < classes
+    scale = temperature(logits[own, :classes], labels[own])
+    return scale, known_from(logits[own], classes, share) if share < 1 else None
 
 
 def with_unknown(kernel, bias, classes, known):
@@ -2330,21 +2343,14 @@ def choose_head(features, labels, classes, share):
         fits = fit(units[learned], labels[learned], classes, columns, STRENGTHS)
         for row, (kernel, bias) in enumerate(fits):
             logits[row, tested] = units[tested] @ kernel + bias
-    row = best_row(logits, labels)
-    seen, own = logits[row], labels < classes
-    scale = temperature(seen[own, :classes], labels[own])
-    known = known_from(seen[own], classes, share) if share < 1 else None
+    row = best_of([calibrated_measures(each, labels) for each in logits])
+    scale, known = calibrated(logits[row], labels, classes, share)
     ((kernel, bias),) = fit(units, labels, classes, columns, [STRENGTHS[row]])
     kernel, bias = with_unknown(kernel, bias, classes, known)
-    answers = seen
-    if known is not None:
-        # What the column of `unknown` adds is the same for every picture.
-        added = np.zeros(classes + 1)
-        added[classes] = known
-        missing = np.zeros((len(seen), classes + 1 - columns))
-        answers = np.concatenate([seen, missing], axis=1) + added
-    head = Head(kernel / scale, bias / scale)
-    return Choice(head, STRENGTHS[row], answers.argmax(1))
+    # What `unknown` adds to logits is what it adds to a classifier of logits.
+    same, added = with_unknown(np.eye(columns), np.zeros(columns), classes, known)
+    answers = (logits[row] @ same + added).argmax(1)
+    return Choice(Head(kernel / scale, bias / scale), STRENGTHS[row], answers)
 
 
 def fold_numbers(labels):
@@ -2506,7 +2512,6 @@ def write_classes(path, learned, model_path):
 
 # --- --learn: a classifier of the folders of photographs, for a features file ---------
 
-KNOWN_SHARE = 0.95
 LEAST_PICTURES = 2  # of each class: one to learn from, one to try
 
 

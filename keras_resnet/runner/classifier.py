@@ -10,8 +10,8 @@ from keras_resnet.runner.delegates import choose_delegate, load_delegate
 from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
 from keras_resnet.runner.head import head_scores
 from keras_resnet.runner.images import prepare, read_image
-from keras_resnet.runner.learn import KNOWN_SHARE, learn_classes
-from keras_resnet.runner.learning import UNKNOWN
+from keras_resnet.runner.learn import learn_classes
+from keras_resnet.runner.learning import KNOWN_SHARE, UNKNOWN
 from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_model
 from keras_resnet.runner.output import Messages
 from keras_resnet.runner.pipeline import milliseconds_since

@@ -104,7 +104,7 @@ import sys
 import warnings
 
 from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.learn import KNOWN_SHARE
+from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.runner.modes import (
     build_classifier,
     print_versions,

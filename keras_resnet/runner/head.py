@@ -7,11 +7,11 @@ import collections
 
 from keras_resnet.runner.learning import (
     STRENGTHS,
-    best_row,
+    best_of,
+    calibrated,
+    calibrated_measures,
     fit,
-    known_from,
     softmax,
-    temperature,
     unit,
     with_unknown,
 )
@@ -70,21 +70,14 @@ def choose_head(features, labels, classes, share):
         fits = fit(units[learned], labels[learned], classes, columns, STRENGTHS)
         for row, (kernel, bias) in enumerate(fits):
             logits[row, tested] = units[tested] @ kernel + bias
-    row = best_row(logits, labels)
-    seen, own = logits[row], labels < classes
-    scale = temperature(seen[own, :classes], labels[own])
-    known = known_from(seen[own], classes, share) if share < 1 else None
+    row = best_of([calibrated_measures(each, labels) for each in logits])
+    scale, known = calibrated(logits[row], labels, classes, share)
     ((kernel, bias),) = fit(units, labels, classes, columns, [STRENGTHS[row]])
     kernel, bias = with_unknown(kernel, bias, classes, known)
-    answers = seen
-    if known is not None:
-        # What the column of `unknown` adds is the same for every picture.
-        added = np.zeros(classes + 1)
-        added[classes] = known
-        missing = np.zeros((len(seen), classes + 1 - columns))
-        answers = np.concatenate([seen, missing], axis=1) + added
-    head = Head(kernel / scale, bias / scale)
-    return Choice(head, STRENGTHS[row], answers.argmax(1))
+    # What `unknown` adds to logits is what it adds to a classifier of logits.
+    same, added = with_unknown(np.eye(columns), np.zeros(columns), classes, known)
+    answers = (logits[row] @ same + added).argmax(1)
+    return Choice(Head(kernel / scale, bias / scale), STRENGTHS[row], answers)
 
 
 def fold_numbers(labels):

@@ -20,7 +20,6 @@ from keras_resnet.runner.learning import NOTHING, UNKNOWN
 from keras_resnet.runner.pipeline import load_pixels, map_ahead
 from keras_resnet.runner.sources import class_folders, find_images_below
 
-KNOWN_SHARE = 0.95
 LEAST_PICTURES = 2  # of each class: one to learn from, one to try
 
 

@@ -17,7 +17,8 @@ from keras_resnet.runner.errors import (
 )
 from keras_resnet.runner.evaluation import evaluate, print_evaluation
 from keras_resnet.runner.images import prepare
-from keras_resnet.runner.learn import KNOWN_SHARE, learn_classes, print_learned
+from keras_resnet.runner.learn import learn_classes, print_learned
+from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.runner.output import (
     Messages,
     annotate,

@@ -6,6 +6,7 @@ import functools
 import keras_resnet
 from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.training import checks, recipes
 from keras_resnet.training.transfer.previous import Previous, is_run
 from keras_resnet.weights import registry
@@ -14,7 +15,6 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED_IMAGES = ("stop", "skip")
 FREEZABLE = ("backbone",)
-KNOWN_SHARE = 0.95  # with the recipe "finetune"
 # What --weights says for a random initialization.
 RANDOM = "none"
 # The least values of the settings that are whole numbers. The second group may be

@@ -5,6 +5,7 @@ have several labels, each has a logistic regression of its own, with scikit-lear
 """
 
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -41,11 +42,21 @@ class Choice:
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
 
+    @functools.cached_property
+    def measures(self):
+        """Loss and share of right answers of each picture, for `learning.is_better`.
+
+        With one label each, the logits are divided by the temperature that suits them.
+        """
+        if self.labels.ndim == 1:
+            return learning.calibrated_measures(self.logits, self.labels)
+        return measures(self.logits, self.labels)
+
 
 def choose(features, balance=False):
     """Returns the `Choice` that a cross-validation on training pictures makes.
 
-    The strength is chosen as by `learning.best_row`. Mirror images are learned, unless
+    The strength is chosen as by `learning.best_of`. Mirror images are learned, unless
     the loss is lower without them by more than one standard error: some pictures cannot
     be mirrored, as digits.
 
@@ -87,7 +98,7 @@ def choose(features, balance=False):
         ]
         tried.append(_best(choices))
     choice, other = tried
-    gain = calibrated_measures(choice)[0] - calibrated_measures(other)[0]
+    gain = choice.measures[0] - other.measures[0]
     return choice if gain.mean() <= gain.std() / np.sqrt(len(gain)) else other
 
 
@@ -124,18 +135,7 @@ def best_on(learned, tested, mirrored, balance=False):
 
 def _best(choices):
     """Returns the best of some `Choice`s, the strongest penalty coming first."""
-    best, *others = choices
-    for other in others:
-        if learning.is_better(calibrated_measures(other), calibrated_measures(best)):
-            best = other
-    return best
-
-
-def calibrated_measures(choice):
-    """Returns the `measures` of a choice, at the temperature that suits it."""
-    if choice.labels.ndim == 1:
-        return learning.calibrated_measures(choice.logits, choice.labels)
-    return measures(choice.logits, choice.labels)
+    return choices[learning.best_of([choice.measures for choice in choices])]
 
 
 def fit(features, choice, balance=False):
@@ -213,11 +213,7 @@ def _several_labels(inputs, labels, strengths, balance):
 
 
 def measures(logits, labels):
-    """Returns loss and share of right answers of each picture, from logits."""
-    if labels.ndim == 2:
-        losses = np.logaddexp(0, logits) - labels * logits
-        right = (logits >= 0) == (labels > 0.5)
-        return losses.mean(1), right.mean(1)
-    logits = logits - logits.max(1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
-    return losses, logits.argmax(1) == labels
+    """Returns loss and share of right answers of each picture of several labels."""
+    losses = np.logaddexp(0, logits) - labels * logits
+    right = (logits >= 0) == (labels > 0.5)
+    return losses.mean(1), right.mean(1)

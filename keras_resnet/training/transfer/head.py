@@ -43,12 +43,8 @@ class Calibration:
         """
         if logits is None:
             return cls()
-        own = labels < classes
-        temperature = learning.temperature(logits[own, :classes], labels[own])
-        known = None
-        if known_share < 1:
-            known = learning.known_from(logits[own], classes, known_share) - SLACK
-        return cls(temperature, known)
+        temperature, known = learning.calibrated(logits, labels, classes, known_share)
+        return cls(temperature, None if known is None else known - SLACK)
 
     def beside(self, recipe, same_kind):
         """Returns the more modest one of this and that of an earlier run.

@@ -44,7 +44,7 @@ class Trial:
     @functools.cached_property
     def measures(self):
         """Loss and share of right answers of each picture."""
-        losses, right = classifier.calibrated_measures(self.choice)
+        losses, right = self.choice.measures
         # Of a training that diverged they are no numbers.
         return np.nan_to_num(np.float64(losses), nan=1e6), right
 
