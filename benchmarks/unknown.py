@@ -22,6 +22,7 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
+from benchmarks.learn_on_device import pictures_of
 from keras_resnet import edge, training
 from keras_resnet.runner import pipeline
 from keras_resnet.runner.learning import NOTHING
@@ -87,11 +88,7 @@ def of_seed(seed, arguments, folder):
     )
     edge.export(run, folder / "model.tflite", quantize="int8", max_drop=100)
     device, model = edge.Classifier(folder / "model.tflite"), run.load_model()
-    pictures = [
-        (path, label)
-        for label, name in enumerate(run.labels[:-1])
-        for path in find_images_below(str(data / "val" / name), Messages())
-    ]
+    pictures = pictures_of(data / "val")
     labels = np.array([label for _, label in pictures])
     pixels = [
         np.stack([pipeline.load_pixels(path, device)[0] for path in paths])

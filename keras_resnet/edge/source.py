@@ -103,7 +103,7 @@ def is_run(model):
     """
     if isinstance(model, str):
         is_name = model in keras_resnet.list_models()
-        return not is_name and os.path.isfile(os.path.join(model, "config.json"))
+        return not is_name and run_folder.is_run(model)
     if isinstance(model, os.PathLike):
         return not formats.is_model(pathlib.Path(model))
     return isinstance(model, Run)

@@ -94,14 +94,9 @@ def _scores(member, data, views):
         score, images = by_image(member, data, views)
         pairs = [(score(image), label) for image, label in images]
         return tuple(np.stack(column) for column in zip(*pairs, strict=True))
-
-    @tf.function
-    def answer(images):
-        return tf.cast(member.model(images, training=False), tf.float32)
-
     split = data.held_out
     size = min(BATCH, split.examples)
-    return batching.over_split(answer, split, member.preprocessing, size)
+    return batching.predictions(member.model, split, member.preprocessing, size)
 
 
 def by_image(member, data, views):

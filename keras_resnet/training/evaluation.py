@@ -161,7 +161,7 @@ def _opened(model):
 
 def _config_of(directory):
     """Returns the `config.json` of a run, or None if the folder holds no run."""
-    if not (directory / "config.json").exists():
+    if not run_folder.is_run(directory):
         return None
     config = run_folder.read_config(directory)
     if "dataset" not in config["settings"]:  # a fine-tuning, in the folder of its run

@@ -303,7 +303,7 @@ def _build(settings, recipe, data, activation):
     with warnings.catch_warnings():
         if recipe.transfer:  # it is no news that the classifier starts anew
             warnings.filterwarnings("ignore", "The classifier for")
-        model = keras_resnet.create_model(
+        return keras_resnet.create_model(
             settings.model,
             name=settings.network,
             width=settings.width or 1,
@@ -313,7 +313,6 @@ def _build(settings, recipe, data, activation):
             classifier_activation=activation,
             shortcut=recipe.shortcut,
         )
-    return model
 
 
 def _check_unknown(data, known_share, settings):

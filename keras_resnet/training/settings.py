@@ -8,7 +8,8 @@ from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.training import checks, recipes
-from keras_resnet.training.transfer.previous import Previous, is_run
+from keras_resnet.training.runs import folder as run_folder
+from keras_resnet.training.transfer.previous import Previous
 from keras_resnet.weights import registry
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
@@ -151,7 +152,9 @@ class Settings:
     @functools.cached_property
     def previous(self):
         """The `Previous` run that `weights` names, or None if it names none."""
-        if self.weights is None or not is_run(checks.path("weights", self.weights)):
+        if self.weights is None or not run_folder.is_run(
+            checks.path("weights", self.weights)
+        ):
             return None
         return Previous.open(self.weights)
 

@@ -239,6 +239,19 @@ def filled_up(split, filling, batch_size, share):
     return share.of_batches(whole, batch_size)
 
 
+def predictions(model, split, preprocessing, batch_size):
+    """Returns (outputs of a model, labels) of every example of a split, in its order.
+
+    The model is of Keras 3 or tf_keras; its outputs are float32 (examples, ...).
+    """
+
+    @tf.function
+    def predict(images):
+        return tf.cast(model(images, training=False), tf.float32)
+
+    return over_split(predict, split, preprocessing, batch_size)
+
+
 def over_split(function, split, preprocessing, batch_size):
     """Applies a function to every example of a split once, in the order of the split.
 

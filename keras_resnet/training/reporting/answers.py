@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training import accuracy, label_order, multi_label
@@ -145,25 +144,13 @@ def of_model(model, dataset, preprocessing):
     The model, of Keras 3 or tf_keras, returns probabilities. Batches are evaluated one
     after the other: a large split does not have to fit into the memory.
     """
+    split = dataset.held_out
     with damaged.damaged_images_named(dataset):
-        scores, labels = scores_of(model, dataset.held_out, preprocessing, True)
+        scores, labels = batching.predictions(
+            model, split, preprocessing, min(BATCH, split.examples)
+        )
     targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
     return Answers(tuple(dataset.labels), targets, scores, dataset.multi_label)
-
-
-def scores_of(model, split, preprocessing, with_labels=False):
-    """Returns the probabilities of a split, float32 (examples, classes).
-
-    With `with_labels`, it is the pair of these and the labels of the examples.
-    """
-
-    @tf.function
-    def answer(images):
-        return tf.cast(model(images, training=False), tf.float32)
-
-    batch_size = min(BATCH, split.examples)
-    found = batching.over_split(answer, split, preprocessing, batch_size)
-    return found if with_labels else found[0]
 
 
 def standard_error(right, examples):

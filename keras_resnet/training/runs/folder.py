@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
 import shutil
 
@@ -20,6 +21,11 @@ from keras_resnet.training.runs import checkpoints
 
 METRICS = "top1 top5 loss examples_per_second epochs examples_evaluated".split()
 MULTI_LABEL_METRICS = [*multi_label.NAMES, *METRICS[2:]]
+
+
+def is_run(path):
+    """Returns whether a path is the folder of a run, perhaps of an unfinished one."""
+    return os.path.isfile(os.path.join(path, "config.json"))
 
 
 def open_run(directory, result, settings, recipe, preprocessing, dataset, write=True):

@@ -94,7 +94,9 @@ def best_trial(
     def answers(rate):
         """Returns the `Choice` of the network as it is."""
         if dataset.multi_label:
-            found = _logits(network, put_aside, preprocessing)
+            found = batching.predictions(
+                network, put_aside, preprocessing, features.BATCH_SIZE
+            )
             return dataclasses.replace(choice, logits=found[0], labels=found[1])
         now = seen.of(tried | chosen)
         if rate:
@@ -149,16 +151,6 @@ def start_classifier(network, seen, choice, balance):
         head.set_start(network, kernel, bias, seen.plain)
     else:
         network.get_layer(CLASSIFIER).set_weights([kernel, bias])
-
-
-def _logits(network, split, preprocessing):
-    """Returns (logits, labels) of the pictures of a split."""
-
-    @tf.function
-    def predict(images):
-        return tf.cast(network(images, training=False), tf.float32)
-
-    return batching.over_split(predict, split, preprocessing, features.BATCH_SIZE)
 
 
 def _train(network, dataset, preprocessing, recipe, strategy, seed):

@@ -2,23 +2,17 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 
 import numpy as np
 
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.data import datasets
-from keras_resnet.training.reporting import answers
+from keras_resnet.training.data import batching, datasets
+from keras_resnet.training.reporting.answers import BATCH
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs.run import Run
 from keras_resnet.training.transfer import head
 from keras_resnet.weights.tensors import CLASSIFIER
-
-
-def is_run(path):
-    """Returns whether a path is the folder of a run."""
-    return os.path.isfile(os.path.join(path, "config.json"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +95,9 @@ class Previous:
         if not chosen.any():
             return None
         shown = datasets.subset(dataset.held_out, chosen)
-        scores = answers.scores_of(self.model, shown, self.run.preprocessing)
+        scores, _ = batching.predictions(
+            self.model, shown, self.run.preprocessing, min(BATCH, shown.examples)
+        )
         own = [self.run.labels.index(label) for label in staying]
         known = [i for i, x in enumerate(self.run.labels) if x != head.UNKNOWN]
         before = np.array(known)[scores[:, known].argmax(1)]
