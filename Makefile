@@ -4,7 +4,7 @@ BIN := .venv/bin
 # In two processes; the tests of one file share their fixtures.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist=loadfile
 
-.PHONY: demo test test-slow test-backends lint setup environments clean
+.PHONY: demo test test-slow test-backends lint docs release setup environments clean
 
 demo: setup
 	$(BIN)/python demo.py
@@ -30,6 +30,22 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# The documentation site, in build/site. A warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
+	$(PYTEST) -m "" tests/test_site.py
+
+# Builds what PyPI would get from the last commit, checks it and uploads nothing.
+release: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	rm -rf build/release dist
+	mkdir -p build/release
+	git archive HEAD | tar -x -C build/release
+	$(BIN)/python -m build --outdir dist build/release
+	$(BIN)/python -m twine check --strict dist/*
+	DIST=$(CURDIR)/dist $(PYTEST) -m "" tests/test_wheel.py tests/test_release.py
+	@echo "dist/ is checked. Nothing was uploaded."
+
 # What the tests run that cannot be installed beside TensorFlow, in folders of its own.
 environments: setup
 	$(BIN)/python -m tests.helpers.environments
@@ -42,7 +58,7 @@ setup: .venv/installed
 	Python 3.10 to 3.13. Received: %d.%d. Try: make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e ".[train,edge,vela,dev]"
+	  -e ".[train,edge,vela,dev,docs]"
 	touch $@
 
 clean:
