@@ -9,6 +9,9 @@ import pathlib
 import re
 
 import keras_resnet
+from keras_resnet import console
+
+console.import_tensorflow()  # without its start-up messages
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

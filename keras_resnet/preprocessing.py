@@ -49,7 +49,7 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
                 changed.
 
         Returns:
-            uint8 array (*input_size, 3), RGB.
+            uint8 array (height, width, 3) of `input_size`, RGB.
 
         Raises:
             UserError: the array is not one RGB image of bytes, or the image is too

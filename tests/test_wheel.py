@@ -1,6 +1,7 @@
 """The wheel, installed into a fresh environment and used outside of the checkout."""
 
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def run(*arguments, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
+    if "DIST" in os.environ:  # make release: the file that would be uploaded
+        (path,) = pathlib.Path(os.environ["DIST"]).glob("*.whl")
+        return path
     folder = tmp_path_factory.mktemp("wheel")
     # From a copy of what is tracked: a build folder of old would leak into it.
     tracked = run("git", "ls-files", "-z", cwd=ROOT).split("\0")
