@@ -16,6 +16,7 @@ console.import_tensorflow()  # without its start-up messages
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 project = "keras_resnet"
+copyright = "2026, the keras_resnet maintainers"
 release = keras_resnet.__version__
 extensions = [
     "myst_parser",
@@ -31,6 +32,7 @@ show_authors = False
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = False
+highlight_language = "none"  # of code blocks that name no language
 default_role = "code"  # docstrings are written in Markdown: `name` is code
 
 # Where the text of a file outside of this folder is shown.
@@ -41,38 +43,42 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "edge/README.md": "install.md",
     "edge/README.md#learn-on-the-device": "learn.md",
+    "edge/README.md#set-up": "install.md#on-a-device",
+    "edge/README.md#versions": "install.md#which-runtime-which-python",
 }
 _LINK = re.compile(
-    r"(?P<text>!?\[[^\]]*\])\((?P<path>[^):#\s]+)(?P<place>#[^)\s]*)?\)", re.S
+    r"(?P<text>!?\[[^\]]*\])\((?P<path>[^):#\s]*)(?P<place>#[^)\s]*)?\)", re.S
 )
 
 
-def relink(text, folder):
-    """Returns a Markdown text of `folder` with relative links that suit a page here.
+def relink(text, file):
+    """Returns the text of a Markdown file with relative links that suit a page here.
 
     A link to a folder becomes its text alone: the site has no folders of code.
     """
 
     def link(found):
         place = found["place"] or ""
-        path = (folder / found["path"]).resolve()
+        path = (file.parent / found["path"]).resolve() if found["path"] else file
         name = path.relative_to(ROOT).as_posix()
         if path.is_dir():
             return found["text"][1:-1]
-        if name + place in PAGES:
-            return f"{found['text']}({PAGES[name + place]})"
-        target = PAGES.get(name) or os.path.relpath(path, ROOT / "docs")
-        return f"{found['text']}({target}{place})"
+        target = PAGES.get(name + place)
+        if target is None and not found["path"]:
+            return found[0]
+        if target is None:
+            target = PAGES.get(name, os.path.relpath(path, ROOT / "docs")) + place
+        return f"{found['text']}({target})"
 
     return _LINK.sub(link, text)
 
 
 def _read_page(app, page, source):
-    source[0] = relink(source[0], ROOT / "docs")
+    source[0] = relink(source[0], ROOT / "docs" / f"{page}.md")
 
 
 def _read_included(app, path, page, source):
-    source[0] = relink(source[0], (ROOT / "docs" / path).resolve().parent)
+    source[0] = relink(source[0], (ROOT / "docs" / path).resolve())
 
 
 def setup(app):
