@@ -54,4 +54,4 @@ def test_the_source_archive_has_licences_and_no_data_of_a_run():
     assert {"LICENSE", "README.md", "pyproject.toml"} <= set(names)
     assert any(name.endswith("imagenet.LICENSE") for name in names)
     for name in names:
-        assert not name.startswith((".", "build", "dist", "runs", "shared")), name
+        assert not name.startswith((".", "build", "dist", "runs", "tests")), name
