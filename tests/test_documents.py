@@ -1,5 +1,6 @@
 """Every command of the documents is run word for word, or left out with a reason."""
 
+import ast
 import pathlib
 import re
 import shlex
@@ -33,6 +34,8 @@ LEFT_OUT = {
     ),
     "python edge/edgetpu.py my.tflite --compile": "needs Google's compiler",
 }
+# Flags of Slurm.
+OTHER_PROGRAMS = {"nodes", "requeue"}
 
 
 def commands(document):
@@ -46,6 +49,21 @@ def commands(document):
     return [
         line for line in lines if re.match(r"(python|pip|make|scp|ssh|bash)\b", line)
     ]
+
+
+def flags_of_the_commands():
+    """Returns the names that may be flags: arguments, and strings that are one name."""
+    sources = [ROOT / "keras_resnet/runner/command_line.py"]
+    for folder in ("training", "edge", "commands"):
+        sources += (ROOT / "keras_resnet" / folder).rglob("*.py")
+    names = set()
+    for path in [*sources, *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg):
+                names.add(node.arg)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= set(re.findall(r"^(?:--)?([a-z]\w*)$", node.value))
+    return names
 
 
 def reason_to_leave_out(command):
@@ -112,6 +130,18 @@ def test_every_link_of_the_documents_leads_to_a_file():
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             path = document.parent / pathlib.PurePosixPath(target)
             assert path.exists(), (document.name, target)
+
+
+def test_every_flag_of_the_documents_exists():
+    known = flags_of_the_commands() | OTHER_PROGRAMS
+    paths = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "edge/README.md")]
+    found = 0
+    for path in (*paths, *ROOT.glob("docs/*.md")):
+        text = path.read_text(encoding="utf-8")
+        for flag in re.findall(r"(?<![\w-])--([a-z]\w*)(?![\w-])", text):
+            assert flag in known, (path.name, flag)
+            found += 1
+    assert found > 200
 
 
 def test_the_places_that_contributors_are_sent_to_exist():
