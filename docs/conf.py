@@ -32,6 +32,7 @@ show_authors = False
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = False
+smartquotes = False  # quotes in code of docstrings must stay what they are
 highlight_language = "none"  # of code blocks that name no language
 default_role = "code"  # docstrings are written in Markdown: `name` is code
 
