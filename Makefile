@@ -12,9 +12,9 @@ demo: setup
 test: setup environments
 	$(PYTEST) -m "not slow"
 
-# What takes minutes; CI runs it too.
+# What takes minutes; CI runs it too. `make docs` and `make release` run what is left out.
 test-slow: setup environments
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --ignore=tests/test_site.py --ignore=tests/test_wheel.py
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
 # machine without a GPU, install the CPU build first (see pyproject.toml).
