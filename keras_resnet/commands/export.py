@@ -11,6 +11,8 @@ Examples:
   python edge/export.py --model=resnet20_224 --weights=imagenet --features \
       --dataset=folder --data_dir=photos --output=features.tflite
       Exports what run_tflite.py --learn learns classes from, on the device.
+  python edge/export.py --model_dir=runs/resnet8-cifar10 --target=tflite_micro
+      Writes a sketch for a microcontroller beside the .tflite, the model inside.
 
 The file takes raw uint8 RGB pixels and returns uint8 scores, or features. The labels
 and how to resize are inside. Run it with edge/run_tflite.py.
@@ -53,7 +55,7 @@ def define_flags():
         "target",
         "litert",
         "What must be able to run the file: litert, tflite_runtime (2.14), edgetpu, "
-        "or a configuration of Arm's Vela such as ethos-u55-128.",
+        "tflite_micro (microcontrollers), or a configuration of Arm's Vela such as ethos-u55-128.",
     )
     app.define_preprocessing_flags("With --model: ")
     app.define_code_flags("With --model: ")
@@ -63,6 +65,9 @@ def define_flags():
     flags.DEFINE_integer("report_examples", 1000, text)
     text = "Percentage points of top-1 that the file may lose."
     flags.DEFINE_float("max_drop", 1.0, text)
+    text = "With --target=tflite_micro: bytes of memory for the tensors; a file that needs "
+    text += "more is refused."
+    flags.DEFINE_integer("arena_bytes", None, text)
     text = "Gives the pooled features instead of scores, to learn from on the device."
     flags.DEFINE_bool("features", False, text)
 

@@ -53,6 +53,7 @@ def export(
     author=None,
     license=None,
     features=False,
+    arena_bytes=None,
 ):
     """Converts a trained model to a .tflite for the device, and reports on it.
 
@@ -73,7 +74,8 @@ def export(
             "dynamic" (int8 weights), "float16" (weights) or "none". By default "qat" if
             the run has it, else "int8".
         target: what must be able to run the file: "litert", "tflite_runtime" (2.14),
-            "edgetpu", or a configuration of Arm's Vela such as "ethos-u55-128".
+            "edgetpu", "tflite_micro" (microcontrollers; a sketch is written beside the
+            file), or a configuration of Arm's Vela such as "ethos-u55-128".
         weights: with a model of the zoo, the name or the file of its weights.
         dataset: name of the dataset to calibrate and report with; by default that of
             the run.
@@ -110,6 +112,8 @@ def export(
         features: whether the file gives the pooled features instead of scores. From
             such a file, `edge.Classifier.learn` learns classes on the device. It has
             no labels, and `max_drop` does not apply.
+        arena_bytes: for "tflite_micro", the memory in bytes that the device has for the
+            tensors. A file that needs more is refused.
 
     Returns:
         `Report`: a dict of what `report.json` holds, and the `paths` of the files.
@@ -122,6 +126,7 @@ def export(
     wanted = checks.find(target)
     if features:
         _check_features(quantize, labels, scores, max_drop)
+    _check_micro(wanted, target, features, arena_bytes)
     if quantize is not None:
         settings.choice("quantize", quantize, edge.QUANTIZATIONS)
     settings.whole_number("calibration_examples", calibration_examples, 1)
@@ -219,6 +224,9 @@ def export(
             )
             compare = compared.features if features else compared.scores
             report["compared"] = compare(content)
+            if wanted.interpret:
+                report["micro"] = wanted.interpret(content, compared.images)
+                _check_arena(report["micro"]["arena_bytes"], arena_bytes)
             # A model of the zoo or in memory may have random weights.
             if not features and (problem := compared.label_problem()):
                 if source.path and not sources.is_run(model):
@@ -236,6 +244,21 @@ def export(
         temporary("json", ".report.json").write_text(text, encoding="utf-8")
         html = page.html(report)
         temporary("html", ".report.html").write_text(html, encoding="utf-8")
+        if wanted.program:
+            folder = output.with_name(f"{output.stem}_sketch")
+            program = wanted.program(
+                content,
+                folder.name,
+                report["micro"]["arena_bytes"],
+                name=source.model.name,
+                labels=source.labels,
+                preprocessing=folded[1],
+                threshold=source.threshold,
+            )
+            for name, code in program.items():
+                path = stack.enter_context(files.replacing(folder / name))
+                pathlib.Path(path).write_text(code, encoding="utf-8")
+            paths["sketch"] = folder / f"{folder.name}.ino"
     return summary.Report(json.loads(text), paths)  # with lists for its tuples
 
 
@@ -253,6 +276,32 @@ def _check_features(quantize, labels, scores, max_drop):
         raise UserError(
             "--features and --quantize=qat do not go together: classes that are "
             "learned later were not in its training. Use --quantize=int8"
+        )
+
+
+def _check_micro(wanted, target, features, arena_bytes):
+    """Raises `UserError` for settings that do not go with the target."""
+    if arena_bytes is not None:
+        settings.whole_number("arena_bytes", arena_bytes, 1)
+        if not wanted.interpret:
+            raise UserError(
+                "--arena_bytes is for --target=tflite_micro: leave it out. "
+                f"Received: --target={target}"
+            )
+    if features and wanted.program:
+        raise UserError(
+            "--features are for edge.Classifier, which no microcontroller runs: leave "
+            f"--features out, or use --target=litert. Received: --target={target}"
+        )
+
+
+def _check_arena(needed, allowed):
+    """Raises `UserError` if a file needs more memory than the device has for it."""
+    if allowed is not None and needed > allowed:
+        raise UserError(
+            f"the file needs an arena of {needed:,} bytes, --arena_bytes allows "
+            f"{allowed:,}: use a narrower network (train.py --width=0.5), or smaller "
+            "images"
         )
 
 

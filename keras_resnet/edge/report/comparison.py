@@ -28,6 +28,11 @@ class Comparison:
         normalized = preprocessing.normalize(np.stack(self._images))
         self._expected = model.predict(normalized, verbose=0)
 
+    @property
+    def images(self):
+        """The held-out images, raw pixels, uint8 (images, height, width, 3)."""
+        return np.stack(self._images)
+
     def scores(self, content):
         """Compares the scores of a .tflite, as the device computes them.
 

@@ -17,8 +17,9 @@ class Report(dict):
     `str(report)` is the text that `export.py` prints.
 
     Attributes:
-        paths: {"tflite" | "json" | "html" | "compiled": path of the file}. "compiled"
-            is there if the target has a compiler.
+        paths: {"tflite" | "json" | "html" | "compiled" | "sketch": path of the file}.
+            "compiled" is there if the target has a compiler, "sketch" for a
+            microcontroller.
     """
 
     def __init__(self, values, paths):
@@ -47,6 +48,8 @@ def rows(report):
     lines += [("note", note) for note in report["notes"]]
     if "npu" in report:
         lines.append((report["target"], report["npu"]))
+    if "micro" in report:
+        lines += _micro_rows(report["micro"])
     compared = report["compared"]
     if compared is None:
         lines.append(("compared", "not at all: no --dataset was given"))
@@ -77,6 +80,20 @@ def rows(report):
         lines.append(("worst layers", f"{', '.join(worst)} (signal to noise)"))
     if accuracy_name(report.get("post_training") or {}):
         lines.append(("advice", advice(report)))
+    return lines
+
+
+def _micro_rows(micro):
+    """Returns what TFLM's interpreter found as a list of (name, text)."""
+    lines = [("arena", f"{micro['arena_bytes']:,} bytes in TFLM's interpreter")]
+    for key, name in (("with_reference", "reference"), ("with_default", "XNNPACK")):
+        found, images = micro[key], micro["images"]
+        text = (
+            f"equal to LiteRT's {name} kernels on {found['equal_images']} of {images} "
+            f"images, at most {found['max_steps']} steps of 1/256 apart; "
+            f"{found['top1_agreement']:.2%} of top-1 equal"
+        )
+        lines.append(("TFLM scores", text))
     return lines
 
 

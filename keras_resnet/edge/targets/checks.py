@@ -10,7 +10,13 @@ import dataclasses
 
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import operators
-from keras_resnet.edge.targets import edgetpu, ethos_u, litert, tflite_runtime
+from keras_resnet.edge.targets import (
+    edgetpu,
+    ethos_u,
+    litert,
+    tflite_micro,
+    tflite_runtime,
+)
 from keras_resnet.edge.targets.target import Target
 from keras_resnet.errors import unknown
 from keras_resnet.runner.errors import UserError
@@ -20,6 +26,7 @@ TARGETS = {
     **tflite_runtime.TARGETS,
     "edgetpu": Target(integer=True),  # edgetpu.check has its operators and more
     **ethos_u.TARGETS,
+    **tflite_micro.TARGETS,
 }
 
 
