@@ -55,7 +55,8 @@ def define_flags():
         "target",
         "litert",
         "What must be able to run the file: litert, tflite_runtime (2.14), edgetpu, "
-        "tflite_micro (microcontrollers), or a configuration of Arm's Vela such as ethos-u55-128.",
+        "tflite_micro (microcontrollers), or a configuration of Arm's Vela such as "
+        "ethos-u55-128.",
     )
     app.define_preprocessing_flags("With --model: ")
     app.define_code_flags("With --model: ")
@@ -65,8 +66,7 @@ def define_flags():
     flags.DEFINE_integer("report_examples", 1000, text)
     text = "Percentage points of top-1 that the file may lose."
     flags.DEFINE_float("max_drop", 1.0, text)
-    text = "With --target=tflite_micro: bytes of memory for the tensors; a file that needs "
-    text += "more is refused."
+    text = "With --target=tflite_micro: bytes of the arena that the device can hold."
     flags.DEFINE_integer("arena_bytes", None, text)
     text = "Gives the pooled features instead of scores, to learn from on the device."
     flags.DEFINE_bool("features", False, text)

@@ -141,9 +141,9 @@ _HEADER = string.Template("""\
 constexpr std::size_t kModelBytes = $model_bytes;
 extern const unsigned char kModel[kModelBytes];
 
-// The memory that TFLM works in. Its reference kernels needed $measured_bytes bytes in a
-// 64-bit process. CMSIS-NN, the kernels for Cortex-M, take $scratch_bytes bytes more for
-// their convolutions. Other kernels may need more: AllocateTensors() fails then.
+// The memory that TFLM works in. Its reference kernels needed $measured_bytes bytes in
+// a 64-bit process. CMSIS-NN, the kernels for Cortex-M, take up to $scratch_bytes bytes
+// more in convolutions. If other kernels need more than both, AllocateTensors() fails.
 constexpr std::size_t kAlignment = $alignment;
 constexpr std::size_t kArenaBytes =
     ($measured_bytes + $scratch_bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -187,8 +187,8 @@ _SKETCH = string.Template("""\
 // $name on a microcontroller: classifies pictures that arrive over the serial port.
 //
 // For an Arduino Nano 33 BLE and others with enough memory. It needs the library
-// github.com/tensorflow/tflite-micro-arduino-examples. Send kImageBytes raw pixels, and
-// the board answers with a line: label, probability and microseconds, with tabs between.
+// github.com/tensorflow/tflite-micro-arduino-examples. Send kImageBytes raw pixels,
+// and the board answers with label, probability and microseconds, with tabs between.
 
 #include <TensorFlowLite.h>
 

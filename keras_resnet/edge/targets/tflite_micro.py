@@ -23,7 +23,7 @@ from keras_resnet.edge.targets import micro_program
 from keras_resnet.edge.targets.target import Target
 from keras_resnet.runner.errors import UserError
 
-# The methods of TFLM's `MicroMutableOpResolver` that add an operator of TensorFlow Lite.
+# The methods of TFLM's `MicroMutableOpResolver` that add an operator of TFLite.
 _METHODS = """
     AddAbs AddAdd AddAddN AddArgMax AddArgMin AddAssignVariable AddAveragePool2D
     AddBatchMatMul AddBatchToSpaceNd AddBroadcastArgs AddBroadcastTo AddCallOnce AddCast
@@ -51,7 +51,7 @@ OPERATORS = {
 }
 # More than any network of the zoo needs, so that the interpreter says how much it is.
 ARENA_LIMIT_BYTES = 1 << 28
-# Multiplications that the check may cost: about ten seconds of TFLM's reference kernels.
+# Multiplications that the check may cost: some ten seconds of TFLM's kernels.
 CHECKED_MULTIPLY_ADDS = 4_000_000_000
 # Kernels that round differently are a few hundredths of a step apart on average.
 TOLERATED_MEAN_STEPS = 1
@@ -77,8 +77,8 @@ def interpret(content, images):
         `compare` returns, `with_reference` kernels of LiteRT and `with_default`.
 
     Raises:
-        UserError: the interpreter is missing, cannot run the file, or computes something
-            else than LiteRT.
+        UserError: the interpreter is missing, cannot run the file, or computes
+            something else than LiteRT.
     """
     work = sum(map(operators.multiply_adds, tflite_graph.read(content).operators))
     images = images[: max(1, CHECKED_MULTIPLY_ADDS // max(1, work))]
@@ -131,8 +131,8 @@ def run(content, images):
     """
     if not is_installed():
         raise UserError(
-            "--target=tflite_micro needs TFLM's interpreter, which has wheels for Linux "
-            "on x86-64: pip install tflite-micro"
+            "--target=tflite_micro needs TFLM's interpreter (Linux on x86-64): "
+            "pip install tflite-micro"
         )
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

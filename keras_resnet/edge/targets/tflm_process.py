@@ -2,9 +2,9 @@
 
     python -m keras_resnet.edge.targets.tflm_process MODEL IMAGES OUTPUTS ARENA_BYTES
 
-IMAGES and OUTPUTS are .npy files. The memory that was needed, and why a file is refused,
-are lines that TFLM writes to stderr by itself: Python cannot ask for them. The exit code
-is 1 if a file is refused.
+IMAGES and OUTPUTS are .npy files. The memory that was needed, and why a file is
+refused, are lines that TFLM writes to stderr by itself: Python cannot ask for them. The
+exit code is 1 if a file is refused.
 """
 
 import sys
