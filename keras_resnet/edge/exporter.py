@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 
 import keras
 
@@ -245,7 +246,9 @@ def export(
         html = page.html(report)
         temporary("html", ".report.html").write_text(html, encoding="utf-8")
         if wanted.program:
-            folder = output.with_name(f"{output.stem}_sketch")
+            # The letters that Arduino allows in the name of a sketch.
+            stem = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
+            folder = output.with_name(f"{stem}_sketch")
             program = wanted.program(
                 content,
                 folder.name,

@@ -186,11 +186,10 @@ def test_scores_are_compared_in_steps_and_by_class():
 @needs_tflm
 def test_the_export_leaves_a_sketch_beside_and_reports_the_arena(tmp_path):
     model = model_metadata.attach(small_classifier(), SMALL)
-    path = tmp_path / "small.tflite"
-    report = edge.export(model, path, **SETTINGS)
-    folder = tmp_path / "small_sketch"
-    assert report.paths["sketch"] == folder / "small_sketch.ino"
-    names = {"small_sketch.ino", "model_data.h", "model_data.cpp"}
+    report = edge.export(model, tmp_path / "my model.tflite", **SETTINGS)
+    folder = tmp_path / "my_model_sketch"
+    assert report.paths["sketch"] == folder / "my_model_sketch.ino"
+    names = {"my_model_sketch.ino", "model_data.h", "model_data.cpp"}
     assert {file.name for file in folder.iterdir()} == names
     arena = report["micro"]["arena_bytes"]
     assert f"({arena} + " in (folder / "model_data.h").read_text()
