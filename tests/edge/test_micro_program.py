@@ -196,6 +196,8 @@ def test_the_header_says_how_pictures_are_prepared():
     header = program["model_data.h"]
     for line in (
         "// a?b? for TensorFlow Lite for Microcontrollers.",
+        "constexpr std::size_t kAlignment = 16;",
+        "    (4001 + 0 + kAlignment - 1) / kAlignment * kAlignment;",
         "constexpr int kHeight = 8;",
         'constexpr char kResize[] = "stretch";',
         'constexpr char kInterpolation[] = "bicubic";',
