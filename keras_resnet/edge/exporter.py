@@ -114,7 +114,7 @@ def export(
             such a file, `edge.Classifier.learn` learns classes on the device. It has
             no labels, and `max_drop` does not apply.
         arena_bytes: for "tflite_micro", the memory in bytes that the device has for the
-            tensors. A file that needs more is refused.
+            arena. A file that needs more is refused.
 
     Returns:
         `Report`: a dict of what `report.json` holds, and the `paths` of the files.
@@ -227,7 +227,7 @@ def export(
             report["compared"] = compare(content)
             if wanted.interpret:
                 report["micro"] = wanted.interpret(content, compared.images)
-                _check_arena(report["micro"]["arena_bytes"], arena_bytes)
+                _check_arena(report["micro"], arena_bytes)
             # A model of the zoo or in memory may have random weights.
             if not features and (problem := compared.label_problem()):
                 if source.path and not sources.is_run(model):
@@ -298,13 +298,14 @@ def _check_micro(wanted, target, features, arena_bytes):
         )
 
 
-def _check_arena(needed, allowed):
+def _check_arena(micro, allowed):
     """Raises `UserError` if a file needs more memory than the device has for it."""
+    needed = micro["arena_bytes"] + micro["scratch_bytes"]
     if allowed is not None and needed > allowed:
         raise UserError(
-            f"the file needs an arena of {needed:,} bytes, --arena_bytes allows "
-            f"{allowed:,}: use a narrower network (train.py --width=0.5), or smaller "
-            "images"
+            f"the file needs an arena of {needed:,} bytes ({micro['scratch_bytes']:,} "
+            f"of them for CMSIS-NN), --arena_bytes allows {allowed:,}: use a narrower "
+            "network (train.py --width=0.5), or smaller images"
         )
 
 

@@ -57,6 +57,7 @@ def test_exports_compute_the_same_in_tflm(files, held_out, quantize):
     assert found["with_reference"]["top1_agreement"] == 1
     assert found["with_default"]["top1_agreement"] >= 0.95
     assert 50_000 < found["arena_bytes"] < 60_000
+    assert found["scratch_bytes"] == 2 * 2 * 3 * 3 * 64
 
 
 @needs_tflm
@@ -201,7 +202,9 @@ def test_the_export_leaves_a_sketch_beside_and_reports_the_arena(tmp_path):
 @needs_tflm
 def test_an_arena_that_is_too_small_is_refused_and_nothing_is_written(tmp_path):
     model = model_metadata.attach(small_classifier(), SMALL)
-    with pytest.raises(UserError, match=r"arena of [\d,]+ bytes, --arena_bytes allows"):
+    with pytest.raises(
+        UserError, match=r"arena of [\d,]+ bytes .*, --arena_bytes allows 500"
+    ):
         edge.export(model, tmp_path / "a.tflite", **SETTINGS, arena_bytes=500)
     assert not list(tmp_path.iterdir())
 

@@ -85,7 +85,9 @@ def rows(report):
 
 def _micro_rows(micro):
     """Returns what TFLM's interpreter found as a list of (name, text)."""
-    lines = [("arena", f"{micro['arena_bytes']:,} bytes in TFLM's interpreter")]
+    arena, scratch = micro["arena_bytes"], micro["scratch_bytes"]
+    text = f"{arena:,} bytes in TFLM's interpreter; CMSIS-NN may take {scratch:,} more"
+    lines = [("arena", text)]
     for key, name in (("with_reference", "reference"), ("with_default", "XNNPACK")):
         found, images = micro[key], micro["images"]
         text = (

@@ -73,14 +73,16 @@ def interpret(content, images):
 
     Returns:
         dict that JSON can hold: `arena_bytes`, the memory that TFLM's reference kernels
-        needed on this machine, without the model; the number of `images`; and what
-        `compare` returns, `with_reference` kernels of LiteRT and `with_default`.
+        needed on this machine, without the model; `scratch_bytes`, what CMSIS-NN may
+        take besides; the number of `images`; and what `compare` returns,
+        `with_reference` kernels of LiteRT and `with_default`.
 
     Raises:
         UserError: the interpreter is missing, cannot run the file, or computes
             something else than LiteRT.
     """
-    work = sum(map(operators.multiply_adds, tflite_graph.read(content).operators))
+    graph = tflite_graph.read(content)
+    work = sum(map(operators.multiply_adds, graph.operators))
     images = images[: max(1, CHECKED_MULTIPLY_ADDS // max(1, work))]
     scores, arena_bytes = run(content, images)
     with_reference = compare(scores, litert_scores(content, images, reference=True))
@@ -93,6 +95,7 @@ def interpret(content, images):
         )
     return {
         "arena_bytes": arena_bytes,
+        "scratch_bytes": micro_program.scratch_bytes(graph),
         "images": len(images),
         "with_reference": with_reference,
         "with_default": compare(scores, litert_scores(content, images)),
