@@ -21,9 +21,9 @@ class Target:
     # leaves an operator to the CPU.
     compile: Callable[[bytes], tuple[str, bytes]] | None = None
     compiled_suffix: str = ""  # what the compiled file's name has behind the file's own
-    # The target's own interpreter, or None. It takes (the bytes of a file, uint8 images
-    # (images, height, width, 3)) and returns what it measured, a dict that JSON can
-    # hold: see `tflite_micro.interpret`. It raises `UserError` if it cannot run the file.
+    # The target's own interpreter, or None, as `tflite_micro.interpret`. It takes (the
+    # bytes of a file, uint8 images (images, height, width, 3)) and returns what it
+    # measured. It raises `UserError` if it cannot run the file.
     interpret: Callable[[bytes, np.ndarray], dict] | None = None
     # What writes a program for the device, or None: `tflite_micro.program`.
     program: Callable[..., dict] | None = None
