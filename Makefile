@@ -58,7 +58,7 @@ setup: .venv/installed
 	Python 3.10 to 3.13. Received: %d.%d. Try: make PYTHON=python3.12" % v[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e ".[train,edge,vela,dev,docs]"
+	  -e ".[train,edge,vela,micro,dev,docs]"
 	touch $@
 
 clean:

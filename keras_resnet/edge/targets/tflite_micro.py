@@ -135,7 +135,7 @@ def run(content, images):
     if not is_installed():
         raise UserError(
             "--target=tflite_micro needs TFLM's interpreter (Linux on x86-64): "
-            "pip install tflite-micro"
+            'pip install "keras-resnet-zoo[micro]"'
         )
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
