@@ -28,7 +28,7 @@ SETTINGS = dict(
 )
 
 needs_tflm = pytest.mark.skipif(
-    not tflite_micro.is_installed(), reason="needs TFLM: pip install tflite-micro"
+    not tflite_micro.is_installed(), reason="needs the extra micro"
 )
 
 # Prints which of some models have an operator that the interpreter does not have. A
@@ -134,7 +134,7 @@ def test_an_interpreter_that_takes_too_long_is_stopped(monkeypatch):
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(tflite_micro, "is_installed", lambda: False)
-    with pytest.raises(UserError, match="pip install tflite-micro$"):
+    with pytest.raises(UserError, match=r"pip install \"keras-resnet-zoo\[micro\]\"$"):
         tflite_micro.run(b"", np.zeros((1, 8, 8, 3), np.uint8))
 
 
@@ -230,5 +230,5 @@ def test_the_command_without_the_package_is_one_line(tmp_path):
         *("--model=resnet8", "--weights=cifar10", "--dataset=digits"),
         *("--target=tflite_micro", f"--output={tmp_path / 'a.tflite'}"),
     )
-    assert "pip install tflite-micro" in one_error(done)
+    assert "keras-resnet-zoo[micro]" in one_error(done)
     assert not list(tmp_path.iterdir())
