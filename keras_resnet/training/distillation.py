@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet.preprocessing import identifiers
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training import losses
 from keras_resnet.training.data import decoding
 from keras_resnet.training.fused_norm import with_fused_norm
@@ -56,7 +57,9 @@ def open_teacher(name, labels, preprocessing):
             )
     elif pathlib.Path(name).is_dir():
         run = Run.open(name)
-        if run.labels != tuple(labels):
+        # The student learns the classes alone; `UNKNOWN` is added to it at the end.
+        known = run.labels[:-1] if run.labels[-1] == UNKNOWN else run.labels
+        if tuple(labels) not in (known, run.labels):
             raise UserError(
                 f"--teacher={name} was trained on other classes than the dataset's"
             )
@@ -89,7 +92,8 @@ def open_teacher(name, labels, preprocessing):
     def distilled(images, logits, values):
         images = decoding.renormalize(images, preprocessing, expected)
         taught = tf.cast(copy(images, training=False), tf.float32)
-        soft = losses.distillation(logits, tf.stop_gradient(taught), TEMPERATURE)
+        taught = tf.stop_gradient(taught[:, : len(labels)])
+        soft = losses.distillation(logits, taught, TEMPERATURE)
         return (1 - SHARE) * values + SHARE * soft
 
     return distilled

@@ -12,6 +12,7 @@ from keras_resnet import edge, training
 from keras_resnet.edge.report.comparison import Comparison
 from keras_resnet.runner import learning
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training import distillation, losses
 from keras_resnet.training.data import datasets, sources
 from keras_resnet.training.reporting import calibration
 from keras_resnet.training.reporting.answers import Answers
@@ -314,3 +315,15 @@ def test_answers_with_unknown_are_counted_by_hand():
     assert found["strangers_answered"] == 1
     assert found["top1"] == pytest.approx(2 / 3)  # 0.3 of b is more than 0.2 of a
     assert found["examples_evaluated"] == 4
+
+
+def test_a_run_teaches_its_classes_without_unknown(run, photos):
+    distilled = distillation.open_teacher(
+        str(run.directory), run.labels[:-1], run.preprocessing
+    )
+    pictures = images(photos, run.preprocessing, "val/apple")
+    logits = np.zeros((len(pictures), 2), np.float32)
+    scores = run.load_model().predict(pictures, verbose=0)[:, :-1]
+    soft = losses.distillation(logits, np.log(scores), distillation.TEMPERATURE)
+    found = distilled(tf.constant(pictures), logits, tf.zeros(len(pictures)))
+    np.testing.assert_allclose(found, 0.9 * soft.numpy(), rtol=1e-3, atol=1e-5)
