@@ -1,7 +1,10 @@
 """What the tests share: two CPU devices, the data beside the checkout, one run."""
 
 import os
+import pathlib
+import shutil
 
+import filelock
 import numpy as np
 import pytest
 
@@ -30,8 +33,23 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
-    """A run of train.py and qat.py: ResNet-8 on digits, two replicas."""
-    directory = tmp_path_factory.mktemp("runs") / "resnet8-digits"
+    """A run of train.py and qat.py: ResNet-8 on digits, two replicas.
+
+    The first of several test processes trains it; each has a copy of its own.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    trained, complete = common / "trained", common / "trained.complete"
+    with filelock.FileLock(common / "trained.lock"):
+        if not complete.exists():
+            train_digits(trained)
+            complete.touch()
+    own = tmp_path_factory.mktemp("runs") / "resnet8-digits"
+    return pathlib.Path(shutil.copytree(trained, own))
+
+
+def train_digits(directory):
     replicas = ("--strategy=mirrored", "--cpu_replicas=2")
     for script, *flags in (
         ("training/train.py", "--model=resnet8", "--epochs=6"),
@@ -39,7 +57,6 @@ def digits_run(tmp_path_factory):
     ):
         done = run_command(script, f"--model_dir={directory}", *replicas, *flags)
         assert done.returncode == 0, done.stderr
-    return directory
 
 
 QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
