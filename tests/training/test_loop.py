@@ -163,7 +163,7 @@ def test_slow_input_is_noticed(digits):
     batch = (np.zeros((4, 32, 32, 3), np.float32), np.eye(10, dtype=np.float32)[:4])
 
     def late(*batch):
-        tf.numpy_function(lambda: time.sleep(0.2), [], [])
+        tf.numpy_function(lambda: time.sleep(0.5), [], [])
         return batch
 
     fast = tf.data.Dataset.from_tensors(batch).repeat()
@@ -172,4 +172,5 @@ def test_slow_input_is_noticed(digits):
         batches = iter(strategy.experimental_distribute_dataset(data))
         run(batches, tf.constant(1))
         waited[name] = float(run(batches, tf.constant(5)))
-    assert waited["slow"] > 0.9 and waited["fast"] < 0.5 * waited["slow"]
+    # Some of the five batches may be ready before, and a busy machine makes steps slow.
+    assert 1.2 < waited["slow"] < 3 and waited["fast"] < 0.5 * waited["slow"]
