@@ -17,6 +17,7 @@ _MODULES = {
     "inference": "decode_predictions preprocess_input",
     "model_metadata": "load",
     "preprocessing": "Preprocessing",
+    "sharing.push": "push",
     "weights.registry": "list_weights",
 }
 _PUBLIC = {name: module for module in _MODULES for name in _MODULES[module].split()}

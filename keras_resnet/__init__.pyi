@@ -26,6 +26,7 @@ from keras_resnet.models import plain20 as plain20
 from keras_resnet.models import plain32 as plain32
 from keras_resnet.models import plain44 as plain44
 from keras_resnet.preprocessing import Preprocessing as Preprocessing
+from keras_resnet.sharing.push import push as push
 from keras_resnet.weights.registry import list_weights as list_weights
 
 __version__: str

@@ -23,6 +23,7 @@ from keras_resnet.errors import first_line
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.preprocessing import REDUCED_DECODING
+from keras_resnet.weights import download, registry
 
 FILE = "keras_resnet.json"
 # Version 2 added the fields `resize` and `antialias` of the preprocessing, version 3
@@ -74,8 +75,9 @@ def load(path):
     """Opens a trained model together with its preprocessing and its labels.
 
     Args:
-        path: the folder of a run, a `Run`, or a `.keras` file that this package or
-            the `model.save` of such a model wrote.
+        path: the folder of a run, a `Run`, a `.keras` file that this package or the
+            `model.save` of such a model wrote, or "hf://user/name" or
+            "hf://user/name@revision", a run that `keras_resnet.push` put on the hub.
 
     Returns:
         A `keras.Model` with the attributes `preprocessing` (a
@@ -83,11 +85,13 @@ def load(path):
         (a str, or `None`). `model.save` keeps them.
 
     Raises:
-        UserError: there is no such file, it is damaged, or it does not say how its
-            input is made.
+        UserError: there is no such file, it cannot be downloaded, it is damaged, or it
+            does not say how its input is made.
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"`path` must be a path. Received: {path!r:.80}")
+    if isinstance(path, str) and path.startswith(registry.HUB):
+        path = download.hub_run(path)
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         file = path / "model.keras"

@@ -104,8 +104,9 @@ def ResNet(
         counts: number of blocks in each stage.
         include_top: whether to end with the classifier.
         weights: `None` for a random initialization; "imagenet", "cifar10" or any
-            name of `list_weights()`; "hf://owner/repo", a hub repository in timm's
-            layout; or the path of a local `.keras`, `.weights.h5`, `.h5`
+            name of `list_weights()`; "hf://owner/repo" or "hf://owner/repo@revision",
+            a hub repository in timm's layout or a run that `keras_resnet.push` put
+            there; or the path of a local `.keras`, `.weights.h5`, `.h5`
             (keras.applications) or `.safetensors` (timm, torchvision) file. If
             `classes` is not the default and the file's classifier has another
             number of classes, the classifier starts at random, with a warning.

@@ -11,6 +11,7 @@ Environment variables:
 
 import hashlib
 import os
+import pathlib
 import re
 
 import huggingface_hub
@@ -22,6 +23,10 @@ from keras_resnet.weights.formats import one_line
 
 # Algorithms by the number of hexadecimal digits of their results.
 ALGORITHMS = {32: "md5", 64: "sha256"}
+# What a run that was pushed to the hub has: its model, and the hashes of the files as
+# `sha256sum` prints them.
+MODEL = "model.keras"
+SUMS = "SHA256SUMS"
 
 
 def fetch(entry):
@@ -94,10 +99,11 @@ def hub_repository(source):
 
 def hub_address(repository, name, revision):
     """Returns the address of a file of a hub repository."""
-    return f"{_endpoint()}/{repository}/resolve/{revision}/{name}"
+    return f"{hub_endpoint()}/{repository}/resolve/{revision}/{name}"
 
 
-def _endpoint():
+def hub_endpoint():
+    """Returns the address of the hub."""
     # Read here, not when huggingface_hub was imported.
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
@@ -114,7 +120,7 @@ def hub_file(repository, name, revision):
     # where there is no network.
     if not isinstance(path, str):
         path = huggingface_hub.hf_hub_download(
-            repository, name, revision=revision, endpoint=_endpoint()
+            repository, name, revision=revision, endpoint=hub_endpoint()
         )
     # The cache names a large file by the SHA-256 that the hub announced.
     blob = os.path.realpath(path)
@@ -123,6 +129,37 @@ def hub_file(repository, name, revision):
         os.remove(path)
         os.remove(blob)
         raise UserError("wrong hash (SHA-256), the download was damaged")
+    return path
+
+
+def hub_run(source):
+    """Returns the path of the `.keras` file of a run that was pushed to the hub.
+
+    Args:
+        source: hf://owner/repo[@revision]. It is downloaded at first use; see
+            `hub_file` for how long it is kept.
+
+    Raises:
+        UserError: the repository cannot be read, was not made by `keras_resnet.push`,
+            or its file is damaged.
+    """
+    repository, revision = hub_repository(source)
+    try:
+        sums = pathlib.Path(hub_file(repository, SUMS, revision))
+        # Of the same commit, whatever is pushed in between.
+        path = hub_file(repository, MODEL, revision=sums.parent.name)
+        listed = dict(
+            line.split("  ", 1)[::-1]
+            for line in sums.read_text(encoding="utf-8").splitlines()
+        )
+        if listed.get(MODEL) != _digest(path, "sha256"):
+            raise UserError(f"{MODEL} has another hash than {SUMS} says")
+    except Exception as error:  # huggingface_hub raises many kinds
+        raise UserError(
+            f"cannot read {hub_address(repository, SUMS, revision)}, which lists the "
+            f"files of a run that `keras-resnet push` put there: {one_line(error)}. "
+            f"Received: {source!r}"
+        ) from error
     return path
 
 

@@ -12,7 +12,7 @@ from keras_resnet import model_metadata
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import download, formats, registry
-from keras_resnet.weights.tensors import CLASSIFIER
+from keras_resnet.weights.tensors import CLASSIFIER, DIRECTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,8 @@ class LocalFile:
     preprocessing: Preprocessing | None = None  # `None` if the file has none
     labels: list[str] | None = None  # names of the classes; `None` if the file has none
     licence: str | None = None  # of the weights; `None` if the file has none
+    # Whether its classifier reads features of length 1, see `tensors.DIRECTIONS`.
+    directions: bool = False
 
 
 def resolve(model, weights):
@@ -59,7 +61,7 @@ def resolve(model, weights):
             "`weights` of a custom network must be a local file: published weights are "
             f"for the models of the zoo. Received: {weights!r}"
         )
-    return _hub_entry(model, weights) if on_hub else registry.find(model, weights)
+    return _on_hub(model, weights) if on_hub else registry.find(model, weights)
 
 
 def load(model, source, skip_classifier=False):
@@ -73,6 +75,14 @@ def load(model, source, skip_classifier=False):
     left_out = ()
     if isinstance(source, LocalFile):
         path = source.path
+        if source.directions and _has_classifier_of(model, source.labels):
+            warnings.warn(
+                f"The classifier for {len(source.labels)} classes was trained behind a "
+                f"layer {DIRECTIONS!r}, which this network lacks: its scores will be "
+                f"wrong. Open the whole network by keras_resnet.load({path!r}), or pass "
+                "include_top=False.",
+                stacklevel=2,
+            )
     else:
         path, left_out = download.fetch(source), source.left_out
         if source.non_commercial:
@@ -91,14 +101,13 @@ def _describe(model, source):
     sides = tuple(side or usual for side, usual in zip(size, known, strict=True))
     preprocessing = dataclasses.replace(source.preprocessing, input_size=sides)
     # A classifier for another number of classes is a new one.
-    top = model.layers[-1]
-    same_classes = (
-        top.name == CLASSIFIER
-        and source.labels is not None
-        and top.units == len(source.labels)
-    )
-    labels = source.labels if same_classes else None
+    labels = source.labels if _has_classifier_of(model, source.labels) else None
     model_metadata.attach(model, preprocessing, labels, source.licence)
+
+
+def _has_classifier_of(model, labels):
+    top = model.layers[-1]
+    return top.name == CLASSIFIER and labels is not None and top.units == len(labels)
 
 
 @functools.cache  # once for each file, not for each model
@@ -113,32 +122,36 @@ def _local_file(path):
     formats.check_path(path)
     if path.endswith(".keras"):
         described = model_metadata.read(pathlib.Path(path)) or {}
-        stride_on = _stride_in_keras_file(path)
-        known = stride_on is not None
-        return LocalFile(path, stride_on or "1x1", stride_known=known, **described)
+        strides = _strides_in_keras_file(path)
+        known = "conv3_block1_3_conv" in strides  # basic blocks have no choice
+        is_3x3 = known and strides.get("conv3_block1_1_conv") == [1, 1]
+        return LocalFile(
+            path,
+            "3x3" if is_3x3 else "1x1",
+            stride_known=known,
+            directions=DIRECTIONS in strides,
+            **described,
+        )
     # torchvision and timm train v1.5; keras.applications and the zoo have v1.
     stride_on = "3x3" if path.endswith(".safetensors") else "1x1"
     return LocalFile(path, stride_on, stride_known=False)
 
 
-def _stride_in_keras_file(path):
-    """Returns where the first halving bottleneck has its stride, or `None`."""
+def _strides_in_keras_file(path):
+    """Returns {layer name: its strides, or None}."""
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))["config"]
-        strides = {
+        return {
             layer["config"]["name"]: layer["config"].get("strides")
             for layer in config["layers"]
         }
     except Exception:
-        return None  # damaged: the reader of the weights will say how
-    if "conv3_block1_3_conv" not in strides:
-        return None  # basic blocks have no choice
-    return "3x3" if strides.get("conv3_block1_1_conv") == [1, 1] else "1x1"
+        return {}  # damaged: the reader of the weights will say how
 
 
-def _hub_entry(model, source):
-    """Describes a repository in timm's layout, from its config.json."""
+def _on_hub(model, source):
+    """Describes a repository in timm's layout, or a run that was pushed to the hub."""
     for entry in registry.weight_files().get(model, {}).values():
         if entry.source == source:
             return entry
@@ -147,6 +160,8 @@ def _hub_entry(model, source):
         path = download.hub_file(repository, "config.json", revision)
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
+        if "class_name" in config:  # of a model of Keras
+            return _local_file(download.hub_run(source))
         architecture = config["architecture"]
         trained = config["pretrained_cfg"]
         preprocessing = Preprocessing(
@@ -156,12 +171,14 @@ def _hub_entry(model, source):
             crop_fraction=trained["crop_pct"],
             interpolation=trained["interpolation"],
         )
+    except UserError:
+        raise
     except Exception as error:  # huggingface_hub, JSON and missing keys
         reason = formats.one_line(error)
         address = download.hub_address(repository, "config.json", revision)
         raise UserError(
             f"`weights`: cannot read {address}, which describes weights in timm's "
-            f"layout: {reason}. Received: {source!r}"
+            f"layout or a run that was pushed: {reason}. Received: {source!r}"
         ) from error
     # Another architecture may have the same tensors, as resnetblur50 has.
     if architecture != model:

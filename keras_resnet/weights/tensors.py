@@ -6,6 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 CLASSIFIER = "predictions"
+# Layer in front of the classifier of a fine-tuned network: it scales features to
+# length 1.
+DIRECTIONS = "unit_features"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,8 @@ import numpy as np
 from keras_resnet.runner import learning
 from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training.data import datasets
-from keras_resnet.weights.tensors import CLASSIFIER
+from keras_resnet.weights.tensors import CLASSIFIER, DIRECTIONS
 
-DIRECTIONS = "unit_features"  # name of the layer
 # A file of 8 bits moves cosines by some thousandths. Where all pictures of a class are
 # as near to it, this would make many of them unknown: the limit is lower by so much.
 SLACK = 0.01 * learning.SCALE
