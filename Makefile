@@ -4,7 +4,7 @@ BIN := .venv/bin
 # In two processes; the tests of one file share their fixtures.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist=loadfile
 
-.PHONY: demo test test-slow test-backends lint docs release setup environments clean
+.PHONY: demo test test-slow test-backends test-pythons lint docs release setup environments clean
 
 demo: setup
 	$(BIN)/python demo.py
@@ -25,6 +25,13 @@ test-backends: setup
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(ZOO_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ZOO_TESTS)
 	$(PYTEST) -m "not slow" tests/zoo/test_backends.py tests/zoo/test_convert.py
+
+# The zoo on CPython 3.10 to 3.13 with the lowest and the newest Keras, on JAX and
+# without TensorFlow, and the runner on CPython 3.7 to 3.13. Each Python must be on the
+# path or in ~/.pyenv; CI does not run it.
+test-pythons: setup
+	$(BIN)/python -m tests.helpers.pythons
+	EVERY_PYTHON=1 $(BIN)/python -m pytest -q -rs -m slow tests/runner/test_pythons.py
 
 lint: setup
 	$(BIN)/ruff check

@@ -57,7 +57,7 @@ def run(name, script, *arguments):
     return done.stdout
 
 
-def _interpreter(versions):
+def interpreter(versions):
     """Returns a CPython of one of these versions, or None."""
     for version in versions:
         found = [sys.executable, shutil.which(f"python{version}")]
@@ -70,22 +70,38 @@ def _interpreter(versions):
     return None
 
 
+def create(folder, python, packages):
+    """Creates a virtual environment with these packages, unless it is there already.
+
+    Raises:
+        subprocess.CalledProcessError: its `stderr` says why they cannot be installed.
+    """
+    complete = folder / "complete"
+    wanted = "\n".join(packages)
+    if complete.exists() and complete.read_text() == wanted:
+        return
+    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run(
+        [*pip, "install", "--quiet", *packages],
+        check=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    complete.write_text(wanted)
+
+
 def main():
     """Creates what is missing and can be created here."""
     for name, (versions, packages) in ENVIRONMENTS.items():
-        complete = _folder(name) / "complete"
-        wanted = "\n".join(packages)
-        if complete.exists() and complete.read_text() == wanted:
-            continue
-        interpreter = _interpreter(versions)
-        if interpreter is None:
+        python = interpreter(versions)
+        if python is None:
             print(f".venv-{name}: left out, needs CPython {' or '.join(versions)}")
             continue
-        folder = _folder(name)
-        pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-        subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([*pip, "install", "--quiet", *packages], check=True)
-        complete.write_text(wanted)
+        try:
+            create(_folder(name), python, packages)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f".venv-{name}: {error.stderr}")
 
 
 if __name__ == "__main__":

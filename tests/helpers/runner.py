@@ -220,6 +220,13 @@ ENVIRONMENTS = {
     "3.11": ["tflite-runtime", "numpy<2", "Pillow"],
     "3.13": ["ai-edge-litert", "Pillow"],
 }
+# `make test-pythons` sets this variable: the Pythons between them, too.
+if "EVERY_PYTHON" in os.environ:
+    ENVIRONMENTS |= {
+        "3.8": ["tflite-runtime", "numpy<2", "Pillow"],
+        "3.10": ["tflite-runtime", "numpy<2", "Pillow"],
+        "3.12": ["ai-edge-litert", "Pillow"],
+    }
 
 
 def python_environment(name):
