@@ -36,6 +36,7 @@ test-pythons: setup
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python -m mypy
 
 # The documentation site, in build/site. A warning is an error.
 docs: setup

@@ -119,6 +119,7 @@ import struct
 import sys
 import time
 import traceback
+import typing
 import warnings
 import zipfile
 
@@ -234,9 +235,9 @@ class Preprocessing:
         UserError: a field has a wrong type, length or value.
     """
 
-    input_size: tuple
-    mean_rgb_255: tuple = (128.0, 128.0, 128.0)
-    std_rgb_255: tuple = (64.0, 64.0, 64.0)
+    input_size: typing.Tuple[int, int]
+    mean_rgb_255: typing.Tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std_rgb_255: typing.Tuple[float, float, float] = (64.0, 64.0, 64.0)
     channel_order: str = "rgb"
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
@@ -246,7 +247,7 @@ class Preprocessing:
     # that were trained on pictures that were decoded whole.
     reduced_decoding: float = REDUCED_DECODING
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field; lists (from JSON) become tuples."""
         smallest, largest = sys.float_info.min, sys.float_info.max
         for field, length, kind, lowest, highest, expected in (
@@ -284,7 +285,7 @@ class Preprocessing:
             raise _wrong_field("crop_fraction", expected, self.crop_fraction)
 
     @property
-    def resized_size(self):
+    def resized_size(self) -> typing.Tuple[int, int]:
         """(height, width) of the image before its centre is cut out, in pixels.
 
         Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
@@ -292,7 +293,7 @@ class Preprocessing:
         return tuple(int(side / self.crop_fraction) for side in self.input_size)
 
     @property
-    def resize_size(self):
+    def resize_size(self) -> int:
         """Longer side of `resized_size`."""
         return max(self.resized_size)
 
@@ -2663,7 +2664,20 @@ def print_learned(report):
 
 # --- The classifier: a model, its runtime, its labels and what it is fed --------------
 
-Prediction = collections.namedtuple("Prediction", "index label score")
+if typing.TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+AnyPath = typing.Union[str, os.PathLike]
+Numbers = typing.Sequence[float]
+
+
+class Prediction(typing.NamedTuple):
+    """A class of an image: its index, its label (None without labels), its score."""
+
+    index: int
+    label: typing.Optional[str]
+    score: float
 
 
 class Classifier:
@@ -2688,15 +2702,15 @@ class Classifier:
 
     def __init__(
         self,
-        model_path,
-        labels_path=None,
-        threads=None,
-        delegate="auto",
-        delegate_options=None,
-        normalization=None,
-        bgr=False,
-        classes=None,
-    ):
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+        classes: typing.Optional[AnyPath] = None,
+    ) -> None:
         """Loads a model.
 
         Args:
@@ -2838,7 +2852,12 @@ class Classifier:
             self.labels.append(UNKNOWN)
         self.classes = len(self.labels)
 
-    def learn(self, photos, classes, known_share=KNOWN_SHARE):
+    def learn(
+        self,
+        photos: AnyPath,
+        classes: AnyPath,
+        known_share: float = KNOWN_SHARE,
+    ) -> typing.Dict[str, typing.Any]:
         """Learns folders of photographs as classes, which this classifier then has.
 
         A cross-validation chooses the classifier, from class means to a logistic
@@ -2911,7 +2930,11 @@ class Classifier:
             return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
         return pixels.astype(self._input["dtype"])
 
-    def classify(self, image, top_k=5):
+    def classify(
+        self,
+        image: "typing.Union[AnyPath, PIL.Image.Image, np.ndarray]",
+        top_k: int = 5,
+    ) -> typing.List[Prediction]:
         """Classifies one image.
 
         Args:
@@ -2934,7 +2957,7 @@ class Classifier:
             pixels = prepare(decoded.image, self, decoded.box)
         return self.top_k(self.scores(pixels), top_k)
 
-    def scores(self, pixels):
+    def scores(self, pixels: "np.ndarray") -> "np.ndarray":
         """Runs the model on one prepared image.
 
         Args:
@@ -2953,7 +2976,7 @@ class Classifier:
         self.check_classes()
         return head_scores(self.outputs(pixels)[None], self._head)[0].astype("float32")
 
-    def check_classes(self):
+    def check_classes(self) -> None:
         """Raises UserError for a model of features without learned classes."""
         if self.channels and self._head is None:
             raise UserError(
@@ -2961,7 +2984,7 @@ class Classifier:
                 "--learn=DIR --classes=FILE, then give --classes=FILE"
             )
 
-    def outputs(self, pixels):
+    def outputs(self, pixels: "np.ndarray") -> "np.ndarray":
         """Runs the model on one prepared image; returns what it gives.
 
         That is the scores, float32 (classes,), or the features, float32 (channels,);
@@ -2987,7 +3010,7 @@ class Classifier:
             raise UserError(f"{self.path}: gave scores that are not finite numbers")
         return outputs
 
-    def top_k(self, scores, k):
+    def top_k(self, scores: "np.ndarray", k: int) -> typing.List[Prediction]:
         """Ranks classes by score; of equal scores, the lowest index comes first.
 
         Args:

@@ -1,14 +1,21 @@
 """From pixels to the input of a model, and from its scores to the names of classes."""
 
+from typing import Any
+
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_resnet.preprocessing import Preprocessing, identifiers
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import registry
 
 
-def preprocess_input(x, model_or_weights="resnet50", data_format=None):
+def preprocess_input(
+    x: Any,
+    model_or_weights: keras.Model | Preprocessing | str = "resnet50",
+    data_format: str | None = None,
+) -> Any:
     """Normalizes raw pixels as a model wants them.
 
     Args:
@@ -54,7 +61,11 @@ def preprocess_input(x, model_or_weights="resnet50", data_format=None):
     return x
 
 
-def decode_predictions(preds, top=5, model_or_weights="resnet50"):
+def decode_predictions(
+    preds: npt.ArrayLike,
+    top: int = 5,
+    model_or_weights: keras.Model | str = "resnet50",
+) -> list[list[tuple[str, str, float]]]:
     """Names the best classes of predictions.
 
     Args:

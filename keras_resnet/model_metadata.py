@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
@@ -33,7 +34,12 @@ VERSIONS = (1, 2, 3)
 MAX_BYTES = 1 << 22  # a hundred thousand labels need half of it
 
 
-def attach(model, preprocessing, labels=None, licence=None):
+def attach(
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    labels: Sequence[str] | None = None,
+    licence: str | None = None,
+) -> keras.Model:
     """Tells a model how its input is made and what its scores mean.
 
     Args:
@@ -71,7 +77,7 @@ def attach(model, preprocessing, labels=None, licence=None):
     return model
 
 
-def load(path):
+def load(path: str | os.PathLike) -> keras.Model:
     """Opens a trained model together with its preprocessing and its labels.
 
     Args:

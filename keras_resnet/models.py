@@ -8,7 +8,10 @@ each of them can be trained, quantized and converted layer by layer.
 
 import dataclasses
 import inspect
+import os
 import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import keras
 
@@ -68,7 +71,7 @@ VARIANTS = {
 }
 
 
-def list_models():
+def list_models() -> list[str]:
     """Returns the names of the models: for ImageNet, for CIFAR, plain networks.
 
     The plain networks have no shortcuts; the paper compares its ResNets with them.
@@ -77,25 +80,25 @@ def list_models():
 
 
 def ResNet(
-    family,
-    block,
-    counts,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name="resnet",
+    family: Family,
+    block: tuple[int, ...],
+    counts: Sequence[int],
+    include_top: bool = True,
+    weights: str | os.PathLike | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "resnet",
     *,
-    shortcut="B",
-    stride_on=None,
-    residual=True,
-    width=1,
-    dropout=0.0,
-    output_stride=None,
-):
+    shortcut: str = "B",
+    stride_on: str | None = None,
+    residual: bool = True,
+    width: float = 1,
+    dropout: float = 0.0,
+    output_stride: int | None = None,
+) -> keras.Model:
     """Builds a ResNet v1; the entry points (`ResNet50`, ...) call it.
 
     Args:
@@ -300,7 +303,7 @@ def _is_image_shape(shape, channels_last, open_sides):
     )
 
 
-def feature_maps(model):
+def feature_maps(model: keras.Model) -> keras.Model:
     """Returns a model of the maps between stages, for detection or segmentation.
 
     Args:
@@ -330,7 +333,7 @@ def feature_maps(model):
     return keras.Model(model.input, ends, name=f"{model.name}_feature_maps")
 
 
-def create_model(name, /, **arguments):
+def create_model(name: str, /, **arguments: Any) -> keras.Model:
     """Builds a model of the zoo by its name.
 
     Args:
@@ -349,31 +352,58 @@ def create_model(name, /, **arguments):
     return _ENTRY_POINTS[name](**arguments)
 
 
+class EntryPoint(Protocol):
+    """What type checkers know of `ResNet50` and the others; `ResNet` documents it."""
+
+    def __call__(  # noqa: D102
+        self,
+        include_top: bool = True,
+        weights: str | os.PathLike | None = "auto",
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: str | None = None,
+        classes: int = ...,
+        classifier_activation: str | Callable | None = "softmax",
+        name: str = ...,
+        *,
+        shortcut: str = "B",
+        stride_on: str | None = None,
+        residual: bool = True,
+        width: float = 1,
+        dropout: float = 0.0,
+        output_stride: int | None = None,
+    ) -> keras.Model: ...
+
+
 # Name of a model: the function that builds it.
-_ENTRY_POINTS = {}
+_ENTRY_POINTS: dict[str, EntryPoint] = {}
 
 
-def _entry_point(variant, default_weights="auto", note=""):
+def _entry_point(
+    variant: str,
+    default_weights: str = "auto",
+    note: str = "",
+) -> EntryPoint:
     family, block, counts = VARIANTS[variant]
     is_plain = variant.startswith("plain")
 
     def build(
-        include_top=True,
-        weights=default_weights,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=family.classes,
-        classifier_activation="softmax",
-        name=variant,
+        include_top: bool = True,
+        weights: str | os.PathLike | None = default_weights,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: str | None = None,
+        classes: int = family.classes,
+        classifier_activation: str | Callable | None = "softmax",
+        name: str = variant,
         *,
-        shortcut="B",
-        stride_on=None,
-        residual=not is_plain,
-        width=1,
-        dropout=0.0,
-        output_stride=None,
-    ):
+        shortcut: str = "B",
+        stride_on: str | None = None,
+        residual: bool = not is_plain,
+        width: float = 1,
+        dropout: float = 0.0,
+        output_stride: int | None = None,
+    ) -> keras.Model:
         """Builds a model of the zoo; `ResNet` documents the arguments."""
         return ResNet(
             family,

@@ -4,6 +4,7 @@ import functools
 import pathlib
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from keras_resnet.runner import geometry
@@ -19,7 +20,7 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
     __doc__ = fields.Preprocessing.__doc__
 
     @property
-    def uniform(self):
+    def uniform(self) -> bool:
         """Whether one 8-bit scale and zero point express the normalization.
 
         If so, the quantized input of a model is the raw pixel itself, and zero
@@ -33,11 +34,11 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
         )
 
     @property
-    def in_version_1(self):
+    def in_version_1(self) -> bool:
         """Whether files of version 1, without `resize` and `antialias`, say it all."""
         return self.resize == "crop" and self.antialias
 
-    def resize_and_crop(self, image):
+    def resize_and_crop(self, image: np.ndarray | Image.Image) -> np.ndarray:
         """Resizes an image and cuts out its centre, as training and devices do.
 
         By default, that is what torchvision and timm do in published evaluations:
@@ -66,7 +67,7 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
         with user_errors("image", ValueError):
             return geometry.resize_and_crop(image.convert("RGB"), self)
 
-    def normalize(self, images):
+    def normalize(self, images: npt.ArrayLike) -> np.ndarray:
         """Normalizes raw pixels.
 
         Args:

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 import keras
 
@@ -23,39 +24,40 @@ from keras_resnet.training import checks as settings
 from keras_resnet.training.accuracy import TOLERATED_IMAGES
 from keras_resnet.training.data import batching
 from keras_resnet.training.formats import saved_model
+from keras_resnet.training.runs.run import Run
 
 MAX_DROP = 1.0  # percentage points
 
 
 def export(
-    model,
-    output=None,
+    model: Run | keras.Model | str | os.PathLike,
+    output: str | os.PathLike | None = None,
     *,
-    quantize=None,
-    target="litert",
-    weights=None,
-    dataset=None,
-    data_dir=None,
-    normalization=None,
-    mean=None,
-    std=None,
-    bgr=False,
-    resize=None,
-    crop_fraction=None,
-    interpolation=None,
-    antialias=None,
-    labels=None,
-    scores=None,
-    custom_objects=None,
-    allow_lambda=False,
-    calibration_examples=500,
-    report_examples=1000,
-    max_drop=MAX_DROP,
-    author=None,
-    license=None,
-    features=False,
-    arena_bytes=None,
-):
+    quantize: str | None = None,
+    target: str = "litert",
+    weights: str | os.PathLike | None = None,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    normalization: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    bgr: bool = False,
+    resize: str | None = None,
+    crop_fraction: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    labels: Sequence[str] | str | os.PathLike | None = None,
+    scores: str | None = None,
+    custom_objects: str | os.PathLike | None = None,
+    allow_lambda: bool = False,
+    calibration_examples: int = 500,
+    report_examples: int = 1000,
+    max_drop: float = MAX_DROP,
+    author: str | None = None,
+    license: str | None = None,
+    features: bool = False,
+    arena_bytes: int | None = None,
+) -> summary.Report:
     """Converts a trained model to a .tflite for the device, and reports on it.
 
     The file takes one image of raw uint8 RGB pixels, (1, height, width, 3), and returns

@@ -1,9 +1,9 @@
 """The classifier: a model, its runtime, its labels and what it is fed."""
 
-import collections
 import math
 import os
 import time
+import typing
 
 from keras_resnet.runner.classes_file import read_classes
 from keras_resnet.runner.delegates import choose_delegate, load_delegate
@@ -28,7 +28,20 @@ from keras_resnet.runner.runtime import (
 )
 from keras_resnet.runner.supervisor import SharedState
 
-Prediction = collections.namedtuple("Prediction", "index label score")
+if typing.TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+AnyPath = typing.Union[str, os.PathLike]
+Numbers = typing.Sequence[float]
+
+
+class Prediction(typing.NamedTuple):
+    """A class of an image: its index, its label (None without labels), its score."""
+
+    index: int
+    label: typing.Optional[str]
+    score: float
 
 
 class Classifier:
@@ -53,15 +66,15 @@ class Classifier:
 
     def __init__(
         self,
-        model_path,
-        labels_path=None,
-        threads=None,
-        delegate="auto",
-        delegate_options=None,
-        normalization=None,
-        bgr=False,
-        classes=None,
-    ):
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+        classes: typing.Optional[AnyPath] = None,
+    ) -> None:
         """Loads a model.
 
         Args:
@@ -203,7 +216,12 @@ class Classifier:
             self.labels.append(UNKNOWN)
         self.classes = len(self.labels)
 
-    def learn(self, photos, classes, known_share=KNOWN_SHARE):
+    def learn(
+        self,
+        photos: AnyPath,
+        classes: AnyPath,
+        known_share: float = KNOWN_SHARE,
+    ) -> typing.Dict[str, typing.Any]:
         """Learns folders of photographs as classes, which this classifier then has.
 
         A cross-validation chooses the classifier, from class means to a logistic
@@ -276,7 +294,11 @@ class Classifier:
             return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
         return pixels.astype(self._input["dtype"])
 
-    def classify(self, image, top_k=5):
+    def classify(
+        self,
+        image: "typing.Union[AnyPath, PIL.Image.Image, np.ndarray]",
+        top_k: int = 5,
+    ) -> typing.List[Prediction]:
         """Classifies one image.
 
         Args:
@@ -299,7 +321,7 @@ class Classifier:
             pixels = prepare(decoded.image, self, decoded.box)
         return self.top_k(self.scores(pixels), top_k)
 
-    def scores(self, pixels):
+    def scores(self, pixels: "np.ndarray") -> "np.ndarray":
         """Runs the model on one prepared image.
 
         Args:
@@ -318,7 +340,7 @@ class Classifier:
         self.check_classes()
         return head_scores(self.outputs(pixels)[None], self._head)[0].astype("float32")
 
-    def check_classes(self):
+    def check_classes(self) -> None:
         """Raises UserError for a model of features without learned classes."""
         if self.channels and self._head is None:
             raise UserError(
@@ -326,7 +348,7 @@ class Classifier:
                 "--learn=DIR --classes=FILE, then give --classes=FILE"
             )
 
-    def outputs(self, pixels):
+    def outputs(self, pixels: "np.ndarray") -> "np.ndarray":
         """Runs the model on one prepared image; returns what it gives.
 
         That is the scores, float32 (classes,), or the features, float32 (channels,);
@@ -352,7 +374,7 @@ class Classifier:
             raise UserError(f"{self.path}: gave scores that are not finite numbers")
         return outputs
 
-    def top_k(self, scores, k):
+    def top_k(self, scores: "np.ndarray", k: int) -> typing.List[Prediction]:
         """Ranks classes by score; of equal scores, the lowest index comes first.
 
         Args:

@@ -5,6 +5,7 @@ import json
 import math
 import numbers
 import sys
+import typing
 
 from keras_resnet.runner.errors import UserError
 
@@ -54,9 +55,9 @@ class Preprocessing:
         UserError: a field has a wrong type, length or value.
     """
 
-    input_size: tuple
-    mean_rgb_255: tuple = (128.0, 128.0, 128.0)
-    std_rgb_255: tuple = (64.0, 64.0, 64.0)
+    input_size: typing.Tuple[int, int]
+    mean_rgb_255: typing.Tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std_rgb_255: typing.Tuple[float, float, float] = (64.0, 64.0, 64.0)
     channel_order: str = "rgb"
     crop_fraction: float = 1.0
     interpolation: str = "bilinear"
@@ -66,7 +67,7 @@ class Preprocessing:
     # that were trained on pictures that were decoded whole.
     reduced_decoding: float = REDUCED_DECODING
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field; lists (from JSON) become tuples."""
         smallest, largest = sys.float_info.min, sys.float_info.max
         for field, length, kind, lowest, highest, expected in (
@@ -104,7 +105,7 @@ class Preprocessing:
             raise _wrong_field("crop_fraction", expected, self.crop_fraction)
 
     @property
-    def resized_size(self):
+    def resized_size(self) -> typing.Tuple[int, int]:
         """(height, width) of the image before its centre is cut out, in pixels.
 
         Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
@@ -112,7 +113,7 @@ class Preprocessing:
         return tuple(int(side / self.crop_fraction) for side in self.input_size)
 
     @property
-    def resize_size(self):
+    def resize_size(self) -> int:
         """Longer side of `resized_size`."""
         return max(self.resized_size)
 

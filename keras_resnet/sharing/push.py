@@ -1,6 +1,8 @@
 """Uploads a run to the Hugging Face hub."""
 
+import os
 import re
+from collections.abc import Iterable
 
 import huggingface_hub
 
@@ -8,13 +10,20 @@ from keras_resnet import files
 from keras_resnet.runner.errors import UserError
 from keras_resnet.sharing import card, contents
 from keras_resnet.training import checks
+from keras_resnet.training.runs.run import Run
 from keras_resnet.weights import download, registry
 from keras_resnet.weights.formats import one_line
 
 CARD = "README.md"
 
 
-def push(run, repo, *, license=None, tflite=()):
+def push(
+    run: Run | str | os.PathLike,
+    repo: str,
+    *,
+    license: str | None = None,
+    tflite: Iterable[str | os.PathLike] = (),
+) -> str:
     """Puts a run on the Hugging Face hub, with a model card made from its report.
 
     The repository gets the model, what it was exported to, its labels and the card, all

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,26 +44,26 @@ MAX_OVERCONFIDENCE = 0.25
 
 
 def adopt(
-    model,
-    dataset,
-    model_dir,
+    model: str | os.PathLike,
+    dataset: str,
+    model_dir: str | os.PathLike,
     *,
-    data_dir=None,
-    normalization=None,
-    mean=None,
-    std=None,
-    bgr=False,
-    resize=None,
-    crop_fraction=None,
-    interpolation=None,
-    antialias=None,
-    labels=None,
-    scores=None,
-    expect_top1=None,
-    batch_size=None,
-    custom_objects=None,
-    allow_lambda=False,
-):
+    data_dir: str | os.PathLike | None = None,
+    normalization: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    bgr: bool = False,
+    resize: str | None = None,
+    crop_fraction: float | None = None,
+    interpolation: str | None = None,
+    antialias: bool | None = None,
+    labels: Sequence[str] | str | os.PathLike | None = None,
+    scores: str | None = None,
+    expect_top1: float | None = None,
+    batch_size: int | None = None,
+    custom_objects: str | os.PathLike | None = None,
+    allow_lambda: bool = False,
+) -> Run:
     """Makes a run of a Keras model of your own, for `quantize_aware` and `edge.export`.
 
     The model must get its images as in its training. What you do not say of that is

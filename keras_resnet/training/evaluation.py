@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -21,18 +23,20 @@ from keras_resnet.training.views import multi_scale, ten_crop
 # Name of the views: what makes a scoring function of images from (model,
 # preprocessing); None for the centre crop alone.
 VIEWS = {"single": None, "ten_crop": ten_crop, "multi_scale": multi_scale}
+# What `evaluate` takes for a model.
+Model = Run | keras.Model | str | os.PathLike
 
 
 def evaluate(
-    model,
-    dataset=None,
+    model: Model | Sequence[Model],
+    dataset: str | None = None,
     *,
-    data_dir=None,
-    views="single",
-    normalization=None,
-    crop_fraction=None,
-    output=None,
-):
+    data_dir: str | os.PathLike | None = None,
+    views: str = "single",
+    normalization: str | None = None,
+    crop_fraction: float | None = None,
+    output: str | os.PathLike | None = None,
+) -> dict[str, Any]:
     """Measures top-1 and top-5 of a model on a whole held-out split.
 
     Args:

@@ -5,8 +5,10 @@ then handed to the loop.
 """
 
 import dataclasses
+import os
 import sys
 import warnings
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -29,6 +31,7 @@ from keras_resnet.training import (
 from keras_resnet.training.data import damaged, datasets, sources, survey
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
+from keras_resnet.training.progress import Progress
 from keras_resnet.training.reporting.answers import of_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -40,33 +43,33 @@ from keras_resnet.training.transfer.tuner import Tuner
 
 
 def train(
-    model=None,
-    dataset="digits",
+    model: str | None = None,
+    dataset: str = "digits",
     *,
-    width=1,
-    data_dir=None,
-    hold_out=None,
-    recipe=None,
-    strategy="one_device",
-    cpu_replicas=0,
-    batch_size=None,
-    epochs=None,
-    learning_rate=None,
-    image_size=None,
-    precision="float32",
-    weights=None,
-    teacher=None,
-    damaged_images=None,
-    balance=False,
-    freeze=None,
-    known_share=None,
-    evaluation_epochs=1,
-    seed=0,
-    cache=False,
-    checkpoint_steps=1000,
-    model_dir=None,
-    progress=None,
-):
+    width: float = 1,
+    data_dir: str | os.PathLike | None = None,
+    hold_out: int | None = None,
+    recipe: str | None = None,
+    strategy: str = "one_device",
+    cpu_replicas: int = 0,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    image_size: int | None = None,
+    precision: str = "float32",
+    weights: str | os.PathLike | None = None,
+    teacher: str | os.PathLike | None = None,
+    damaged_images: str | None = None,
+    balance: bool = False,
+    freeze: str | None = None,
+    known_share: float | None = None,
+    evaluation_epochs: int = 1,
+    seed: int = 0,
+    cache: bool = False,
+    checkpoint_steps: int = 1000,
+    model_dir: str | os.PathLike | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
     """Trains a model of the zoo and writes the files of the run.
 
     Stopped at any moment and called again, a training continues, and ends with the

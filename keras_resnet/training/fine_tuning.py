@@ -1,6 +1,8 @@
 """Fine-tunes the model of a run quantization-aware (QAT), for int8."""
 
 import dataclasses
+import os
+from collections.abc import Callable, Sequence
 
 from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
@@ -8,6 +10,7 @@ from keras_resnet.training import checks, loop, recipes, reporting
 from keras_resnet.training.data import batching
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.formats import saved_model
+from keras_resnet.training.progress import Progress
 from keras_resnet.training.quantize import aware as quantization
 from keras_resnet.training.quantize.twin import import_tf_keras
 from keras_resnet.training.reporting.answers import of_model
@@ -18,18 +21,18 @@ from keras_resnet.training.settings import STRATEGIES, network_name
 
 
 def quantize_aware(
-    run,
+    run: Run | str | os.PathLike,
     *,
-    data_dir=None,
-    float_layers=(),
-    freeze=None,
-    strategy="one_device",
-    cpu_replicas=0,
-    epochs=None,
-    learning_rate=None,
-    checkpoint_steps=1000,
-    progress=None,
-):
+    data_dir: str | os.PathLike | None = None,
+    float_layers: Sequence[str] = (),
+    freeze: Sequence[str] | None = None,
+    strategy: str = "one_device",
+    cpu_replicas: int = 0,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    checkpoint_steps: int = 1000,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
     """Fine-tunes a trained model quantization-aware (QAT), for int8.
 
     Takes the data, the recipe and the model of a finished run, and writes the folder

@@ -32,7 +32,7 @@ class Progress:
     steps: int
     loss: float | None = None
     top1: float | None = None
-    row: dict | None = None
+    row: dict[str, float] | None = None
     label_accuracy: float | None = None
 
 

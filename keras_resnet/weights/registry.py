@@ -133,7 +133,7 @@ def _weight_file(
     )
 
 
-def list_weights(model=None):
+def list_weights(model: str | None = None) -> list[str]:
     """Returns the names of the registered weight files.
 
     Args:

@@ -79,8 +79,8 @@ def load(model, source, skip_classifier=False):
             warnings.warn(
                 f"The classifier for {len(source.labels)} classes was trained behind a "
                 f"layer {DIRECTIONS!r}, which this network lacks: its scores will be "
-                f"wrong. Open the whole network by keras_resnet.load({path!r}), or pass "
-                "include_top=False.",
+                f"wrong. Open the whole network by keras_resnet.load({path!r}), or "
+                "pass include_top=False.",
                 stacklevel=2,
             )
     else:

@@ -57,7 +57,9 @@ def check(python, keras):
     )
     if done.returncode:
         print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
-    code = "import jax, keras; print('Keras', keras.__version__, 'JAX', jax.__version__)"
+    code = (
+        "import jax, keras; print('Keras', keras.__version__, 'JAX', jax.__version__)"
+    )
     versions = subprocess.run(
         [folder / "bin" / "python", "-c", code],
         env={**os.environ, "KERAS_BACKEND": "jax"},

@@ -1,5 +1,9 @@
 """The report of an export as a dict, and as readable lines."""
 
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
 from keras_resnet.edge.inspect import operators as tflite_operators
 from keras_resnet.edge.targets import edgetpu, tflite_runtime
 
@@ -22,12 +26,16 @@ class Report(dict):
             microcontroller.
     """
 
-    def __init__(self, values, paths):
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        paths: Mapping[str, pathlib.Path],
+    ) -> None:
         """Makes a report of a dict and of the paths that were written."""
         super().__init__(values)
         self.paths = paths
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Returns the path of the .tflite and the report as lines."""
         lines = [f"  {name:<14} {value}" for name, value in rows(self)]
         return "\n".join([str(self.paths["tflite"]), *lines])

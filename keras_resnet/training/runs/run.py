@@ -1,7 +1,11 @@
 """A finished run, as `train`, `quantize_aware` and `adopt` return it."""
 
 import dataclasses
+import os
 import pathlib
+from typing import Any
+
+import keras
 
 from keras_resnet import model_metadata
 from keras_resnet.preprocessing import Preprocessing
@@ -30,12 +34,12 @@ class Run:
     """
 
     directory: pathlib.Path
-    metrics: dict
+    metrics: dict[str, Any]
     labels: tuple[str, ...] = dataclasses.field(repr=False)
     preprocessing: Preprocessing
 
     @classmethod
-    def open(cls, run):
+    def open(cls, run: "Run | str | os.PathLike") -> "Run":
         """Opens a run.
 
         Args:
@@ -57,11 +61,11 @@ class Run:
         preprocessing = Preprocessing(**config["preprocessing"])
         return cls(directory, metrics, tuple(config["labels"]), preprocessing)
 
-    def __fspath__(self):
+    def __fspath__(self) -> str:
         """Returns the path of the folder: whatever opens a path opens a run."""
         return str(self.directory)
 
-    def load_model(self):
+    def load_model(self) -> keras.Model:
         """Loads the trained model.
 
         Returns:
