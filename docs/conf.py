@@ -19,7 +19,7 @@ project = "keras_resnet"
 copyright = "2026, the keras_resnet maintainers"
 release = keras_resnet.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -29,6 +29,7 @@ html_title = f"keras_resnet {release}"
 html_copy_source = False
 show_authors = False
 
+nb_execution_mode = "off"  # the outputs are in the notebooks, and the tests run them
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 autosummary_generate = False

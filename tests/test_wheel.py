@@ -1,5 +1,7 @@
 """The wheel, installed into a fresh environment and used outside of the checkout."""
 
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import re
@@ -93,3 +95,46 @@ def test_the_example_of_the_readme_runs_from_the_installed_wheel(wheel, tmp_path
     for name in ("training", "tests", "benchmarks"):
         code = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
         assert run(python, "-c", code, cwd=empty).strip() == "None"
+
+
+WITHOUT_TENSORFLOW = """
+import importlib.util
+import numpy as np
+import keras_resnet
+
+assert importlib.util.find_spec("tensorflow") is None
+model = keras_resnet.ResNet20()
+images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+scores = model.predict(keras_resnet.preprocess_input(images, model), verbose=0)
+assert np.allclose(scores.sum(1), 1, atol=1e-5)
+model.save("model.keras")
+again = keras_resnet.load("model.keras")
+assert again.labels == model.labels and again.preprocessing == model.preprocessing
+for name in ("keras_resnet.training", "keras_resnet.edge.exporter"):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_zoo_runs_without_tensorflow_from_the_installed_wheel(
+    wheel, tmp_path, backend
+):
+    packages = ["jax[cpu]"]
+    if backend == "torch":
+        found = importlib.util.find_spec("torch")
+        version = importlib.metadata.version("torch") if found else ""
+        if not version.endswith("+cpu"):
+            pytest.skip("needs a CPU build of torch: PyPI's brings CUDA")
+        packages = [f"torch=={version}"]
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
+    python = environment / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, wheel, *packages, cwd=tmp_path)
+    out = run(python, "-c", WITHOUT_TENSORFLOW, cwd=tmp_path, KERAS_BACKEND=backend)
+    lines = out.splitlines()
+    assert len(lines) == 2
+    assert all('pip install "keras-resnet-zoo[train]"' in line for line in lines)
