@@ -290,7 +290,8 @@ class Preprocessing:
 
         Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
         """
-        return tuple(int(side / self.crop_fraction) for side in self.input_size)
+        height, width = self.input_size
+        return int(height / self.crop_fraction), int(width / self.crop_fraction)
 
     @property
     def resize_size(self) -> int:
@@ -2675,7 +2676,7 @@ Numbers = typing.Sequence[float]
 class Prediction(typing.NamedTuple):
     """A class of an image: its index, its label (None without labels), its score."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
     label: typing.Optional[str]
     score: float
 
@@ -2699,6 +2700,19 @@ class Classifier:
         load_milliseconds: float, the time to read, check and build the model, without
             the imports of Python.
     """
+
+    path: str
+    labels: typing.Optional[typing.List[str]]
+    classes: int
+    channels: typing.Optional[int]
+    input_shape: typing.Tuple[int, ...]
+    preprocessing: typing.Optional[Preprocessing]
+    threshold: typing.Optional[float]
+    runtime: str
+    delegate: str
+    idle_delegate: bool
+    threads: int
+    load_milliseconds: float
 
     def __init__(
         self,

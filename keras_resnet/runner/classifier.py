@@ -16,6 +16,7 @@ from keras_resnet.runner.model_file import MAX_LABEL_BYTES, parse_labels, read_m
 from keras_resnet.runner.output import Messages
 from keras_resnet.runner.pipeline import milliseconds_since
 from keras_resnet.runner.preprocessing import (
+    Preprocessing,
     gives_features,
     parse_preprocessing,
     parse_threshold,
@@ -39,7 +40,7 @@ Numbers = typing.Sequence[float]
 class Prediction(typing.NamedTuple):
     """A class of an image: its index, its label (None without labels), its score."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
     label: typing.Optional[str]
     score: float
 
@@ -63,6 +64,19 @@ class Classifier:
         load_milliseconds: float, the time to read, check and build the model, without
             the imports of Python.
     """
+
+    path: str
+    labels: typing.Optional[typing.List[str]]
+    classes: int
+    channels: typing.Optional[int]
+    input_shape: typing.Tuple[int, ...]
+    preprocessing: typing.Optional[Preprocessing]
+    threshold: typing.Optional[float]
+    runtime: str
+    delegate: str
+    idle_delegate: bool
+    threads: int
+    load_milliseconds: float
 
     def __init__(
         self,

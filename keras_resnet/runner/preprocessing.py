@@ -110,7 +110,8 @@ class Preprocessing:
 
         Where the aspects differ, "crop" makes one of them larger and "pad" smaller.
         """
-        return tuple(int(side / self.crop_fraction) for side in self.input_size)
+        height, width = self.input_size
+        return int(height / self.crop_fraction), int(width / self.crop_fraction)
 
     @property
     def resize_size(self) -> int:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 import huggingface_hub
+from huggingface_hub import errors, utils
 
 from keras_resnet import files
 from keras_resnet.runner.errors import UserError
@@ -50,9 +51,9 @@ def push(
     checks.text("repo", repo)
     checks.text("license", license)
     try:
-        huggingface_hub.utils.validate_repo_id(repo)
+        utils.validate_repo_id(repo)
         well_formed = re.fullmatch(r"[\w.-]+/[\w.-]+", repo)
-    except huggingface_hub.errors.HFValidationError:
+    except errors.HFValidationError:
         well_formed = False
     if not well_formed:
         raise UserError(f"--repo must be user/name. Received: {repo!r}")

@@ -144,6 +144,7 @@ def test_the_card_says_what_the_files_of_the_run_say(run):
     found = contents.of_run(run)
     text = card.text(found, REPO, "apache-2.0")
     metrics = json.loads((run / "metrics.json").read_text())
+    config = json.loads((run / "config.json").read_text())
     report = json.loads((run / "model-qat.report.json").read_text())
     about = front_matter(text)
     assert (about.license, about.library_name) == ("apache-2.0", "keras")
@@ -157,7 +158,7 @@ def test_the_card_says_what_the_files_of_the_run_say(run):
     for name, value in (
         ("input_size", "32, 32"),
         ("mean_rgb_255", "128, 128, 128"),
-        ("epochs", "6"),
+        ("epochs", str(config["recipe"]["epochs"])),
         ("optimizer", "sgd"),
         ("keras", keras.__version__),
     ):
