@@ -3037,8 +3037,11 @@ class Classifier:
         order = (-scores).argsort(kind="stable")[:k].tolist()
         if self.threshold is not None:
             order = [index for index in order if scores[index] >= self.threshold]
-        labels = self.labels or [None] * len(scores)
-        return [Prediction(i, labels[i], float(scores[i])) for i in order]
+        labels = self.labels
+        return [
+            Prediction(i, labels[i] if labels else None, float(scores[i]))
+            for i in order
+        ]
 
 
 # --- Boxes and masks: what they are, and their way to a model's input and back --------

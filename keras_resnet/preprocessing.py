@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,15 +78,16 @@ class Preprocessing(fields.Preprocessing):  # noqa: D101 - it has one
         Returns:
             float32 array of the same shape, channels in the model's order.
         """
-        images = np.asarray(images, np.float32)
-        images = (images - np.float32(self.mean_rgb_255)) / np.float32(self.std_rgb_255)
-        return images if self.channel_order == "rgb" else images[..., ::-1]
+        pixels = np.asarray(images, np.float32)
+        mean = np.asarray(self.mean_rgb_255, np.float32)
+        normalized = (pixels - mean) / np.asarray(self.std_rgb_255, np.float32)
+        return normalized if self.channel_order == "rgb" else normalized[..., ::-1]
 
 
 # Normalizations by name: those of `mode` in keras.applications' preprocess_input
 # ("tf", "torch", "caffe"), raw pixels, `Rescaling(1 / 255)` ("unit"), and the zoo's
 # own, which is `uniform`.
-NORMALIZATIONS = {
+NORMALIZATIONS: dict[str, dict[str, Any]] = {
     "zoo": dict(mean_rgb_255=(128.0,) * 3, std_rgb_255=(64.0,) * 3),
     "raw": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(1.0,) * 3),
     "unit": dict(mean_rgb_255=(0.0,) * 3, std_rgb_255=(255.0,) * 3),

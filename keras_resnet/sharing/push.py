@@ -50,12 +50,7 @@ def push(
     """
     checks.text("repo", repo)
     checks.text("license", license)
-    try:
-        utils.validate_repo_id(repo)
-        well_formed = re.fullmatch(r"[\w.-]+/[\w.-]+", repo)
-    except errors.HFValidationError:
-        well_formed = False
-    if not well_formed:
+    if not _is_repository(repo):
         raise UserError(f"--repo must be user/name. Received: {repo!r}")
     found = contents.of_run(run, tflite)
     non_commercial = found.licence and "-nc" in found.licence
@@ -86,6 +81,15 @@ def push(
             f"no file was pushed to {address}/{repo}: {one_line(error)}"
         ) from error
     return f"{registry.HUB}{repo}@{commit}"
+
+
+def _is_repository(name):
+    """Returns whether the hub takes a name, and it has a user in front."""
+    try:
+        utils.validate_repo_id(name)
+    except errors.HFValidationError:
+        return False
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
 def _commit(api, repo, uploads):

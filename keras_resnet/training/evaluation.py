@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -24,7 +24,7 @@ from keras_resnet.training.views import multi_scale, ten_crop
 # preprocessing); None for the centre crop alone.
 VIEWS = {"single": None, "ten_crop": ten_crop, "multi_scale": multi_scale}
 # What `evaluate` takes for a model.
-Model = Run | keras.Model | str | os.PathLike
+Model: TypeAlias = Run | keras.Model | str | os.PathLike
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
         if len(members) > 1:
             found = ensembles.evaluate(members, data, VIEWS[views])
         else:
-            found = _evaluate(*members, data, VIEWS[views])
+            found = _evaluate(members[0], data, VIEWS[views])
     metrics = {"views": views, "dataset": data.name, **found}
     if output is not None:
         files.write_json(output, metrics)

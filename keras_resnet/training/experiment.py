@@ -221,7 +221,7 @@ def train(
         with workers.report_lost_workers():
             if hyperparameters.epochs:
                 metrics = loop.fit(job)
-            else:
+            elif tuner:
                 metrics = tuner.metrics()
         # The file holds a plain float32 model, whatever was trained.
         with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):

@@ -3,6 +3,7 @@
 import ast
 
 import keras_resnet
+from keras_resnet import edge
 from tests.helpers.commands import ROOT, run_code
 
 
@@ -12,15 +13,22 @@ def test_every_public_name_is_there():
         assert getattr(keras_resnet, name) is not None
 
 
-def test_editors_see_every_public_name():
-    text = (ROOT / "keras_resnet" / "__init__.pyi").read_text(encoding="utf-8")
-    seen = {
-        name.asname: statement.module.removeprefix("keras_resnet.")
+def names_in_stub(folder):
+    """Returns {name: module} of what an `__init__.pyi` imports."""
+    text = (ROOT / folder / "__init__.pyi").read_text(encoding="utf-8")
+    return {
+        name.asname: statement.module
         for statement in ast.parse(text).body
         if isinstance(statement, ast.ImportFrom)
         for name in statement.names
     }
-    assert seen == keras_resnet._PUBLIC
+
+
+def test_editors_see_every_public_name():
+    public = keras_resnet._PUBLIC.items()
+    expected = {name: f"keras_resnet.{module}" for name, module in public}
+    assert names_in_stub("keras_resnet") == expected
+    assert names_in_stub("keras_resnet/edge") == edge._PUBLIC
 
 
 def test_an_unknown_name_is_an_attribute_error_as_usual():

@@ -27,9 +27,7 @@ class Report(dict):
     """
 
     def __init__(
-        self,
-        values: Mapping[str, Any],
-        paths: Mapping[str, pathlib.Path],
+        self, values: Mapping[str, Any], paths: dict[str, pathlib.Path]
     ) -> None:
         """Makes a report of a dict and of the paths that were written."""
         super().__init__(values)
