@@ -238,14 +238,13 @@ def test_a_folder_that_is_no_finished_run_is_refused(hub, run, tmp_path):
     assert hub.requests == []
 
 
-def test_an_export_of_another_model_is_refused(hub, run, files, tmp_path):
+def test_an_export_of_another_model_is_refused(hub, run, tmp_path):
     model = keras_resnet.load(run)
     model.save(run / "model.keras")  # the same weights in another file
     shutil.rmtree(run / "qat")
     refused(hub, run, "export the run again", "model-qat.tflite")
-    (run / "model-qat.tflite").unlink()
     other = tmp_path / "other.tflite"
-    shutil.copy(files["qat"], other)
+    (run / "model-qat.tflite").rename(other)
     refused(hub, run, "export the run again", "other.tflite", tflite=[other])
     refused(hub, run, "cannot be read", "no.tflite", tflite=["no.tflite"])
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import h5py
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 import keras_resnet
+from keras_resnet import model_metadata
 from keras_resnet.preprocessing import NORMALIZATIONS
 from keras_resnet.runner.errors import UserError
 from keras_resnet.weights import formats
+from keras_resnet.weights.tensors import DIRECTIONS
 from tests.helpers import oracles
 from tests.helpers.oracles import images, randomize, relative_difference
 
@@ -413,3 +416,19 @@ def test_the_command_against_pickles_works(tmp_path, small):
     subprocess.run([sys.executable, *arguments[1:]], check=True)
     model = keras_resnet.ResNet8(weights=tmp_path / "my m.safetensors")
     assert same_weights(model, small)
+
+
+def test_the_classifier_of_a_fine_tuned_network_is_not_taken_without_a_word(tmp_path):
+    body = keras_resnet.ResNet8(weights=None, include_top=False, pooling="avg")
+    unit = keras.layers.UnitNormalization(name=DIRECTIONS)(body.output)
+    scores = keras.layers.Dense(3, "softmax", name="predictions")(unit)
+    model = keras.Model(body.input, scores)
+    preprocessing = keras_resnet.Preprocessing((32, 32))
+    model_metadata.attach(model, preprocessing, ["a", "b", "c"])
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    with pytest.warns(UserWarning, match=f"{DIRECTIONS}.*keras_resnet.load"):
+        keras_resnet.ResNet8(weights=path, classes=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        keras_resnet.ResNet8(weights=path, include_top=False)
