@@ -17,6 +17,7 @@ COMMANDS = {
     "adopt": "make a run of a Keras model of your own",
     "export": "convert a trained model to a .tflite for the device",
     "edgetpu": "estimate which operators of a .tflite run on a Coral Edge TPU",
+    "page": "write a web page that runs a .tflite by itself",
     "run": "classify pictures with a .tflite",
     "push": "put a run on the Hugging Face hub, with a model card",
     "launch": "start several workers of a training on this machine",

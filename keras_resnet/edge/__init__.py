@@ -15,6 +15,7 @@ from keras_resnet.errors import MissingExtra
 _PUBLIC = {
     "Classifier": "keras_resnet.runner",
     "export": "keras_resnet.edge.exporter",
+    "write_page": "keras_resnet.edge.page.writer",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,14 +1,18 @@
-"""Environments for what cannot be installed beside TensorFlow: `make environments`.
+"""What the tests run that pip cannot install beside TensorFlow: `make environments`.
 
-Each is a folder `.venv-NAME` of the checkout. The tests that need one skip without.
+Each is a folder `.venv-NAME` of the checkout, but for the runtime of web pages, which
+lies where users have it. The tests that need one skip without.
 """
 
+import hashlib
 import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from keras_resnet.edge.page import runtime
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Name: (the versions of CPython that have wheels, the best first; packages).
@@ -28,6 +32,9 @@ ENVIRONMENTS = {
     # The oldest on PyPI.
     "oldest-runtime": (("3.7",), ["tflite-runtime==2.7.0", "numpy<2"]),
 }
+# Checks web pages for what hinders people (npm, MPL-2.0).
+AXE = "axe-core@4.14.1"
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 
 
 def _folder(name):
@@ -55,6 +62,16 @@ def run(name, script, *arguments):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def axe_script():
+    """Returns the text of axe-core; skips the test where it is missing."""
+    path = _folder("axe") / "node_modules" / "axe-core" / "axe.min.js"
+    if not path.exists():
+        pytest.skip("needs .venv-axe: make environments")
+    content = path.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == AXE_SHA256
+    return content.decode()
 
 
 def interpreter(versions):
@@ -102,6 +119,13 @@ def main():
             create(_folder(name), python, packages)
         except subprocess.CalledProcessError as error:
             sys.exit(f".venv-{name}: {error.stderr}")
+    if shutil.which("npm") is None:
+        print("what web pages need: left out, needs npm")
+        return
+    if not runtime.folder().exists():
+        subprocess.run(runtime.install_command(), check=True)
+    if not _folder("axe").exists():
+        subprocess.run(["npm", "install", "--prefix", _folder("axe"), AXE], check=True)
 
 
 if __name__ == "__main__":
