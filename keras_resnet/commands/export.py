@@ -70,6 +70,8 @@ def define_flags():
     flags.DEFINE_integer("arena_bytes", None, text)
     text = "Gives the pooled features instead of scores, to learn from on the device."
     flags.DEFINE_bool("features", False, text)
+    text = "Also writes OUTPUT.html, a web page that runs the model by itself."
+    flags.DEFINE_bool("page", False, text)
 
 
 def main():

@@ -17,7 +17,9 @@ import keras
 from keras_resnet import edge, files, model_metadata
 from keras_resnet.edge import source as sources
 from keras_resnet.edge.convert import converter, metadata
-from keras_resnet.edge.report import comparison, page, summary
+from keras_resnet.edge.page import held_out, runtime, writer
+from keras_resnet.edge.report import comparison, summary
+from keras_resnet.edge.report import page as report_page
 from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks as settings
@@ -57,6 +59,7 @@ def export(
     license: str | None = None,
     features: bool = False,
     arena_bytes: int | None = None,
+    page: bool = False,
 ) -> summary.Report:
     """Converts a trained model to a .tflite for the device, and reports on it.
 
@@ -117,6 +120,8 @@ def export(
             no labels, and `max_drop` does not apply.
         arena_bytes: for "tflite_micro", the memory in bytes that the device has for the
             arena. A file that needs more is refused.
+        page: whether to write OUTPUT.html too, a web page that runs the model by
+            itself, with held-out pictures as samples; see `edge.write_page`.
 
     Returns:
         `Report`: a dict of what `report.json` holds, and the `paths` of the files.
@@ -128,8 +133,10 @@ def export(
     """
     wanted = checks.find(target)
     if features:
-        _check_features(quantize, labels, scores, max_drop)
+        _check_features(quantize, labels, scores, max_drop, page)
     _check_micro(wanted, target, features, arena_bytes)
+    if page:
+        runtime.read()  # fails now where it is missing
     if quantize is not None:
         settings.choice("quantize", quantize, edge.QUANTIZATIONS)
     settings.whole_number("calibration_examples", calibration_examples, 1)
@@ -243,9 +250,13 @@ def export(
             if quantize == "qat":  # what fine-tuning has to be better than
                 report["post_training"] = compared.scores(convert("int8"))
         file.write_bytes(content)
+        if page:
+            samples = held_out.pictures(source.dataset)
+            html = writer.html(file, name=output.stem, samples=samples)
+            temporary("page", ".html").write_text(html, encoding="utf-8")
         text = json.dumps(report, indent=2) + "\n"
         temporary("json", ".report.json").write_text(text, encoding="utf-8")
-        html = page.html(report)
+        html = report_page.html(report)
         temporary("html", ".report.html").write_text(html, encoding="utf-8")
         if wanted.program:
             # The letters that Arduino allows in the name of a sketch.
@@ -267,10 +278,11 @@ def export(
     return summary.Report(json.loads(text), paths)  # with lists for its tuples
 
 
-def _check_features(quantize, labels, scores, max_drop):
+def _check_features(quantize, labels, scores, max_drop, page):
     """Raises `UserError` for settings that a file of features has no use for."""
     said = {"labels": labels, "scores": scores}
     said["max_drop"] = None if max_drop == MAX_DROP else max_drop
+    said["page"] = page or None
     for name, value in said.items():
         if value is not None:
             raise UserError(

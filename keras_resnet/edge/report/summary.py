@@ -21,9 +21,9 @@ class Report(dict):
     `str(report)` is the text that `export.py` prints.
 
     Attributes:
-        paths: {"tflite" | "json" | "html" | "compiled" | "sketch": path of the file}.
-            "compiled" is there if the target has a compiler, "sketch" for a
-            microcontroller.
+        paths: {"tflite" | "json" | "html" | "compiled" | "sketch" | "page": path of the
+            file}. "compiled" is there if the target has a compiler, "sketch" for a
+            microcontroller, and "page" if it was asked for.
     """
 
     def __init__(
