@@ -1,5 +1,6 @@
 """Which files get a page, and what is said about those that do not."""
 
+import html
 import json
 import re
 import shutil
@@ -168,6 +169,14 @@ def test_labels_cannot_leave_their_place_in_the_page(installed, plain, write):
     assert "alert(1)</script>" not in text and "<i>" not in text
     config = re.search(r'<script id="config"[^>]*>(.*?)</script>', text).group(1)
     assert json.loads(config)["labels"] == bad
+
+
+def test_the_runtimes_licence_is_inside(installed):
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert (writer.FOLDER / "runtime.LICENSE").read_text(encoding="utf-8") == licence
+    assert "Apache License\n" in licence
+    text = html.unescape(writer.html(SHIPPED))
+    assert licence.strip() in text
 
 
 def test_samples_lose_what_their_files_tell_beside_the_picture(tmp_path):

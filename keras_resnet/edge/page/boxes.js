@@ -16,7 +16,8 @@ function findObjects(offsets, scores, anchors, scales) {
   for (let anchor = 0; anchor < count; anchor++) {
     let index = 0;
     for (let other = 1; other < classes; other++) {
-      if (scores[anchor * classes + other] > scores[anchor * classes + index]) index = other;
+      if (scores[anchor * classes + other] > scores[anchor * classes + index])
+        index = other;
     }
     const score = scores[anchor * classes + index];
     if (score >= MIN_SCORE) possible.push({ anchor, index, score });
@@ -49,7 +50,10 @@ function decodedBox(offsets, anchors, at, scales) {
   const [y, x, height, width] = [0, 1, 2, 3].map((i) => offsets[at + i] / scales[i]);
   const [anchorY, anchorX, anchorHeight, anchorWidth] = anchors.subarray(at, at + 4);
   const centre = [y * anchorHeight + anchorY, x * anchorWidth + anchorX];
-  const half = [(Math.exp(height) * anchorHeight) / 2, (Math.exp(width) * anchorWidth) / 2];
+  const half = [
+    (Math.exp(height) * anchorHeight) / 2,
+    (Math.exp(width) * anchorWidth) / 2,
+  ];
   return [
     centre[0] - half[0],
     centre[1] - half[1],
@@ -82,19 +86,21 @@ function objectsText(objects) {
 function shownObjects(found, labels, [left, top, right, bottom]) {
   const inPicture = (share, low, high) =>
     Math.min(1, Math.max(0, (share - low) / (high - low)));
-  return found
-    .filter(({ score }) => score >= SHOWN_SCORE)
-    .map(({ box, index, score }) => ({
-      index,
-      score,
-      label: labels?.[index] ?? `class ${index}`,
-      box: [
-        inPicture(box[1], left, right),
-        inPicture(box[0], top, bottom),
-        inPicture(box[3], left, right),
-        inPicture(box[2], top, bottom),
-      ],
-    }))
-    // Around the picture, where the input is padded, there is nothing.
-    .filter(({ box }) => box[0] < box[2] && box[1] < box[3]);
+  return (
+    found
+      .filter(({ score }) => score >= SHOWN_SCORE)
+      .map(({ box, index, score }) => ({
+        index,
+        score,
+        label: labels?.[index] ?? `class ${index}`,
+        box: [
+          inPicture(box[1], left, right),
+          inPicture(box[0], top, bottom),
+          inPicture(box[3], left, right),
+          inPicture(box[2], top, bottom),
+        ],
+      }))
+      // Around the picture, where the input is padded, there is nothing.
+      .filter(({ box }) => box[0] < box[2] && box[1] < box[3])
+  );
 }

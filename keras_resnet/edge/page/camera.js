@@ -2,10 +2,13 @@
 "use strict";
 
 const CAMERA_PROBLEMS = {
-  NotAllowedError: "The camera was refused. Allow it for this page in the browser's settings, or choose a picture.",
+  NotAllowedError:
+    "The camera was refused. Allow it for this page in the browser's settings, or " +
+    "choose a picture.",
   NotFoundError: "No camera was found. Connect one, or choose a picture.",
   OverconstrainedError: "No such camera was found. Choose a picture.",
-  NotReadableError: "The camera is used by another program. Close it, or choose a picture.",
+  NotReadableError:
+    "The camera is used by another program. Close it, or choose a picture.",
 };
 
 // `onFrame` is an async function of an ImageBitmap; the next frame waits for it.
@@ -15,12 +18,19 @@ function makeCamera(video, onFrame) {
 
   async function open() {
     if (!navigator.mediaDevices) {
-      throw new Error("The browser gives the camera only to pages from https:// or from disk. Choose a picture.");
+      throw new Error(
+        "The browser gives the camera only to pages from https:// or from disk. " +
+          "Choose a picture.",
+      );
     }
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing } });
+      stream = await navigator.mediaDevices.getUserMedia({
+        video: { facingMode: facing },
+      });
     } catch (error) {
-      throw new Error(CAMERA_PROBLEMS[error.name] ?? `The camera failed: ${error.message}`);
+      throw new Error(
+        CAMERA_PROBLEMS[error.name] ?? `The camera failed: ${error.message}`,
+      );
     }
     video.srcObject = stream;
     await video.play();
@@ -31,7 +41,8 @@ function makeCamera(video, onFrame) {
     while (stream === own) {
       // Nothing happens while the page is hidden.
       await new Promise((resolve) => requestAnimationFrame(resolve));
-      if (stream === own && video.videoWidth) await onFrame(await createImageBitmap(video));
+      if (stream === own && video.videoWidth)
+        await onFrame(await createImageBitmap(video));
     }
   }
 

@@ -16,7 +16,9 @@ async function decodePicture(picture) {
       });
     } catch {
       const what = picture.size ? "no picture that this browser can read" : "empty";
-      throw new Error(`The file is ${what}. Choose a JPEG, PNG, WebP, GIF or BMP file.`);
+      throw new Error(
+        `The file is ${what}. Choose a JPEG, PNG, WebP, GIF or BMP file.`,
+      );
     }
   }
   const { width, height } = bitmap;
@@ -24,7 +26,8 @@ async function decodePicture(picture) {
     if (width * height > MAX_PIXELS) {
       const most = (MAX_PIXELS / 1e6).toFixed(0);
       throw new Error(
-        `${width} x ${height} pixels are too many: choose a picture of at most ${most} million.`
+        `${width} x ${height} pixels are too many: choose a picture of at most ` +
+          `${most} million.`,
       );
     }
     return await pixelsOf(bitmap);
@@ -60,7 +63,10 @@ async function transparentStrip(bitmap, top, rows) {
   const canvas = new OffscreenCanvas(1, 1);
   const gl = canvas.getContext("webgl");
   if (!gl || width > gl.getParameter(gl.MAX_TEXTURE_SIZE)) {
-    throw new Error("This browser cannot read pictures with transparent parts exactly. Save it without transparency.");
+    throw new Error(
+      "This browser cannot read pictures with transparent parts exactly. Save it " +
+        "without transparency.",
+    );
   }
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const strip = await createImageBitmap(bitmap, 0, top, width, rows, options);

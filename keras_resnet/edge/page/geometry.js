@@ -22,7 +22,7 @@ function resizeAndCrop(image, how) {
     newSize = coveringSize(size, newSize);
     if (newSize[0] * newSize[1] > MAX_PIXELS) {
       throw new Error(
-        `${image.width} x ${image.height} pixels: too elongated to be resized.`
+        `${image.width} x ${image.height} pixels: too elongated to be resized.`,
       );
     }
   } else if (how.resize === "crop") {
@@ -44,7 +44,9 @@ function placement(size, how) {
   } else {
     if (how.resize === "crop" && how.antialias) newSize = coveringSize(size, newSize);
     else if (how.resize === "crop") region = regionOfAspect(size, target);
-    first = centredCrop(newSize, target).slice(0, 2).map((side) => -side);
+    first = centredCrop(newSize, target)
+      .slice(0, 2)
+      .map((side) => -side);
   }
   const [low, high] = [[], []];
   for (const axis of [0, 1]) {
@@ -57,7 +59,9 @@ function placement(size, how) {
 }
 
 function centredCrop(size, crop) {
-  const [left, top] = [0, 1].map((axis) => roundHalfEven((size[axis] - crop[axis]) / 2));
+  const [left, top] = [0, 1].map((axis) =>
+    roundHalfEven((size[axis] - crop[axis]) / 2),
+  );
   return [left, top, left + crop[0], top + crop[1]];
 }
 
@@ -74,7 +78,7 @@ function fittingSize(size, target) {
   const ratio = Math.max(...ratios);
   const fitted = size.map((side) => Math.fround(side / ratio));
   const place = [0, 1].map((axis) =>
-    Math.trunc(Math.max(0, Math.fround(target[axis] - fitted[axis]) / 2))
+    Math.trunc(Math.max(0, Math.fround(target[axis] - fitted[axis]) / 2)),
   );
   return { size: fitted.map((side) => Math.trunc(Math.max(1, side))), place };
 }
@@ -121,7 +125,10 @@ function onBlack(image, [width, height], [left, top]) {
   const result = blank(width, height);
   new Uint32Array(result.data.buffer).fill(0xff000000); // opaque
   for (let row = 0; row < image.height; row++) {
-    const line = image.data.subarray(4 * row * image.width, 4 * (row + 1) * image.width);
+    const line = image.data.subarray(
+      4 * row * image.width,
+      4 * (row + 1) * image.width,
+    );
     result.data.set(line, 4 * ((top + row) * width + left));
   }
   return result;

@@ -87,7 +87,12 @@ function objectsOf({ outputs, place }) {
   const [offsets, scores] = outputs.map(({ data }) => data);
   const found = places
     ? objectsOfOperator(outputs, places)
-    : findObjects(offsets, scores, new Float32Array(bytesOf(anchors).buffer), boxScales);
+    : findObjects(
+        offsets,
+        scores,
+        new Float32Array(bytesOf(anchors).buffer),
+        boxScales,
+      );
   return shownObjects(found, config.labels, place);
 }
 
@@ -129,7 +134,7 @@ function makeSamples() {
   for (const { name, content } of config.samples) {
     const blob = new Blob([bytesOf(content)]);
     const [item, button, image] = ["li", "button", "img"].map((tag) =>
-      document.createElement(tag)
+      document.createElement(tag),
     );
     image.src = URL.createObjectURL(blob);
     image.alt = name;
@@ -182,5 +187,5 @@ network.ready.then(
     document.documentElement.dataset.state = "failed";
     tell("");
     complain(error);
-  }
+  },
 );

@@ -9,9 +9,13 @@ function bytesOf(base64) {
 function missingFeature() {
   const update = "Update the browser, or take another one.";
   if (typeof WebAssembly !== "object") {
-    return `This browser has no WebAssembly, or has it turned off, and the network needs it. ${update}`;
+    const state = "has no WebAssembly, or has it turned off, and the network needs it";
+    return `This browser ${state}. ${update}`;
   }
-  if (typeof DecompressionStream !== "function" || typeof OffscreenCanvas !== "function") {
+  if (
+    typeof DecompressionStream !== "function" ||
+    typeof OffscreenCanvas !== "function"
+  ) {
     return `This browser is too old for the page. ${update}`;
   }
   return "";

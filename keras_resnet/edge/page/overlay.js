@@ -47,6 +47,7 @@ function drawMask(canvas, size, found, place) {
   const mask = maskOfPicture(found, [width, height], place);
   const image = context.createImageData(width, height);
   const colours = range(0, 256).map((index) => [...colourOfClass(index), MASK_OPACITY]);
-  for (const [pixel, index] of mask.entries()) image.data.set(colours[index], 4 * pixel);
+  for (const [pixel, index] of mask.entries())
+    image.data.set(colours[index], 4 * pixel);
   context.putImageData(image, 0, 0);
 }

@@ -1,5 +1,5 @@
-// Resizing without antialiasing, as `tf.image.resize` and keras_resnet.runner.geometry's
-// `sample` do: the same operations in the same 32 bits.
+// Resizing without antialiasing, as `tf.image.resize` and `sample` of
+// keras_resnet/runner/geometry.py do: the same operations in the same 32 bits.
 "use strict";
 
 const RADII = { bilinear: 1, bicubic: 2, lanczos: 3 };
@@ -43,11 +43,13 @@ function samplingTaps(region, newSize, crop, interpolation) {
     const radius = RADII[interpolation];
     const places = range(before + 1 - radius, before + radius + 1);
     const weights = places.map((place, i) =>
-      place >= 0 && place < length ? tapWeight(rest, i + 1 - radius, interpolation) : 0
+      place >= 0 && place < length ? tapWeight(rest, i + 1 - radius, interpolation) : 0,
     );
     const sum = weights.reduce((total, weight) => total + weight, 0);
     return {
-      places: places.map((place) => Math.min(Math.max(place, 0), length - 1) + region[0]),
+      places: places.map(
+        (place) => Math.min(Math.max(place, 0), length - 1) + region[0],
+      ),
       weights: weights.map((weight) => Math.fround(weight / sum)),
     };
   });
@@ -61,8 +63,8 @@ function sampleRegion(image, region, newSize, crop, interpolation) {
       [region[axis], region[axis + 2]],
       newSize[axis],
       [crop[axis], crop[axis + 2]],
-      interpolation
-    )
+      interpolation,
+    ),
   );
   const result = blank(across.length, down.length);
   const lines = new Map(); // of rows: [red, green, blue] of each column, in 32 bits

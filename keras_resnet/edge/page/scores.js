@@ -3,10 +3,12 @@
 
 const SHOWN = 5; // classes
 
-// The best classes, [{index, label, score}]; of equal scores, the lowest index is first.
-// A model for several labels gives those that reach its threshold: there may be none.
+// The best classes, [{index, label, score}]; of equal scores, the lowest index comes
+// first. A model for several labels gives those that reach its threshold, maybe none.
 function bestClasses(scores, { labels, threshold }) {
-  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  const order = Array.from(scores.keys()).sort(
+    (a, b) => scores[b] - scores[a] || a - b,
+  );
   return order
     .slice(0, SHOWN)
     .filter((index) => threshold === null || scores[index] >= threshold)
@@ -22,7 +24,7 @@ function showBars(list, found) {
   list.replaceChildren(
     ...found.map(({ label, score }) => {
       const [item, name, share, bar] = ["li", "span", "span", "span"].map((tag) =>
-        document.createElement(tag)
+        document.createElement(tag),
       );
       name.textContent = label;
       name.className = "label";
@@ -32,7 +34,7 @@ function showBars(list, found) {
       bar.style.width = `${100 * Math.min(1, Math.max(0, score))}%`;
       item.append(name, " ", share, bar);
       return item;
-    })
+    }),
   );
 }
 

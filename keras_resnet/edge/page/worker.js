@@ -13,7 +13,9 @@ async function unpacked(text) {
   const characters = atob(text);
   const bytes = new Uint8Array(characters.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytes])
+    .stream()
+    .pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).blob();
 }
 
@@ -26,10 +28,15 @@ async function load(assets) {
   const blobs = await Promise.all(names.map((name) => unpacked(assets[name])));
   const files = Object.fromEntries(names.map((name, i) => [name, blobs[i]]));
   const helpers = scriptAddress([files.helpers]);
-  const core = (await files.core.text()).replace('"@litertjs/wasm-utils"', `"${helpers}"`);
+  const core = (await files.core.text()).replace(
+    '"@litertjs/wasm-utils"',
+    `"${helpers}"`,
+  );
   runtime = await import(scriptAddress([core]));
   // WebGPU gives wrong scores for quantized models; without an adapter it is not tried.
-  Object.defineProperty(navigator, "gpu", { value: { requestAdapter: async () => null } });
+  Object.defineProperty(navigator, "gpu", {
+    value: { requestAdapter: async () => null },
+  });
   self.Module = {
     wasmBinary: await files.wasm.arrayBuffer(),
     printErr() {}, // what it is about to do
@@ -43,7 +50,9 @@ async function load(assets) {
 // The values of the input tensor for the pixels of an image.
 function inputValues({ data }) {
   const { mean, std, dtype } = config.input;
-  const values = new (dtype === "uint8" ? Uint8Array : Float32Array)((data.length / 4) * 3);
+  const values = new (dtype === "uint8" ? Uint8Array : Float32Array)(
+    (data.length / 4) * 3,
+  );
   for (let from = 0, to = 0; from < data.length; from += 4) {
     for (let channel = 0; channel < 3; channel++, to++) {
       const pixel = data[from + channel];
@@ -60,10 +69,12 @@ async function run(image) {
   let tensors = [];
   try {
     tensors = await model.run([input]);
-    return await Promise.all(tensors.map(async (tensor, i) => {
-      const data = dequantized(await tensor.data(), config.outputs[i]);
-      return { data, shape: config.outputs[i].shape };
-    }));
+    return await Promise.all(
+      tensors.map(async (tensor, i) => {
+        const data = dequantized(await tensor.data(), config.outputs[i]);
+        return { data, shape: config.outputs[i].shape };
+      }),
+    );
   } finally {
     for (const tensor of [input, ...tensors]) tensor.delete();
   }
@@ -71,7 +82,10 @@ async function run(image) {
 
 // In 32 bits, as the runner does.
 function dequantized(values, { scale, zeroPoint }) {
-  const data = Float32Array.from(values, scale ? (value) => value - zeroPoint : undefined);
+  const data = Float32Array.from(
+    values,
+    scale ? (value) => value - zeroPoint : undefined,
+  );
   if (scale) for (let i = 0; i < data.length; i++) data[i] *= Math.fround(scale);
   if (!data.every(Number.isFinite)) {
     throw new Error("The model gave scores that are not finite numbers.");

@@ -14,9 +14,7 @@ from keras_resnet.runner.errors import UserError
 FOLDER = pathlib.Path(__file__).parent
 # In the order in which they run: each is a script, not a module.
 WORKER_SCRIPTS = ("resample", "sampling", "geometry", "decode", "worker")
-PAGE_SCRIPTS = (
-    *("resample", "network", "scores", "boxes", "masks", "overlay", "camera", "main"),
-)
+PAGE_SCRIPTS = tuple("resample network scores boxes masks overlay camera main".split())
 LIST_NAMES = {
     "classify": "Best classes",
     "detect": "Objects",
