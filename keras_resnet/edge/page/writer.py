@@ -4,6 +4,7 @@ import base64
 import gzip
 import os
 import pathlib
+from collections.abc import Sequence
 
 import keras_resnet
 from keras_resnet import files, page_template
@@ -22,7 +23,13 @@ LIST_NAMES = {
 }
 
 
-def write_page(model, output=None, *, labels=None, samples=()):
+def write_page(
+    model: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    labels: str | os.PathLike | None = None,
+    samples: Sequence[str | os.PathLike] = (),
+) -> pathlib.Path:
     """Writes a web page that answers for pictures by itself, offline.
 
     The page is one HTML file with the model, its labels and preprocessing and LiteRT
