@@ -19,8 +19,9 @@ OURS = "keras_resnet."
 ORDER = (
     *("errors", "preprocessing", "model_file", "runtime", "delegates", "geometry"),
     *("images", "output", "supervisor", "pipeline", "sources", "learning", "head"),
-    *("classes_file", "learn", "classifier", "boxes", "metrics", "benchmark"),
-    *("evaluation", "modes", "command_line"),
+    *("classes_file", "learn", "image_model", "classifier", "boxes", "metrics"),
+    *("detections", "detector", "segmenter", "showing", "benchmark", "evaluation"),
+    *("annotations", "scene_evaluation", "modes", "command_line"),
 )
 NOTICE = """\
 # Generated from keras_resnet/runner by `python edge/build_run_tflite.py`: edit the

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classifies images with a TensorFlow Lite model: one file, for the device.
+"""Runs a TensorFlow Lite model on images: one file, for the device.
 
     python3 run_tflite.py --model=resnet20.tflite photo.jpg
     python3 run_tflite.py --model=resnet20.tflite --top_k=1 --json photos/ a.png
@@ -9,6 +9,8 @@
     python3 run_tflite.py --model=resnet20.tflite --evaluate=photos/
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
+    python3 run_tflite.py --model=detector.tflite --annotate=out/ photos/
+    python3 run_tflite.py --model=segmenter.tflite --masks=out/ photo.jpg
     python3 run_tflite.py --model=features.tflite --learn=photos/ --classes=mine.json
     python3 run_tflite.py --model=features.tflite --classes=mine.json photo.jpg
 
@@ -35,6 +37,13 @@ Resizing
 Labels
     Labels come from --labels or, without it, from the model. If neither has any, the
     output shows class numbers alone.
+Boxes and masks
+    The file tells what it gives. A detector's boxes are listed with their places in
+    pixels of the upright image, if their score is 0.4 or more (--threshold=SCORE). It
+    may give raw boxes and scores, or end with TFLite_Detection_PostProcess, as Coral's
+    files do. A segmenter's classes are listed with their shares of the image's pixels;
+    --masks=DIR writes PNG files of class numbers, 255 where no class reaches
+    --threshold. --annotate=DIR draws either on the images.
 Delegates
     --delegate=auto, the default, uses the Edge TPU for a model that is compiled for it
     and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
@@ -54,16 +63,27 @@ Learning
     To add photographs or a class, add them to DIR and learn again. FILE is replaced at
     the end; if anything is wrong, it stays as it was.
 Evaluation
-    --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
-    or by class number. If there are as many as classes, any names will do: their sorted
-    order is the order of the classes, as in training. With a label `unknown`, its
-    subfolder may be called `_none` too, and `known` is the share of the images of the
-    other classes that are not answered with it.
+    For a classifier, --evaluate=DIR expects one subfolder per class in DIR. Name the
+    subfolders by label or by class number. If there are as many as classes, any names
+    will do: their sorted order is the order of the classes, as in training. With a
+    label `unknown`, its subfolder may be called `_none` too, and `known` is the share
+    of the images of the other classes that are not answered with it.
+    For a detector, DIR holds images with Pascal VOC's XML files beside them or in
+    folders `Annotations` beside theirs. The result is COCO's average precision: `ap`
+    over IoU 0.5 to 0.95, `ap50`, `ap75`. For a segmenter, DIR holds images with masks,
+    NAME_mask.png beside NAME.jpg or NAME.png in a folder `masks`, and the names of the
+    classes in `classes.txt`, one a line, or in `labelmap.txt` or `_classes.csv`. The
+    result is the mean IoU. Names must be labels of the model.
 JSON
     --json prints one object per line and image, in the given order. Times are in
     milliseconds:
     {"file": str, "top": [{"index": int, "label": str or null, "score": float}, ...],
      "milliseconds": {"decode": float, "resize": float, "invoke": float}}
+    Instead of "top", a detector has "objects", a segmenter "classes", and both have a
+    fourth time, "postprocess":
+    "objects": [{"index": int, "label": str or null, "score": float,
+      "box": {"left": float, "top": float, "right": float, "bottom": float}}, ...]
+    "classes": [{"index": int, "label": str or null, "share": float}, ...]
     For an image that cannot be read, there is a line on stderr instead.
     With --compare:
     {"file": str, "same_top": bool, "max_difference": float,
@@ -74,6 +94,12 @@ JSON
      "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
        "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
      "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
+     "failures": [{"file": str, "error": str}, ...]}
+    for a detector or a segmenter, null for a class that is not there:
+    {"model": str, "images": int, "failed": int,
+     "ap" | "ap50" | "ap75": float, or "miou": float,
+     "classes": [{"index": int, "label": str, "objects": int, "ap" | "ap50" | "ap75":
+       float} or {"index": int, "label": str, "pixels": int, "iou": float}, ...],
      "failures": [{"file": str, "error": str}, ...]}
     With --learn, one object in all. "accuracy" and "known", the share of photographs of
     classes that are not answered with `unknown`, are those of the cross-validation:
@@ -88,6 +114,7 @@ JSON
      "first_inference": float,
      "decode" | "resize" | "invoke" | "total":
        {"median": float, "p90": float, "p99": float}}
+    A detector and a segmenter have "postprocess" too.
 Exit codes
     0: done. 1: a bug of ours. 2: an error that you can fix, described by one line
     `error: ...` on stderr; a bad image does not stop the others. 130: Ctrl-C.
@@ -192,7 +219,8 @@ def read_at_most(file, limit):
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES = ("crop", "stretch", "pad")
 VERSIONS = (1, 2, 3)  # of preprocessing.json
-FEATURES = "features"  # what the output of version 3 is
+# What the output of version 3 may be; without it, the scores of classes.
+FEATURES, BOXES, MASKS = OUTPUTS = ("features", "boxes", "masks")
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 REDUCED_DECODING = 8.0  # where preprocessing.json says nothing
 
@@ -304,7 +332,7 @@ def parse_preprocessing(data, input_size):
 
     Version 1 has no `resize` and no `antialias`: their defaults hold, as that of
     `reduced_decoding` does in any version without it. Version 3 is that of a model
-    that gives features, and says so. Unknown fields are ignored.
+    that gives no scores of classes, and says what. Unknown fields are ignored.
 
     Args:
         data: bytes of the file.
@@ -351,17 +379,24 @@ def parse_threshold(data):
     return float(threshold)
 
 
-def gives_features(data):
-    """Returns whether a model gives features and no scores, of the same file."""
-    return json.loads(data.decode("utf-8")).get("output") == FEATURES
+def output_of(data):
+    """Returns which of `OUTPUTS` a model gives by the same file, or None.
+
+    `parse_preprocessing` says what is wrong with a file that is damaged.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads((data or b"{}").decode("utf-8"))
+        output = found.get("output") if isinstance(found, dict) else None
+        return output if isinstance(output, str) and output in OUTPUTS else None
+    return None
 
 
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
     output = found.get("output")
-    if version == 3 and output != FEATURES:
-        raise _wrong_field("output", FEATURES, output)
+    if version == 3 and (not isinstance(output, str) or output not in OUTPUTS):
+        raise _wrong_field("output", " or ".join(OUTPUTS), output)
     added = ("resize", "antialias") if version > 1 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),
@@ -400,6 +435,7 @@ def _wrong_field(field, expected, received):
 MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
 MAX_LABEL_BYTES = 4 << 20
 MAX_PREPROCESSING_BYTES = 64 << 10
+MAX_ANCHOR_BYTES = 16 << 20  # of a million anchors
 
 # The fields of each table in order, up to the last one that is needed:
 #   -         skipped
@@ -413,12 +449,12 @@ SCHEMA = {
     "Model": "- codes=[OperatorCode] graphs=[SubGraph] string buffers=[Buffer] 4 "
     "metadata=[Metadata] [SignatureDef]",
     "OperatorCode": "- custom=string",
-    "SubGraph": "[Tensor] 4 4 operators=[Operator] string",
+    "SubGraph": "tensors=[Tensor] 4 outputs=4 operators=[Operator] string",
     "Buffer": "data=1",
     "Metadata": "name=string buffer=I",
     "SignatureDef": "[TensorMap] [TensorMap] string",
     "TensorMap": "string",
-    "Tensor": "4 - - string Quantization - - 4",
+    "Tensor": "shape=4 - - string Quantization - - 4",
     "Quantization": "4 4 4 8",
     "Operator": "- 4 4 - Options 1 - 1 4",
     "Options": "",
@@ -537,7 +573,8 @@ class FlatbufferWalk:
 
 
 ModelFile = collections.namedtuple(
-    "ModelFile", "operators custom_operators mean std labels preprocessing"
+    "ModelFile",
+    "path operators custom_operators outputs mean std labels preprocessing anchors",
 )
 
 
@@ -545,9 +582,10 @@ def read_model(path):
     """Reads what a `.tflite` file says of itself; refuses a damaged one.
 
     Returns:
-        `ModelFile`: the number of operators; the set of names of custom operators;
-        mean and std of the TFLite metadata, tuples of floats on the scale of pixels,
-        or None; the bytes of the label file and of `preprocessing.json`, or None.
+        `ModelFile`: the path; the number of operators; the set of names of custom
+        operators; the shapes of the outputs, tuples of int; mean and std of the TFLite
+        metadata, tuples of floats on the scale of pixels, or None; the bytes of the
+        label file, of `preprocessing.json` and of `anchors.npy`, or None.
 
     Raises:
         UserError: the file is no TFLite model, truncated or damaged.
@@ -565,15 +603,29 @@ def read_model(path):
         ) from error
     with user_errors(f"{path}: its metadata is damaged", ValueError):
         mean, std, labels_name = _read_metadata(data, walk.root)
-    labels = preprocessing = None
+    members = (None,) * 3
     if has_archive:
         # zipfile raises exceptions of many types on a damaged archive.
         with user_errors(f"{path}: the archive inside is damaged", Exception):
-            labels, preprocessing = _read_archive(path, labels_name)
+            members = _read_archive(path, labels_name)
     graph = (walk.root.get("graphs") or [{}])[0]
     custom_operators = {code.get("custom") for code in walk.root.get("codes", ())}
     operators = len(graph.get("operators", ()))
-    return ModelFile(operators, custom_operators, mean, std, labels, preprocessing)
+    with user_errors(f"{path}: its outputs are damaged", ValueError):
+        shapes = _output_shapes(data, graph)
+    return ModelFile(path, operators, custom_operators, shapes, mean, std, *members)
+
+
+def _output_shapes(data, graph):
+    def numbers(part):
+        return struct.unpack(f"<{(part.stop - part.start) // 4}i", data[part])
+
+    tensors, shapes = graph.get("tensors", ()), []
+    for index in numbers(graph.get("outputs", slice(0, 0))):
+        if not 0 <= index < len(tensors):
+            raise ValueError(f"tensor {index} of {len(tensors)}")
+        shapes.append(numbers(tensors[index].get("shape", slice(0, 0))))
+    return shapes
 
 
 def _map_model(path):
@@ -625,7 +677,7 @@ def _read_metadata(data, root):
 
 
 def _read_archive(path, labels_name):
-    """Returns the bytes of the labels and of preprocessing.json; None where absent.
+    """Returns the bytes of the members that `read_model` names; None where absent.
 
     The labels are the file that the metadata name, else `labels.txt`, else the only
     .txt file (Coral's `imagenet_labels.txt`).
@@ -639,6 +691,7 @@ def _read_archive(path, labels_name):
         for name, limit in (
             (labels_name, MAX_LABEL_BYTES),
             ("preprocessing.json", MAX_PREPROCESSING_BYTES),
+            ("anchors.npy", MAX_ANCHOR_BYTES),
         ):
             if name in names:
                 with archive.open(name) as member:
@@ -671,6 +724,29 @@ def parse_labels(data, numbered):
         if sorted(names) == list(range(len(lines))):
             return [names[number] for number in range(len(lines))]
     return lines
+
+
+def parse_sparse_labels(data, numbered):
+    """Splits a label file whose numbers may have gaps into labels.
+
+    Coral's `coco_labels.txt` has such lines as `0  person`, and no class 11.
+
+    Args:
+        data: bytes, as `parse_labels` takes them.
+        numbered: whether to accept lines with numbers.
+
+    Returns:
+        list of str, None in the gaps. If a line has no number, or two have the same,
+        all lines are labels.
+    """
+    lines = parse_labels(data, numbered)
+    if not numbered or lines != parse_labels(data, False):
+        return lines
+    pairs = [re.match(r"([0-9]{1,4})(?::\s*|\s+)(\S.*)", line) for line in lines]
+    names = {int(pair.group(1)): pair.group(2) for pair in pairs if pair}
+    if not lines or len(names) < len(lines):
+        return lines
+    return [names.get(number) for number in range(max(names) + 1)]
 
 
 # --- The TFLite runtime: which one, and with how many threads -------------------------
@@ -1196,7 +1272,24 @@ UPRIGHT = {
     8: "ROTATE_90",
 }
 
-DecodedImage = collections.namedtuple("DecodedImage", "image box")
+
+class DecodedImage(collections.namedtuple("DecodedImage", "image box scale")):
+    """A picture, of mode RGB and upright.
+
+    Attributes:
+        image: PIL image.
+        box: (left, top, right, bottom) of it that is filled: not all of it where an
+            odd number of pixels was halved.
+        scale: by how much its sides were divided when it was decoded: 1, 2, 4 or 8.
+    """
+
+    __slots__ = ()
+
+    @property
+    def size(self):
+        """(width, height) of the whole picture in pixels."""
+        left, top, right, bottom = self.box
+        return round((right - left) * self.scale), round((bottom - top) * self.scale)
 
 
 def read_image(source, classifier=None):
@@ -1209,9 +1302,7 @@ def read_image(source, classifier=None):
             at a half, quarter or eighth of its size. None decodes all pixels.
 
     Returns:
-        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
-        right, bottom) of it that is filled: not all of it where an odd number of
-        pixels was halved.
+        `DecodedImage`.
 
     Raises:
         UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
@@ -1222,11 +1313,11 @@ def read_image(source, classifier=None):
     # Pillow raises exceptions of many types on a damaged file.
     with user_errors(getattr(source, "name", "image"), Exception):
         if hasattr(source, "read"):
-            image, size = decode(source, classifier)
+            image, size, scale = decode(source, classifier)
         else:
-            image = as_pil_image(source)
+            image, scale = as_pil_image(source), 1
             size = image.size
-        return upright_rgb(image, size)
+        return upright_rgb(image, size)._replace(scale=scale)
 
 
 def as_pil_image(image):
@@ -1262,7 +1353,8 @@ def decode(file, classifier):
     """Decodes the pixels of a file.
 
     Returns:
-        (PIL image as it was stored, (width, height) of the part that is filled).
+        (PIL image as it was stored, (width, height) of the part that is filled, by
+        how much its sides were divided).
     """
     from PIL import Image
 
@@ -1299,7 +1391,7 @@ def decode(file, classifier):
     if scale > 1:
         image.draft(image.mode, (width // scale, height // scale))
     image.load()
-    return image, (width / scale, height / scale)
+    return image, (width / scale, height / scale), scale
 
 
 def teach_pillow_heif():
@@ -1367,7 +1459,7 @@ def upright_rgb(image, size):
     """
     file_format = image.format
     turned = upright(image, size, orientation_of(image))
-    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
+    return turned._replace(image=to_rgb(turned.image, file_format))
 
 
 def orientation_of(image):
@@ -1391,7 +1483,7 @@ def upright(image, size, orientation):
     width, height = size[::-1] if orientation > 4 else size
     left = image.width - width if orientation in (2, 3, 6, 7) else 0
     top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    return DecodedImage(image, (left, top, left + width, top + height))
+    return DecodedImage(image, (left, top, left + width, top + height), 1)
 
 
 def to_rgb(image, file_format):
@@ -1423,8 +1515,6 @@ def prepare(image, classifier, box=None):
 
 
 # --- Output: messages on stderr, results on stdout, annotated images ------------------
-
-STAGES = ("decode", "resize", "invoke")
 
 
 class Messages:
@@ -1474,10 +1564,15 @@ def write_lines(text):
     sys.stdout.flush()
 
 
-def print_json(path, top, times):
-    """Prints the result for one image as a line of JSON."""
-    record = {"file": path, "top": [one._asdict() for one in top]}
-    write_lines(json.dumps(dict(record, milliseconds=times)))
+def print_json(path, found, times):
+    """Prints the result for one image as a line of JSON.
+
+    Args:
+        path: of the image.
+        found: dict of what was found in it.
+        times: {stage: milliseconds}.
+    """
+    write_lines(json.dumps(dict({"file": path}, **found, milliseconds=times)))
 
 
 def print_rows(rows):
@@ -1488,27 +1583,22 @@ def print_rows(rows):
     sys.stdout.flush()
 
 
-def print_csv_header():
+def print_csv_header(columns, stages):
     """Prints the names of the columns that `print_csv` fills."""
-    stages = [f"{stage}_ms" for stage in STAGES]
-    print_rows([["file", "rank", "index", "label", "score", *stages]])
+    print_rows([["file", *columns, *(f"{stage}_ms" for stage in stages)]])
 
 
-def print_csv(path, top, times):
-    """Prints the result for one image as rows of CSV, one per class."""
-    spent = [times.get(stage, "") for stage in STAGES]
-    if not top:  # of several possible labels, the image has none
-        print_rows([[path, "", "", "", "", *spent]])
-    print_rows(
-        [path, rank, index, label or "", score, *spent]
-        for rank, (index, label, score) in enumerate(top, 1)
-    )
+def print_csv(path, rows, columns, times, stages):
+    """Prints the result for one image as rows of CSV, one for each thing in it."""
+    spent = [times.get(stage, "") for stage in stages]
+    # Where nothing was found, a row says so.
+    print_rows([path, *row, *spent] for row in rows or [[""] * len(columns)])
 
 
-def print_table(path, top, times):
+def print_table(path, lines, times):
     """Prints the result for one image for people."""
     spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
-    write_lines("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
+    write_lines("\n".join([f"{printable(path)}  ({spent})", *lines]))
 
 
 def table_lines(top):
@@ -1519,34 +1609,52 @@ def table_lines(top):
     ]
 
 
-def annotate(image, top, path):
-    """Writes an image as JPEG, with labels drawn on it, whole or not at all.
+def enlarged(image):
+    """Returns a copy of an image, in which text is large enough to read.
 
-    Args:
-        image: PIL image of mode RGB.
-        top: list of `Prediction`.
-        path: of the new file.
+    Returns:
+        (PIL image, by how much its sides were multiplied).
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
-    # A thumbnail is enlarged: text on it would be too small to read.
     times = min(256 // min(image.size), 4096 // max(image.size))
     if times > 1:
-        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
-    else:
-        image = image.copy()
-    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
-    font, only_latin = load_font(height)
-    for line, (index, label, score) in enumerate(top):
-        text = f"{score:.2f} {printable(index if label is None else label)}"
-        if only_latin:
+        size = [times * pixels for pixels in image.size]
+        return image.resize(size, Image.NEAREST), times
+    return image.copy(), 1
+
+
+class Pen:
+    """Draws text of one size on an image."""
+
+    def __init__(self, image):
+        """Takes a PIL image of mode RGB, which is drawn on."""
+        from PIL import ImageDraw
+
+        self.draw = ImageDraw.Draw(image)
+        self.height = max(10, image.height // 24)
+        self._font, self._only_latin = load_font(self.height)
+
+    def write(self, left, upper, score, label):
+        """Writes a score from 0 to 1 and a label."""
+        text = f"{score:.2f} {printable(label)}"
+        if self._only_latin:
             text = text.encode("latin-1", "replace").decode("latin-1")
-        left, upper = height // 2, height // 2 + line * height * 5 // 4
-        draw.text((left + 1, upper + 1), text, fill="black", font=font)
-        draw.text((left, upper), text, fill="white", font=font)
+        self.draw.text((left + 1, upper + 1), text, fill="black", font=self._font)
+        self.draw.text((left, upper), text, fill="white", font=self._font)
+
+    def write_list(self, pairs):
+        """Writes pairs of score and label below each other, from the upper left."""
+        for line, pair in enumerate(pairs):
+            upper = self.height // 2 + line * self.height * 5 // 4
+            self.write(self.height // 2, upper, *pair)
+
+
+def save_image(image, path, file_format, **options):
+    """Writes an image, whole or not at all."""
     part = f"{path}.part"
     with user_errors(path, OSError, ValueError):
-        image.save(part, "JPEG", quality=90)
+        image.save(part, file_format, **options)
         os.replace(part, path)
 
 
@@ -1560,11 +1668,11 @@ def load_font(height):
         return ImageFont.load_default(), True
 
 
-def annotated_path(folder, number, path):
-    """Names an annotated image; the number keeps equal names apart."""
+def output_path(folder, number, path, suffix):
+    """Names a file for an image; the number keeps equal names apart."""
     name = os.path.splitext(os.path.basename(path))[0]
     name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
-    return os.path.join(folder, f"{number:05d}_{name}.jpg")
+    return os.path.join(folder, f"{number:05d}_{name}{suffix}")
 
 
 # --- The supervisor: the work is done in a child process, since native code may crash -
@@ -1685,7 +1793,9 @@ def supervise(work):
 
 # --- The pipeline: images are decoded by threads while the model runs on others -------
 
-Result = collections.namedtuple("Result", "scores times image")
+# `answer` is what the model's `interpret` returns; `decoded` is the `DecodedImage`,
+# without its pixels if nobody needs them.
+Result = collections.namedtuple("Result", "answer times decoded")
 
 
 def milliseconds_since(start):
@@ -1693,40 +1803,48 @@ def milliseconds_since(start):
     return round(1000 * (time.perf_counter() - start), 3)
 
 
-def load_pixels(path, classifier, keep=False):
+def load_pixels(path, model, keep=False):
     """Reads and prepares one image.
 
     Returns:
-        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
-        image with all its pixels if `keep` is set, else None).
+        (pixels for the model, {"decode" | "resize": milliseconds}, the `DecodedImage`,
+        with all its pixels if `keep` is set, else without any).
     """
     start = time.perf_counter()
-    decoded = read_image(path, None if keep else classifier)
+    decoded = read_image(path, None if keep else model)
     times = {"decode": milliseconds_since(start)}
     start = time.perf_counter()
     with user_errors(path, ValueError, MemoryError):
-        pixels = prepare(decoded.image, classifier, decoded.box)
+        pixels = prepare(decoded.image, model, decoded.box)
     times["resize"] = milliseconds_since(start)
-    return pixels, times, decoded.image if keep else None
+    return pixels, times, decoded if keep else decoded._replace(image=None)
 
 
-def invoke(classifier, pixels, times, image=None):
-    """Returns the `Result` of a classifier, with its time added to `times`."""
+def invoke(model, pixels, times, decoded=None):
+    """Returns the `Result` of a model, with its time added to `times`.
+
+    That is "invoke", and "postprocess" where boxes or a mask are made of the outputs.
+    """
     start = time.perf_counter()
-    scores = classifier.scores(pixels)
-    return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
+    outputs = model.outputs(pixels)
+    times = dict(times, invoke=milliseconds_since(start))
+    start = time.perf_counter()
+    answer = model.interpret(outputs)
+    if model.task != "classify":
+        times["postprocess"] = milliseconds_since(start)
+    return Result(answer, times, decoded)
 
 
-def classify_all(paths, classifier, state, keep=False):
+def run_all(paths, model, state, keep=False):
     """Yields (path, `Result` or UserError) of images in their order."""
 
     def load(path):
-        return result_or_error(load_pixels, path, classifier, keep)
+        return result_or_error(load_pixels, path, model, keep)
 
     for path, loaded in map_ahead(load, list(paths), state):
-        state.begin(f"{path}: running {classifier.path} on it")
+        state.begin(f"{path}: running {model.path} on it")
         if not isinstance(loaded, UserError):
-            loaded = result_or_error(invoke, classifier, *loaded)
+            loaded = result_or_error(invoke, model, *loaded)
         yield path, loaded
         state.done += 1
 
@@ -2663,14 +2781,303 @@ def print_learned(report):
         print(f"{report['nothing']:7d}  {UNKNOWN} (from {NOTHING})")
 
 
-# --- The classifier: a model, its runtime, its labels and what it is fed --------------
+# --- What all models of images share: the runtime, the input, the outputs -------------
+
+AnyPath = typing.Union[str, os.PathLike]
+Numbers = typing.Sequence[float]
+POSTPROCESS = "TFLite_Detection_PostProcess"
+# What a model may do: what it gives, and what runs it.
+TASKS = {
+    "classify": ("scores of classes or features", "Classifier"),
+    "detect": ("boxes", "Detector"),
+    "segment": ("a mask", "Segmenter"),
+}
+
+
+def task_of(file):
+    """Returns which of `TASKS` a model does, by its `ModelFile`.
+
+    Our own files say it. Of others, those whose operator finds boxes detect, and those
+    with one output of a class index for each pixel segment, such as Coral's DeepLab.
+    """
+    output = output_of(file.preprocessing)
+    if output in (BOXES, MASKS):
+        return "detect" if output == BOXES else "segment"
+    if POSTPROCESS in file.custom_operators and len(file.outputs) == 4:
+        return "detect"
+    if len(file.outputs) == 1:
+        shape = file.outputs[0]
+        shape = shape[:3] if shape[3:] == (1,) else shape
+        if len(shape) == 3 and min(shape[1:]) > 1:
+            return "segment"
+    return "classify"
+
+
+class ImageModel:
+    """A TFLite model of images, ready to run.
+
+    Attributes:
+        path: str, of the model.
+        labels: list of str, one per class, or None.
+        classes: int, the number of classes, or None where the file does not tell.
+        input_shape: (1, height, width, 3).
+        preprocessing: `Preprocessing`, or None where the model carries none.
+        runtime: str, name and version of the TFLite runtime.
+        delegate: str, the delegate that runs the model, or "none" for the CPU.
+        idle_delegate: bool, whether the delegate left all of the model to the CPU.
+        threads: int, CPU threads.
+        load_milliseconds: float, the time to read, check and build the model, without
+            the imports of Python.
+    """
+
+    task = ""  # of `TASKS`
+    output_counts: typing.Tuple[int, ...] = (1,)
+    path: str
+    labels: typing.Any
+    classes: typing.Any
+    input_shape: typing.Tuple[int, ...]
+    preprocessing: typing.Optional[Preprocessing]
+    runtime: str
+    delegate: str
+    idle_delegate: bool
+    threads: int
+    load_milliseconds: float
+
+    def __init__(
+        self,
+        model,
+        threads=None,
+        delegate="auto",
+        delegate_options=None,
+        normalization=None,
+        bgr=False,
+    ):
+        """Loads a model; `Classifier` describes the arguments.
+
+        `model` may also be the `ModelFile` of a file that was read already.
+        """
+        interpreter_class, self.runtime = load_runtime()
+        self.threads = threads or default_threads()
+        self._bgr = bgr
+        start = time.perf_counter()
+        file = model if isinstance(model, ModelFile) else read_model(os.fspath(model))
+        self._file, self.path = file, file.path
+        task = task_of(file)
+        if task != self.task:
+            gives, name = TASKS[task]
+            raise UserError(
+                f"{self.path}: gives {gives}, and not {TASKS[self.task][0]}; use {name}"
+            )
+        self._build(interpreter_class, file, delegate, delegate_options or {})
+        with user_errors(self.path, ValueError):
+            self._check_input()
+        self.preprocessing = None
+        if file.preprocessing is not None:
+            how = self._read_inside(parse_preprocessing, self.input_shape[1:3])
+            self.preprocessing = how
+        if len(self._outputs) not in self.output_counts:
+            expected = " or ".join(map(str, self.output_counts))
+            raise UserError(
+                f"{self.path}: has 1 inputs and {len(self._outputs)} outputs, expected "
+                f"1 and {expected}"
+            )
+        where = self.path
+        # A quantized input needs no metadata: its scale and zero point say the same.
+        is_float = "float" in self._input["dtype"].__name__
+        if normalization is None and file.mean and is_float:
+            where = f"{self.path}: its metadata is damaged"
+            normalization = (file.mean, file.std)
+        with user_errors(where, ValueError):
+            self._lookup = normalization and self._input_values(*normalization)
+        self.load_milliseconds = milliseconds_since(start)
+
+    def _read_inside(self, parse, *arguments):
+        """Returns what a function reads in the model's preprocessing.json."""
+        try:
+            return parse(self._file.preprocessing, *arguments)
+        except UserError as error:
+            raise UserError(
+                f"{self.path}: preprocessing.json inside: {error}"
+            ) from error
+
+    def _read_labels(self, path, parse):
+        """Returns the labels of the model, or of the file at `path` if one is given.
+
+        Args:
+            path: of a label file, or None.
+            parse: function of the bytes, and of whether they are of a file of its own.
+
+        Raises:
+            UserError: the file is missing or damaged, or has not one for each class.
+        """
+        data = self._file.labels
+        with user_errors(path or f"{self.path}: labels inside", ValueError, OSError):
+            if path:
+                with open_file(path) as file:
+                    data = read_at_most(file, MAX_LABEL_BYTES)
+            if data is None:
+                return None
+            labels = parse(data, bool(path))
+            if self.classes not in (None, len(labels)):
+                raise ValueError(
+                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
+                    "the label file of this model with --labels"
+                )
+        return labels
+
+    def _build(self, interpreter_class, file, delegate, options):
+        """Builds the interpreter, with a delegate if there is one."""
+        compiled = "edgetpu-custom-op" in file.custom_operators
+        with user_errors(self.path, ValueError):
+            chosen = choose_delegate(delegate, options, compiled)
+            loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
+        self.delegate = chosen.name if chosen else "none"
+        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
+        self._runner = f"{self.path}: {runner}"
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter = build_interpreter(
+                interpreter_class, self.path, self.threads, loaded
+            )
+            # Each part that a delegate takes becomes one more operator. XNNPACK, the
+            # runtime's own delegate, comes only when the tensors get their memory.
+            list_operators = getattr(self._interpreter, "_get_ops_details", None)
+            self.idle_delegate = bool(
+                chosen and list_operators and len(list_operators()) == file.operators
+            )
+            with silenced_stderr():
+                self._interpreter.allocate_tensors()
+
+    def _check_input(self):
+        """Raises ValueError for a model that does not take one RGB image."""
+        inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        if len(inputs) != 1:
+            raise ValueError(f"has {len(inputs)} inputs, expected 1")
+        self._input = inputs[0]
+        self.input_shape = tuple(self._input["shape"].tolist())
+        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
+        shape = self._input.get("shape_signature", self._input["shape"]).tolist()
+        dtype = self._input["dtype"].__name__
+        if (
+            (self.input_shape[:1], self.input_shape[3:]) != ((1,), (3,))
+            or -1 in shape[1:]
+            or dtype not in ("uint8", "int8", "float32", "float16")
+        ):
+            raise ValueError(
+                "expected an input [1, height, width, 3] of uint8, int8, float32 or "
+                f"float16, received {shape} of {dtype}"
+            )
+
+    def _input_values(self, mean, std):
+        """Returns an array (256, 3): the input value of each pixel value and channel.
+
+        real = (pixel - mean) / std, and a quantized input holds real as
+        scale * (value - zero_point).
+        """
+        import numpy as np
+
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{name}: expected 1 or 3 finite numbers, received {values}"
+                )
+        if min(std) <= 0:
+            raise ValueError(f"std: expected numbers above 0, received {std}")
+        dtype = self._input["dtype"]
+        with np.errstate(all="ignore"):
+            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
+            fits = np.isfinite(table.astype(np.float32)).all()
+        if not fits:
+            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
+        if not np.issubdtype(dtype, np.floating):
+            scale, zero_point = self._input["quantization"]
+            if not scale:
+                raise ValueError("its input has no scale, which --mean and --std need")
+            limits = np.iinfo(dtype)
+            table = np.rint(table / scale) + zero_point
+            table = table.clip(limits.min, limits.max)
+        return table.astype(dtype)
+
+    def _to_input(self, pixels):
+        """Turns pixels into the values of the input tensor."""
+        import numpy as np
+
+        if self._bgr:
+            pixels = pixels[..., ::-1]
+        if self._lookup is not None:
+            return self._lookup[pixels, np.arange(3)]
+        if self._input["dtype"] == np.int8:
+            return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
+        return pixels.astype(self._input["dtype"])
+
+    def tensors(self, pixels):
+        """Runs the model on one prepared image.
+
+        Args:
+            pixels: uint8 array (height, width, 3) of the input size, RGB.
+
+        Returns:
+            list of the output arrays as the runtime gives them, without the batch.
+
+        Raises:
+            UserError: the array has another shape or dtype, or the runtime failed.
+        """
+        import numpy as np
+
+        if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
+            raise UserError(
+                f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
+                f"{pixels.shape}"
+            )
+        values = self._to_input(pixels)
+        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
+        with user_errors(self._runner, RuntimeError, ValueError):
+            self._interpreter.invoke()
+        return [
+            self._interpreter.get_tensor(output["index"])[0] for output in self._outputs
+        ]
+
+    def check_finite(self, values):
+        """Raises UserError for an array with a number that is not finite."""
+        import numpy as np
+
+        if not np.isfinite(values).all():
+            raise UserError(f"{self.path}: gave scores that are not finite numbers")
+
+    def dequantized(self, number, values):
+        """Returns values of an output as float32: a copy.
+
+        Args:
+            number: of the output.
+            values: array of its dtype.
+        """
+        import numpy as np
+
+        values = values.astype(np.float32)
+        scale, zero_point = self._outputs[number]["quantization"]
+        if scale:  # 0 where the output is not quantized
+            values = (values - np.float32(zero_point)) * np.float32(scale)
+        return values
+
+    def input_of(self, image):
+        """Reads and prepares one image.
+
+        Args:
+            image: as `read_image` takes it.
+
+        Returns:
+            (pixels for `tensors`, the `DecodedImage`).
+        """
+        decoded = read_image(image, self)
+        with user_errors("image", ValueError, MemoryError):
+            return prepare(decoded.image, self, decoded.box), decoded
+
+
+# --- The classifier: a model that gives scores of classes, or features ----------------
 
 if typing.TYPE_CHECKING:
     import numpy as np
     import PIL.Image
-
-AnyPath = typing.Union[str, os.PathLike]
-Numbers = typing.Sequence[float]
 
 
 class Prediction(typing.NamedTuple):
@@ -2681,38 +3088,20 @@ class Prediction(typing.NamedTuple):
     score: float
 
 
-class Classifier:
+class Classifier(ImageModel):
     """A TFLite image classifier, ready to run.
 
-    Attributes:
-        path: str, of the model.
-        labels: list of str, one per class, or None.
-        classes: int, the number of classes; 0 for features without learned classes.
+    Attributes, beside those of `ImageModel`:
+        classes: 0 for features without learned classes.
         channels: int, the number of features of a model that gives features; else None.
-        input_shape: (1, height, width, 3).
-        preprocessing: `Preprocessing`, or None where the model carries none.
         threshold: float, the score from which on an image has a label, of a model that
             was trained for several labels an image; else None.
-        runtime: str, name and version of the TFLite runtime.
-        delegate: str, the delegate that runs the model, or "none" for the CPU.
-        idle_delegate: bool, whether the delegate left all of the model to the CPU.
-        threads: int, CPU threads.
-        load_milliseconds: float, the time to read, check and build the model, without
-            the imports of Python.
     """
 
-    path: str
-    labels: typing.Optional[typing.List[str]]
+    task = "classify"
     classes: int
     channels: typing.Optional[int]
-    input_shape: typing.Tuple[int, ...]
-    preprocessing: typing.Optional[Preprocessing]
     threshold: typing.Optional[float]
-    runtime: str
-    delegate: str
-    idle_delegate: bool
-    threads: int
-    load_milliseconds: float
 
     def __init__(
         self,
@@ -2745,108 +3134,24 @@ class Classifier:
         Raises:
             UserError: a file, the runtime or the delegate is missing or does not fit.
         """
-        interpreter_class, self.runtime = load_runtime()
-        self.threads = threads or default_threads()
-        self.path = os.fspath(model_path)
-        self._bgr = bgr
-        start = time.perf_counter()
-        model = read_model(self.path)
-        self._build(interpreter_class, model, delegate, delegate_options or {})
-        with user_errors(self.path, ValueError):
-            self._check_tensors()
-        self.preprocessing = self.threshold = self.channels = self._head = None
-        if model.preprocessing is not None:
-            try:
-                self.preprocessing = parse_preprocessing(
-                    model.preprocessing, self.input_shape[1:3]
-                )
-                self.threshold = parse_threshold(model.preprocessing)
-                if gives_features(model.preprocessing):
-                    self.channels, self.classes = self.classes, 0
-            except UserError as error:
-                raise UserError(
-                    f"{self.path}: preprocessing.json inside: {error}"
-                ) from error
-        where = self.path
-        # A quantized input needs no metadata: its scale and zero point say the same.
-        is_float = "float" in self._input["dtype"].__name__
-        if normalization is None and model.mean and is_float:
-            where = f"{self.path}: its metadata is damaged"
-            normalization = (model.mean, model.std)
-        with user_errors(where, ValueError):
-            self._lookup = normalization and self._input_values(*normalization)
+        super().__init__(
+            model_path, threads, delegate, delegate_options, normalization, bgr
+        )
+        shape = self._outputs[0]["shape"].tolist()
+        if len(shape) != 2 or shape[0] != 1:
+            raise UserError(
+                f"{self.path}: expected output [1, classes], received {shape}"
+            )
+        self.classes = shape[1]
+        self.threshold = self.channels = self._head = None
+        if self.preprocessing is not None:
+            self.threshold = self._read_inside(parse_threshold)
+            if output_of(self._file.preprocessing) == FEATURES:
+                self.channels, self.classes = self.classes, 0
         if classes is not None:
             self._use_classes(classes, labels_path)
         else:
-            self.labels = self._read_labels(model.labels, labels_path)
-        self.load_milliseconds = milliseconds_since(start)
-
-    def _build(self, interpreter_class, model, delegate, options):
-        """Builds the interpreter, with a delegate if there is one."""
-        compiled = "edgetpu-custom-op" in model.custom_operators
-        with user_errors(self.path, ValueError):
-            chosen = choose_delegate(delegate, options, compiled)
-            loaded = chosen and load_delegate(chosen, interpreter_class, self.runtime)
-        self.delegate = chosen.name if chosen else "none"
-        runner = self.runtime + (f" with delegate {chosen.name}" if chosen else "")
-        self._runner = f"{self.path}: {runner}"
-        with user_errors(self._runner, RuntimeError, ValueError):
-            self._interpreter = build_interpreter(
-                interpreter_class, self.path, self.threads, loaded
-            )
-            # Each part that a delegate takes becomes one more operator. XNNPACK, the
-            # runtime's own delegate, comes only when the tensors get their memory.
-            list_operators = getattr(self._interpreter, "_get_ops_details", None)
-            self.idle_delegate = bool(
-                chosen and list_operators and len(list_operators()) == model.operators
-            )
-            with silenced_stderr():
-                self._interpreter.allocate_tensors()
-
-    def _check_tensors(self):
-        """Raises ValueError for a model that is not a classifier of RGB images."""
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        if (len(inputs), len(outputs)) != (1, 1):
-            raise ValueError(
-                f"has {len(inputs)} inputs and {len(outputs)} outputs, expected one of "
-                "each"
-            )
-        self._input, self._output = inputs[0], outputs[0]
-        self.input_shape = tuple(self._input["shape"].tolist())
-        # `shape` shows a dynamic size as 1; only `shape_signature` shows it as -1.
-        shape = self._input.get("shape_signature", self._input["shape"]).tolist()
-        dtype = self._input["dtype"].__name__
-        if (
-            (self.input_shape[:1], self.input_shape[3:]) != ((1,), (3,))
-            or -1 in shape[1:]
-            or dtype not in ("uint8", "int8", "float32", "float16")
-        ):
-            raise ValueError(
-                "expected an input [1, height, width, 3] of uint8, int8, float32 or "
-                f"float16, received {shape} of {dtype}"
-            )
-        output_shape = self._output["shape"].tolist()
-        if len(output_shape) != 2 or output_shape[0] != 1:
-            raise ValueError(f"expected output [1, classes], received {output_shape}")
-        self.classes = output_shape[1]
-
-    def _read_labels(self, data, path):
-        """Parses the labels of the model, or of the file at `path` if one is given."""
-        where = path or f"{self.path}: labels inside"
-        with user_errors(where, ValueError, OSError):
-            if path:
-                with open_file(path) as file:
-                    data = read_at_most(file, MAX_LABEL_BYTES)
-            if data is None:
-                return None
-            labels = parse_labels(data, numbered=bool(path))
-            if len(labels) != self.classes:
-                raise ValueError(
-                    f"{len(labels)} labels for a model of {self.classes} classes; pass "
-                    "the label file of this model with --labels"
-                )
-        return labels
+            self.labels = self._read_labels(labels_path, parse_labels)
 
     def _use_classes(self, path, labels_path=None):
         """Makes a model of features a classifier of learned classes."""
@@ -2902,48 +3207,6 @@ class Classifier:
         self._use_classes(classes)
         return report
 
-    def _input_values(self, mean, std):
-        """Returns an array (256, 3): the input value of each pixel value and channel.
-
-        real = (pixel - mean) / std, and a quantized input holds real as
-        scale * (value - zero_point).
-        """
-        import numpy as np
-
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-                raise ValueError(
-                    f"{name}: expected 1 or 3 finite numbers, received {values}"
-                )
-        if min(std) <= 0:
-            raise ValueError(f"std: expected numbers above 0, received {std}")
-        dtype = self._input["dtype"]
-        with np.errstate(all="ignore"):
-            table = (np.arange(256.0)[:, np.newaxis] - mean) / std + np.zeros(3)
-            fits = np.isfinite(table.astype(np.float32)).all()
-        if not fits:
-            raise ValueError(f"mean {mean} and std {std} leave the range of numbers")
-        if not np.issubdtype(dtype, np.floating):
-            scale, zero_point = self._input["quantization"]
-            if not scale:
-                raise ValueError("its input has no scale, which --mean and --std need")
-            limits = np.iinfo(dtype)
-            table = np.rint(table / scale) + zero_point
-            table = table.clip(limits.min, limits.max)
-        return table.astype(dtype)
-
-    def _to_input(self, pixels):
-        """Turns pixels into the values of the input tensor."""
-        import numpy as np
-
-        if self._bgr:
-            pixels = pixels[..., ::-1]
-        if self._lookup is not None:
-            return self._lookup[pixels, np.arange(3)]
-        if self._input["dtype"] == np.int8:
-            return (pixels ^ 128).view(np.int8)  # pixel - 128 in two's complement
-        return pixels.astype(self._input["dtype"])
-
     def classify(
         self,
         image: "typing.Union[AnyPath, PIL.Image.Image, np.ndarray]",
@@ -2966,10 +3229,7 @@ class Classifier:
         """
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise UserError(f"top_k: expected a whole number above 0, received {top_k}")
-        decoded = read_image(image, self)
-        with user_errors("image", ValueError, MemoryError):
-            pixels = prepare(decoded.image, self, decoded.box)
-        return self.top_k(self.scores(pixels), top_k)
+        return self.top_k(self.scores(self.input_of(image)[0]), top_k)
 
     def scores(self, pixels: "np.ndarray") -> "np.ndarray":
         """Runs the model on one prepared image.
@@ -2985,10 +3245,14 @@ class Classifier:
                 score is not a finite number, or the model gives features and no
                 classes were learned.
         """
+        return self.interpret(self.outputs(pixels))
+
+    def interpret(self, outputs: "np.ndarray") -> "np.ndarray":
+        """Returns the scores of classes for what `outputs` returns."""
         if not self.channels:
-            return self.outputs(pixels)
+            return outputs
         self.check_classes()
-        return head_scores(self.outputs(pixels)[None], self._head)[0].astype("float32")
+        return head_scores(outputs[None], self._head)[0].astype("float32")
 
     def check_classes(self) -> None:
         """Raises UserError for a model of features without learned classes."""
@@ -3004,24 +3268,8 @@ class Classifier:
         That is the scores, float32 (classes,), or the features, float32 (channels,);
         see `scores`.
         """
-        import numpy as np
-
-        if pixels.shape != self.input_shape[1:] or pixels.dtype != np.uint8:
-            raise UserError(
-                f"expected uint8 {self.input_shape[1:]}, received {pixels.dtype} "
-                f"{pixels.shape}"
-            )
-        values = self._to_input(pixels)
-        self._interpreter.set_tensor(self._input["index"], values[np.newaxis])
-        with user_errors(self._runner, RuntimeError, ValueError):
-            self._interpreter.invoke()
-        outputs = self._interpreter.get_tensor(self._output["index"])[0]
-        outputs = outputs.astype(np.float32)
-        scale, zero_point = self._output["quantization"]
-        if scale:  # 0 where the output is not quantized
-            outputs = (outputs - np.float32(zero_point)) * np.float32(scale)
-        if not np.isfinite(outputs).all():
-            raise UserError(f"{self.path}: gave scores that are not finite numbers")
+        outputs = self.dequantized(0, self.tensors(pixels)[0])
+        self.check_finite(outputs)
         return outputs
 
     def top_k(self, scores: "np.ndarray", k: int) -> typing.List[Prediction]:
@@ -3390,6 +3638,684 @@ def mean_iou(confusion):
     return {"miou": sum(known) / len(known) if known else None, "classes": each}
 
 
+# --- From what a detector computes to its boxes: the box coder, and the suppression ---
+
+# What the offsets of a box are multiplied with in training: y, x, height, width. They
+# are those of SSD (Liu et al., "SSD: Single Shot MultiBox Detector").
+BOX_SCALES = (10.0, 10.0, 5.0, 5.0)
+# As RetinaNet has them (Lin et al., "Focal Loss for Dense Object Detection", 4.1).
+MIN_SCORE = 0.05  # lower ones are no detections
+MAX_IOU = 0.5  # of two boxes with a larger IoU, one is suppressed
+# Pairs of so many boxes are compared at once: more cost memory, fewer cost time.
+BOXES_AT_ONCE = 192
+
+
+def find_objects(offsets, scores, anchors, scales=BOX_SCALES):
+    """Returns the `Detections` of a picture from the outputs of a detector.
+
+    They are those of the operator TFLite_Detection_PostProcess with the options
+    `max_detections` of `MAX_DETECTIONS`, `nms_score_threshold` of `MIN_SCORE` and
+    `nms_iou_threshold` of `MAX_IOU`, so that training, a raw file and one with the
+    operator give the same boxes. Like it, an anchor has its best class alone, and boxes
+    of all classes suppress each other.
+
+    Args:
+        offsets: float array (anchors, 4), see `decode_boxes`.
+        scores: float array (anchors, classes), each from 0 to 1.
+        anchors: float array (anchors, 4), see `decode_boxes`.
+        scales: of the offsets.
+
+    Returns:
+        `Detections` in the model's input, the highest score first, at most
+        `MAX_DETECTIONS`: of several boxes around one object, the best.
+    """
+    import numpy as np
+
+    classes = scores.argmax(axis=1)
+    best = scores.max(axis=1)
+    # Only boxes that may be found are decoded.
+    possible = np.flatnonzero(best >= np.float32(MIN_SCORE))
+    boxes = decode_boxes(offsets[possible], anchors[possible], scales)
+    kept = suppress(boxes, best[possible], MAX_IOU, MAX_DETECTIONS)
+    rows = possible[kept]
+    return Detections(boxes[kept], classes[rows], best[rows])
+
+
+def decode_boxes(offsets, anchors, scales=BOX_SCALES):
+    """Turns offsets to anchors into boxes.
+
+    Args:
+        offsets: float array (n, 4): how far the box's centre lies from the anchor's (y,
+            x), in heights and widths of the anchor, and the logarithms of the quotients
+            of height and width, all multiplied with the scales.
+        anchors: float array (n, 4): y and x of the centre, height and width, as shares
+            of the input.
+        scales: four numbers.
+
+    Returns:
+        float32 array (n, 4): top, left, bottom and right edge, shares of the input.
+    """
+    import numpy as np
+
+    shares = np.asarray(offsets, np.float64) / scales
+    anchors = np.asarray(anchors, np.float64)
+    centres = shares[:, :2] * anchors[:, 2:] + anchors[:, :2]
+    halves = np.exp(shares[:, 2:]) * anchors[:, 2:] / 2
+    boxes = np.concatenate([centres - halves, centres + halves], axis=1)
+    return boxes.astype(np.float32)
+
+
+def suppress(boxes, scores, max_iou, most):
+    """Keeps of boxes that overlap the one with the highest score.
+
+    Of equal scores, the box that comes first is the higher one.
+
+    Args:
+        boxes: float array (n, 4), as in `Detections`.
+        scores: float array (n,).
+        max_iou: the largest IoU of two boxes that are both kept.
+        most: how many to keep.
+
+    Returns:
+        int array: the indices of those that are kept, the highest score first.
+    """
+    import numpy as np
+
+    boxes = np.asarray(boxes, np.float32)
+    kept = np.empty(0, int)
+    for part in by_score(scores):
+        free = ~overlaps(boxes[part], boxes[kept], max_iou).any(axis=1)
+        part = part[free]
+        clashes = overlaps(boxes[part], boxes[part], max_iou)
+        alive = np.ones(len(part), bool)
+        for number in np.flatnonzero(clashes.sum(axis=1) > 1).tolist():
+            if alive[number]:
+                alive[number + 1 :] &= ~clashes[number, number + 1 :]
+        kept = np.append(kept, part[alive])
+        if len(kept) >= most:
+            break
+    return kept[:most]
+
+
+def by_score(scores):
+    """Yields indices from the highest score to the lowest, `BOXES_AT_ONCE` a time.
+
+    Most often the first ones are enough, and the others need not be sorted.
+    """
+    import numpy as np
+
+    left = np.arange(len(scores))
+    while len(left):
+        values = scores[left]
+        best = np.ones(len(left), bool)
+        if len(left) > BOXES_AT_ONCE:
+            best = values >= np.partition(values, -BOXES_AT_ONCE)[-BOXES_AT_ONCE]
+        order = np.argsort(-values[best], kind="stable")
+        sorted_part = left[best][order]
+        for start in range(0, len(sorted_part), BOXES_AT_ONCE):
+            yield sorted_part[start : start + BOXES_AT_ONCE]
+        left = left[~best]
+
+
+def overlaps(ones, others, max_iou):
+    """Returns which boxes have an IoU above `max_iou`.
+
+    In 32 bits, as TFLite_Detection_PostProcess computes it: quantized boxes lie on a
+    grid, where an IoU may be exactly the limit.
+
+    Args:
+        ones: float32 array (n, 4).
+        others: float32 array (m, 4).
+        max_iou: float.
+
+    Returns:
+        bool array (n, m).
+    """
+    import numpy as np
+
+    first, second = [side[:, None] for side in ones.T], list(others.T)
+    down = np.minimum(first[2], second[2]) - np.maximum(first[0], second[0])
+    across = np.minimum(first[3], second[3]) - np.maximum(first[1], second[1])
+    shared = np.maximum(down, 0) * np.maximum(across, 0)
+    area, other_area = (
+        (bottom - top) * (right - left) for top, left, bottom, right in (first, second)
+    )
+    union = area + other_area - shared
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    return iou > np.float32(max_iou)
+
+
+# --- The detector: a model that gives boxes -------------------------------------------
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+# Lower ones are not shown; pycoral's detect_image.py has the same.
+SHOWN_SCORE = 0.4
+
+
+class Box(typing.NamedTuple):
+    """The edges of an object in pixels of the upright image."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Detection(typing.NamedTuple):
+    """An object: the index of its class, its label (None without labels), its box."""
+
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
+    label: typing.Optional[str]
+    score: float
+    box: Box
+
+
+class Detector(ImageModel):
+    """A TFLite detector of objects, ready to run.
+
+    It runs a file that gives raw boxes and scores, and one that ends with the operator
+    TFLite_Detection_PostProcess, such as those of Coral.
+    """
+
+    task = "detect"
+    output_counts = (2, 4)
+
+    def __init__(
+        self,
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+    ) -> None:
+        """Loads a model; the arguments and errors are those of `Classifier`."""
+        super().__init__(
+            model_path, threads, delegate, delegate_options, normalization, bgr
+        )
+        shapes = [tuple(output["shape"].tolist()) for output in self._outputs]
+        self.classes = self._anchors = None
+        with user_errors(self.path, ValueError):
+            if len(shapes) == 2:
+                self._use_raw(*shapes)
+            else:
+                self._places = places_of(shapes)
+        self.labels = self._read_labels(labels_path, parse_sparse_labels)
+
+    def _use_raw(self, offsets, scores):
+        """Reads what raw outputs of these shapes need."""
+        if (
+            len(offsets) != 3
+            or len(scores) != 3
+            or offsets[::2] != (1, 4)
+            or scores[:2] != offsets[:2]
+        ):
+            raise ValueError(
+                "expected outputs [1, anchors, 4] and [1, anchors, classes], received "
+                f"{list(offsets)} and {list(scores)}"
+            )
+        self._anchors = parse_anchors(self._file.anchors, offsets[1])
+        self._scales = self._read_inside(parse_box_scales)
+        self.classes = scores[2]
+
+    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
+        """Runs the model on one prepared image; returns what `interpret` takes."""
+        return self.tensors(pixels)
+
+    def interpret(self, outputs: "typing.List[np.ndarray]") -> Detections:
+        """Returns the `Detections` in the model's input, the highest score first."""
+        import numpy as np
+
+        values = [self.dequantized(*pair) for pair in enumerate(outputs)]
+        if self._anchors is not None:
+            for part in values:
+                self.check_finite(part)
+            return find_objects(*values, self._anchors, self._scales)
+        boxes, classes, scores, count = (values[place] for place in self._places)
+        number = int(count.ravel()[:1].sum())
+        found = boxes[:number], classes[:number], scores[:number]
+        for part in found:
+            self.check_finite(part)
+        order = np.argsort(-found[2], kind="stable")
+        boxes, classes, scores = (part[order] for part in found)
+        return Detections(boxes, np.rint(classes).astype(int), scores)
+
+    def objects(
+        self,
+        found: Detections,
+        decoded: DecodedImage,
+        threshold: float = SHOWN_SCORE,
+    ) -> typing.List[Detection]:
+        """Returns what is found in a picture as a list of `Detection`.
+
+        Args:
+            found: `Detections` in the model's input.
+            decoded: the `DecodedImage`.
+            threshold: the lowest score.
+        """
+        width, height = decoded.size
+        boxes = boxes_to_picture(found.boxes, decoded.size, geometry_of(self))
+        objects = []
+        for (top, left, bottom, right), index, score in zip(
+            boxes.tolist(), found.classes.tolist(), found.scores.tolist()
+        ):
+            # Around the picture, where the input is padded, there is nothing.
+            if score >= threshold and top < bottom and left < right:
+                box = Box(left * width, top * height, right * width, bottom * height)
+                objects.append(Detection(index, self.label_of(index), score, box))
+        return objects
+
+    def label_of(self, index: int) -> typing.Optional[str]:
+        """Returns the label of a class, or None."""
+        labels = self.labels or ()
+        return labels[index] if 0 <= index < len(labels) else None
+
+    def detect(
+        self,
+        image: "typing.Union[AnyPath, PIL.Image.Image, np.ndarray]",
+        threshold: float = SHOWN_SCORE,
+    ) -> typing.List[Detection]:
+        """Finds the objects in one image.
+
+        Args:
+            image: path of an image file, PIL image, or uint8 array (height, width, 3)
+                of RGB pixels, of any size.
+            threshold: the lowest score of an object, from 0 to 1.
+
+        Returns:
+            list of `Detection(index, label, score, box)`, the highest score first.
+            `box` is `Box(left, top, right, bottom)`, floats in pixels of the image,
+            upright. `label` is None for a class without one.
+
+        Raises:
+            UserError: the image cannot be read, or the model cannot run on it.
+        """
+        pixels, decoded = self.input_of(image)
+        return self.objects(self.interpret(self.outputs(pixels)), decoded, threshold)
+
+
+def places_of(shapes):
+    """Returns where boxes, classes, scores and their number are among four outputs.
+
+    By what pycoral knows too: the order of TFLite_Detection_PostProcess, and that of
+    files which TensorFlow 2's Object Detection API exported.
+
+    Args:
+        shapes: of the outputs.
+    """
+    sizes = [shape for shape in shapes if len(shape) == 3 and shape[2] == 4]
+    if len(sizes) == 1:
+        for places in ((0, 1, 2, 3), (1, 3, 0, 2)):
+            boxes, classes, scores, count = (shapes[place] for place in places)
+            if boxes == sizes[0] and classes == scores == boxes[:2] and count == (1,):
+                return places
+    raise ValueError(
+        "expected outputs [1, n, 4], [1, n], [1, n] and [1] (boxes, classes, scores, "
+        f"count), received {', '.join(str(list(shape)) for shape in shapes)}"
+    )
+
+
+def parse_anchors(data, count):
+    """Returns the anchors of a model, float32 (count, 4), from its anchors.npy.
+
+    Raises:
+        ValueError: they are missing or not so many.
+    """
+    import numpy as np
+
+    if data is None:
+        raise ValueError("has no anchors.npy inside; export the model again")
+    anchors = np.load(io.BytesIO(data), allow_pickle=False)
+    if anchors.shape != (count, 4) or anchors.dtype != np.float32:
+        raise ValueError(
+            f"anchors.npy inside: expected float32 {(count, 4)}, received "
+            f"{anchors.dtype} {anchors.shape}; export the model again"
+        )
+    if not (np.isfinite(anchors).all() and (anchors[:, 2:] > 0).all()):
+        raise ValueError("anchors.npy inside: not finite or of no area")
+    return anchors
+
+
+def parse_box_scales(data):
+    """Reads what the offsets of boxes are multiplied with, in preprocessing.json.
+
+    Raises:
+        UserError: they are no four numbers above 0.
+    """
+    scales = json.loads(data.decode("utf-8")).get("box_scales")
+    is_list = isinstance(scales, list) and len(scales) == 4
+    if not is_list or not all(
+        type(scale) in (int, float) and 0 < scale < 1e9 for scale in scales
+    ):
+        raise UserError(
+            f"box_scales: expected four numbers above 0, received {scales!r:.80}"
+        )
+    return tuple(map(float, scales))
+
+
+# --- The segmenter: a model that gives a class for each pixel -------------------------
+
+if typing.TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+
+class Region(typing.NamedTuple):
+    """A class of a mask: its index, its label, its share of the picture's pixels."""
+
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
+    label: typing.Optional[str]
+    share: float
+
+
+class Segmenter(ImageModel):
+    """A TFLite model for segmentation, ready to run.
+
+    It runs a file that gives scores of classes for each pixel, and one that gives the
+    class of each, such as Coral's DeepLab.
+
+    Attributes, beside those of `ImageModel`:
+        threshold: float, the score below which a pixel has no class; 0 at first.
+    """
+
+    task = "segment"
+
+    def __init__(
+        self,
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+    ) -> None:
+        """Loads a model; the arguments and errors are those of `Classifier`."""
+        super().__init__(
+            model_path, threads, delegate, delegate_options, normalization, bgr
+        )
+        self.threshold = 0.0
+        shape, dtype = self._outputs[0]["shape"].tolist(), self._outputs[0]["dtype"]
+        self.classes = shape[3] if len(shape) == 4 and shape[3] > 1 else None
+        is_index = self.classes is None and "int" in dtype.__name__
+        if not (is_index or self.classes and self.classes <= IGNORED):
+            raise UserError(
+                f"{self.path}: expected scores [1, height, width, 2 to {IGNORED}] or "
+                f"class indices [1, height, width], received {shape} of "
+                f"{dtype.__name__}"
+            )
+        self.labels = self._read_labels(labels_path, parse_sparse_labels)
+
+    def use_threshold(self, threshold: float) -> None:
+        """Leaves pixels of a lower score without a class.
+
+        Raises:
+            UserError: the model gives no scores.
+        """
+        if threshold and self.classes is None:
+            raise UserError(
+                f"{self.path}: gives the class of each pixel and no scores, which "
+                "--threshold needs; leave it out"
+            )
+        self.threshold = threshold
+
+    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
+        """Runs the model on one prepared image; returns what `interpret` takes."""
+        return self.tensors(pixels)
+
+    def interpret(self, outputs: "typing.List[np.ndarray]") -> "np.ndarray":
+        """Returns the mask of the model's input, at the resolution of the output.
+
+        uint8 (height, width): class indices, `IGNORED` below the threshold.
+        """
+        import numpy as np
+
+        (values,) = outputs
+        if self.classes is None:
+            mask = values.reshape(values.shape[:2])
+            if mask.min() < 0 or mask.max() >= IGNORED:
+                raise UserError(f"{self.path}: gave class {mask.max()}, of at most 254")
+            return mask.astype(np.uint8)
+        self.check_finite(values)
+        # The order of quantized scores is that of the real ones, and 8 bits are quick.
+        mask = values.argmax(axis=2).astype(np.uint8)
+        if self.threshold:
+            best = self.dequantized(0, values.max(axis=2))
+            mask[best < np.float32(self.threshold)] = IGNORED
+        return mask
+
+    def picture_mask(self, mask: "np.ndarray", decoded: DecodedImage) -> "np.ndarray":
+        """Returns the mask of a picture for that of the input: uint8, its size."""
+        with user_errors("image", MemoryError):
+            return mask_to_picture(mask, decoded.size, geometry_of(self))
+
+    def regions(self, mask: "np.ndarray") -> typing.List[Region]:
+        """Returns the classes of a mask as a list of `Region`, the largest first.
+
+        `share` is that of the picture's pixels. Pixels without a class are left out.
+        """
+        import numpy as np
+
+        counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED]
+        order = (-counts).argsort(kind="stable").tolist()
+        shares = (counts / mask.size).tolist()
+        labels = self.labels or []
+        return [
+            Region(index, labels[index] if index < len(labels) else None, shares[index])
+            for index in order
+            if counts[index]
+        ]
+
+    def segment(
+        self,
+        image: "typing.Union[AnyPath, PIL.Image.Image, np.ndarray]",
+        threshold: float = 0.0,
+    ) -> "np.ndarray":
+        """Finds the class of each pixel of one image.
+
+        Args:
+            image: path of an image file, PIL image, or uint8 array (height, width, 3)
+                of RGB pixels, of any size.
+            threshold: the score below which a pixel has no class, from 0 to 1.
+
+        Returns:
+            uint8 array (height, width) of the upright image: class indices, the places
+            in `labels`; 255 where a pixel has none.
+
+        Raises:
+            UserError: the image cannot be read, or the model cannot run on it.
+        """
+        self.use_threshold(threshold)
+        pixels, decoded = self.input_of(image)
+        return self.picture_mask(self.interpret(self.outputs(pixels)), decoded)
+
+
+# --- What the command line shows of a result: classes, boxes or a mask ----------------
+
+STAGES = ("decode", "resize", "invoke")
+TOP_K = 5
+MASK_SHARE = 0.5  # of the colour of a class, over that of the picture
+
+# What is shown of one picture: a list of named tuples, and the mask of a segmenter.
+Shown = collections.namedtuple("Shown", "things mask")
+
+
+class ClassesShown:
+    """The best classes of a picture."""
+
+    columns = ("rank", "index", "label", "score")
+    stages = STAGES
+
+    def __init__(self, classifier, options):
+        """Takes the `Classifier` and the flags."""
+        self._classifier = classifier
+        self._top_k = TOP_K if options.top_k is None else options.top_k
+        self._threshold = options.threshold or 0
+
+    def select(self, result):
+        """Returns the `Shown` of a `Result`."""
+        top = self._classifier.top_k(result.answer, self._top_k)
+        return Shown([one for one in top if one.score >= self._threshold], None)
+
+    def record(self, shown):
+        """Returns what JSON says of a picture, a dict."""
+        return {"top": [one._asdict() for one in shown.things]}
+
+    def rows(self, shown):
+        """Returns the rows of CSV."""
+        return [
+            [rank, index, label or "", score]
+            for rank, (index, label, score) in enumerate(shown.things, 1)
+        ]
+
+    def lines(self, shown):
+        """Returns the lines for people."""
+        return table_lines(shown.things)
+
+    def draw(self, image, shown):
+        """Returns an image with what is shown on it."""
+        image, _ = enlarged(image)
+        Pen(image).write_list((one.score, name_of(one)) for one in shown.things)
+        return image
+
+
+class BoxesShown(ClassesShown):
+    """The objects in a picture, with boxes in pixels."""
+
+    columns = ("rank", "index", "label", "score", "left", "top", "right", "bottom")
+    stages = (*STAGES, "postprocess")
+
+    def __init__(self, detector, options):
+        """Takes the `Detector` and the flags."""
+        self._detector = detector
+        given = options.threshold
+        self._threshold = SHOWN_SCORE if given is None else given
+
+    def select(self, result):  # noqa: D102
+        objects = self._detector.objects(result.answer, result.decoded, self._threshold)
+        return Shown(objects, None)
+
+    def record(self, shown):  # noqa: D102
+        return {
+            "objects": [
+                dict(one._asdict(), box=tenths(one.box)) for one in shown.things
+            ]
+        }
+
+    def rows(self, shown):  # noqa: D102
+        return [
+            [rank, one.index, one.label or "", one.score, *tenths(one.box).values()]
+            for rank, one in enumerate(shown.things, 1)
+        ]
+
+    def lines(self, shown):  # noqa: D102
+        corners = [
+            ", ".join(
+                f"{side} {value:.0f}" for side, value in one.box._asdict().items()
+            )
+            for one in shown.things
+        ]
+        return [
+            f"{line}  ({corner})"
+            for line, corner in zip(
+                table_lines(one[:3] for one in shown.things), corners
+            )
+        ]
+
+    def draw(self, image, shown):  # noqa: D102
+        image, times = enlarged(image)
+        pen = Pen(image)
+        width = max(1, image.height // 200)
+        for one in shown.things[::-1]:  # the best on top
+            left, top, right, bottom = (times * value for value in one.box)
+            colour = colour_of_class(one.index + 1)
+            for inset in range(width):  # Pillow 5 draws lines of one pixel
+                far = max(left, right - inset - 1), max(top, bottom - inset - 1)
+                if left + inset <= far[0] and top + inset <= far[1]:
+                    corners = (left + inset, top + inset, *far)
+                    pen.draw.rectangle(corners, outline=colour)
+            pen.write(left + width + 1, top + width, one.score, name_of(one))
+        return image
+
+
+class MaskShown(ClassesShown):
+    """The classes of the pixels of a picture, with their shares of it."""
+
+    columns = ("rank", "index", "label", "share")
+    stages = (*STAGES, "postprocess")
+
+    def __init__(self, segmenter, options):
+        """Takes the `Segmenter` and the flags."""
+        self._segmenter = segmenter
+        segmenter.use_threshold(options.threshold or 0.0)
+
+    def select(self, result):  # noqa: D102
+        mask = self._segmenter.picture_mask(result.answer, result.decoded)
+        return Shown(self._segmenter.regions(mask), mask)
+
+    def record(self, shown):  # noqa: D102
+        return {"classes": [one._asdict() for one in shown.things]}
+
+    def draw(self, image, shown):  # noqa: D102
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.asarray(image).astype(np.float32)
+        colours = palette()
+        colours[IGNORED] = 0
+        share = np.where(shown.mask == IGNORED, 0, MASK_SHARE)[..., None]
+        mixed = pixels * (1 - share) + colours[shown.mask] * share
+        image, _ = enlarged(Image.fromarray(np.rint(mixed).astype(np.uint8)))
+        Pen(image).write_list((one.share, name_of(one)) for one in shown.things)
+        return image
+
+
+SHOWS = {"classify": ClassesShown, "detect": BoxesShown, "segment": MaskShown}
+MODELS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}
+
+
+def name_of(found):
+    """Returns the label of what was found, or the number of its class."""
+    return found.index if found.label is None else found.label
+
+
+def tenths(box):
+    """Returns a `Box` as a dict, in tenths of pixels."""
+    return {side: round(value, 1) for side, value in box._asdict().items()}
+
+
+def colour_of_class(index):
+    """Returns the colour (red, green, blue) of a class, as Pascal VOC paints masks.
+
+    Class 0, the background, is black. The bits of the index go to the three colours in
+    turn, from the highest bit of each down.
+    """
+    return tuple(
+        sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
+        for channel in range(3)
+    )
+
+
+def palette():
+    """Returns the colours of 256 classes, uint8 (256, 3)."""
+    import numpy as np
+
+    return np.array([colour_of_class(index) for index in range(256)], np.uint8)
+
+
+def save_mask(mask, path):
+    """Writes a mask as PNG of class indices, which image viewers show in colours."""
+    from PIL import Image
+
+    image = Image.fromarray(mask)
+    image.putpalette(palette().ravel().tolist())
+    save_image(image, path, "PNG")
+
+
 # --- --benchmark: the time of each stage, and the memory ------------------------------
 
 BENCHMARK_INVOKES = 50
@@ -3534,16 +4460,16 @@ def evaluate(classifier, folder, messages, state):
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()
-    for path, result in classify_all(expected, classifier, state):
+    for path, result in run_all(expected, classifier, state):
         if isinstance(result, UserError):
             messages.error(result)
             failures.append({"file": path, "error": str(result)})
         else:
-            index, best = expected[path], int(result.scores.argmax())
-            ranks.append(rank_of(index, result.scores))
+            index, best = expected[path], int(result.answer.argmax())
+            ranks.append(rank_of(index, result.answer))
             confusion[index][best] += 1
             if best != index:
-                score = float(result.scores[best])
+                score = float(result.answer[best])
                 mistakes.append(
                     {"file": path, "expected": index, "index": best, "score": score}
                 )
@@ -3630,27 +4556,467 @@ def print_evaluation(report):
             )
 
 
+# --- Annotation files beside pictures: Pascal VOC's XML, and PNG masks of classes -----
+
+XML_FOLDERS = ("Annotations", "annotations", "labels")
+MASK_FOLDERS = ("masks", "SegmentationClass", "SegmentationClassPNG")
+MASK_ENDINGS = ("_mask.png", ".png")
+NAME_FILES = ("labelmap.txt", "_classes.csv", "classes.txt", "class_names.txt")
+NO_CLASS = -1  # in a label map, of a colour that it does not list
+MAX_XML_BYTES = 16 << 20
+
+# `size` is the (width, height) that a file states, or None. `objects` are tuples (name
+# of the class, (top, left, bottom, right) in pixels, whether it is "difficult").
+VocFile = collections.namedtuple("VocFile", "size objects")
+# `names` of the classes; `lookup`, an array of the class for each value of a pixel;
+# whether pixels are colours instead of indices.
+MaskClasses = collections.namedtuple("MaskClasses", "names lookup is_colour")
+
+
+def companion(picture, endings, folders):
+    """Returns the file that belongs to a picture, or None.
+
+    It has the name of the picture with another ending, and lies beside it or in one of
+    some folders beside that of the picture.
+
+    Args:
+        picture: path.
+        endings: what may follow the name without its suffix.
+        folders: names of folders.
+    """
+    parent, name = os.path.split(picture)
+    stem = os.path.splitext(name)[0]
+    beside = [os.path.join(os.path.dirname(parent), name) for name in folders]
+    for folder in (parent, *beside):
+        for ending in endings:
+            path = os.path.join(folder, stem + ending)
+            if os.path.isfile(path) and path != picture:
+                return path
+    return None
+
+
+def read_voc(path):
+    """Reads an XML file of Pascal VOC.
+
+    Returns:
+        `VocFile`.
+
+    Raises:
+        UserError: it is damaged or has a DOCTYPE, or an object lacks its name or a
+            corner.
+    """
+    with open_file(path) as file, user_errors(path, OSError, ValueError):
+        root = parse_xml(read_at_most(file, MAX_XML_BYTES))
+        return VocFile(_stated_size(root), list(map(_voc_object, root.iter("object"))))
+
+
+def parse_xml(data):
+    """Returns the root of an XML document that declares nothing.
+
+    Entities can grow to gigabytes and name other files. Only a DOCTYPE can declare
+    them, and no tool writes one here.
+
+    Raises:
+        ValueError: it is damaged, or has a DOCTYPE.
+    """
+    import xml.etree.ElementTree
+    import xml.parsers.expat
+
+    def refuse(*_):
+        raise ValueError("it has a DOCTYPE, which annotations do not need: remove it")
+
+    builder = xml.etree.ElementTree.TreeBuilder()
+    parser = xml.parsers.expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(data, True)
+    except xml.parsers.expat.ExpatError as error:
+        raise ValueError(f"no valid XML: {error}") from error
+    return builder.close()
+
+
+def _stated_size(root):
+    """Returns the (width, height) that a document states; some tools write 0."""
+    sides = [root.findtext(f"size/{side}") for side in ("width", "height")]
+    if None in sides:
+        return None
+    size = tuple(int(float(side)) for side in sides)
+    return size if all(size) else None
+
+
+def _voc_object(found):
+    name = (found.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("an object has no name")
+    corners = [
+        found.findtext(f"bndbox/{side}") for side in ("ymin", "xmin", "ymax", "xmax")
+    ]
+    if None in corners:
+        raise ValueError(f"an object {name!r} lacks a corner of its box")
+    is_difficult = (found.findtext("difficult") or "0").strip() not in ("", "0")
+    return name, tuple(map(float, corners)), is_difficult
+
+
+def mask_classes(root):
+    """Returns the `MaskClasses` of a folder by the file in it that names them.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    import csv
+
+    import numpy as np
+
+    folders = (str(root), os.path.join(str(root), "train"))
+    places = [os.path.join(folder, name) for folder in folders for name in NAME_FILES]
+    file = next(filter(os.path.isfile, places), None)
+    if file is None:
+        raise UserError(
+            f"{root}: nothing names the classes. Write their names into {root}"
+            "/classes.txt, one a line, in the order of the mask's indices from 0"
+        )
+    with user_errors(file, OSError, ValueError, IndexError):
+        with open(file, encoding="utf-8-sig") as opened:
+            text = opened.read()
+        name = os.path.basename(file)
+        if name == "labelmap.txt":
+            found = _colours(text)
+        elif name == "_classes.csv":
+            rows = csv.reader(text.splitlines()[1:], skipinitialspace=True)
+            found = {int(row[0]): row[1].strip() for row in rows if row}
+        else:
+            lines = enumerate(text.splitlines())
+            found = {index: line.strip() for index, line in lines if line.strip()}
+        if not found or min(found) < 0:
+            raise ValueError("no classes in it")
+    names, values = [], {}
+    for value, name in found.items():
+        if name.lower() in ("ignore", "void", "unlabeled", "__ignore__"):
+            values[value] = IGNORED
+            continue
+        if name not in names:
+            names.append(name)
+        values[value] = names.index(name)
+    is_colour = os.path.basename(file) == "labelmap.txt"
+    lookup = np.full(max(*values, 255) + 1, NO_CLASS, np.int16)
+    lookup[list(values)] = list(values.values())
+    if not is_colour:
+        lookup[IGNORED] = IGNORED
+    return MaskClasses(names, lookup, is_colour)
+
+
+def _colours(text):
+    """Returns {colour as one number: name} of CVAT's labelmap.txt."""
+    found = {}
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.match(r"(.+?):\s*(\d+),\s*(\d+),\s*(\d+)", line)
+        if not match or max(map(int, match.groups()[1:])) > 255:
+            raise ValueError(f"expected name:red,green,blue::, received {line!r:.80}")
+        red, green, blue = map(int, match.groups()[1:])
+        found[red << 16 | green << 8 | blue] = match[1].strip()
+    return found
+
+
+def read_mask(file, classes):
+    """Returns a mask, uint8 (height, width): the places in the names, or `IGNORED`.
+
+    Args:
+        file: path of a PNG.
+        classes: `MaskClasses`.
+
+    Raises:
+        UserError: it is damaged, has colours where it needs indices, or has an index or
+            a colour that is none of the classes.
+    """
+    import numpy as np
+    from PIL import Image
+
+    lookup = classes.lookup
+    with user_errors(file, Exception), Image.open(file) as image:
+        if classes.is_colour:
+            parts = np.asarray(image.convert("RGB"), np.int32)
+            values = parts @ (1 << 16, 1 << 8, 1)
+        elif image.mode in ("1", "L", "P", "I", "I;16"):
+            values = np.asarray(image).astype(np.int64)
+        else:
+            raise ValueError(
+                f"a mask of class indices has one number a pixel, not {image.mode}; "
+                "for colours, write labelmap.txt with lines name:red,green,blue::"
+            )
+        found = lookup[values.clip(0, len(lookup) - 1)]
+        wrong = values[(found == NO_CLASS) | (values >= len(lookup))]
+        if len(wrong):
+            red, rest = divmod(int(wrong[0]), 1 << 16)
+            colour = f"colour {red},{rest >> 8},{rest & 255}"
+            what = colour if classes.is_colour else f"index {wrong[0]}"
+            raise ValueError(f"{what} is none of the classes ({len(wrong)} pixels)")
+        return found.astype(np.uint8)
+
+
+# --- --evaluate: the average precision of boxes, and the mean IoU of masks ------------
+
+SHOWN_CLASSES = 5
+
+
+class BoxesMeasured:
+    """The average precision of a `Detector`; XML files of Pascal VOC say what is there.
+
+    It is measured in the model's input, as in training.
+    """
+
+    def __init__(self, detector, folder):
+        """Takes the `Detector`; the folder is not needed."""
+        self._detector = detector
+        self._labels = needed_labels(detector)
+        self._precision = AveragePrecision(len(self._labels))
+
+    def source_of(self, picture):
+        """Returns the path of the annotation of a picture, or None."""
+        return companion(picture, (".xml",), XML_FOLDERS)
+
+    def read(self, source, messages):
+        """Returns the size and the objects that an annotation states."""
+        found = read_voc(source)
+        kept = []
+        for name, box, is_difficult in found.objects:
+            top, left, bottom, right = box
+            if not (top < bottom and left < right):  # nor is NaN
+                messages.warning(
+                    f"{source}: a box of {name} has no area "
+                    f"({left:g}, {top:g}, {right:g}, {bottom:g}): left out"
+                )
+            elif name not in self._labels:
+                raise UserError(
+                    f"{source}: an object of class {name!r}, which is none of the "
+                    f"{len(self._labels)} labels of the model"
+                )
+            else:
+                kept.append((box, self._labels.index(name), is_difficult))
+        return found.size, kept
+
+    def add(self, target, result, source, messages):
+        """Adds a picture."""
+        import numpy as np
+
+        stated, kept = target
+        width, height = size = result.decoded.size
+        if stated not in (None, size):
+            raise UserError(
+                f"{source}: is for {stated[0]} x {stated[1]} pixels, and the picture "
+                f"has {width} x {height}, upright as its EXIF says"
+            )
+        corners = np.array([box for box, _, _ in kept], float).reshape(-1, 4)
+        shares = (corners / (height, width, height, width)).clip(0, 1)
+        inside = (shares[:, :2] < shares[:, 2:]).all(axis=1)
+        if not inside.all():
+            messages.warning(
+                f"{source}: {(~inside).sum()} boxes lie outside of the picture of "
+                f"{width} x {height} pixels: left out"
+            )
+        boxes = boxes_to_input(shares, size, geometry_of(self._detector))
+        classes = np.array([index for _, index, _ in kept], int)
+        ignored = np.array([is_difficult for _, _, is_difficult in kept], bool)
+        crowd = np.zeros(len(kept), bool)
+        objects = Objects(*(x[inside] for x in (boxes, classes, ignored, crowd)))
+        self._precision.add(objects, result.answer)
+
+    def report(self):
+        """Returns the precisions: a dict, the worst class first."""
+        return named(self._precision.result(), self._labels, "ap")
+
+
+class MasksMeasured:
+    """The mean IoU of a `Segmenter`; PNG files of classes say what is there.
+
+    It is measured at the resolution of the model's input, as in training.
+    """
+
+    def __init__(self, segmenter, folder):
+        """Takes the `Segmenter`, and the folder whose names of classes are read."""
+        import numpy as np
+
+        self._segmenter = segmenter
+        self._labels = needed_labels(segmenter)
+        self._classes = mask_classes(folder)
+        unknown = [name for name in self._classes.names if name not in self._labels]
+        if unknown:
+            raise UserError(
+                f"{folder}: names a class {unknown[0]!r}, which is none of the "
+                f"{len(self._labels)} labels of the model"
+            )
+        places = [self._labels.index(name) for name in self._classes.names]
+        self._places = np.full(256, IGNORED, np.uint8)
+        self._places[: len(places)] = places
+        self._confusion = np.zeros((len(self._labels),) * 2, int)
+
+    def source_of(self, picture):
+        """Returns the path of the mask of a picture, or None."""
+        return companion(picture, MASK_ENDINGS, MASK_FOLDERS)
+
+    def read(self, source, messages):
+        """Returns the mask, uint8 (height, width) of the model's classes."""
+        return self._places[read_mask(source, self._classes)]
+
+    def add(self, target, result, source, messages):
+        """Adds a picture."""
+        width, height = result.decoded.size
+        if target.shape != (height, width):
+            raise UserError(
+                f"{source}: is for {target.shape[1]} x {target.shape[0]} pixels, and "
+                f"the picture has {width} x {height}, upright as its EXIF says"
+            )
+        how = geometry_of(self._segmenter)
+        expected = mask_to_input(target, how)
+        rows, columns = (
+            nearest_rows(length, (0, 1), source_length)[0]
+            for length, source_length in zip(how.input_size, result.answer.shape)
+        )
+        found = result.answer[rows][:, columns]
+        if found.max() >= len(self._labels):
+            raise UserError(f"the model found class {found.max()}, which has no label")
+        self._confusion += confusion_matrix(expected, found, len(self._labels))
+
+    def report(self):
+        """Returns the mean IoU: a dict, the worst class first."""
+        return named(mean_iou(self._confusion), self._labels, "iou")
+
+
+MEASURED = {"detect": BoxesMeasured, "segment": MasksMeasured}
+
+
+def needed_labels(model):
+    """Returns the labels of a model; raises `UserError` if it has none."""
+    if not model.labels:
+        raise UserError(
+            f"{model.path}: has no labels, by which annotations name classes; give "
+            "--labels"
+        )
+    return model.labels
+
+
+def named(result, labels, key):
+    """Adds the labels to the classes of a result, and sorts them by a value."""
+    classes = [
+        dict({"index": index, "label": labels[index]}, **one)
+        for index, one in enumerate(result["classes"])
+    ]
+    known = [one for one in classes if one[key] is not None]
+    unknown = [one for one in classes if one[key] is None]
+    ordered = sorted(known, key=lambda one: one[key]) + unknown
+    return dict(result, classes=ordered)
+
+
+def evaluate_scenes(model, folder, messages, state):
+    """Measures a detector or a segmenter on a folder of annotated pictures.
+
+    Pictures without an annotation are left out. What is wrong with a picture or its
+    annotation is reported, and the picture is counted and left out.
+
+    Returns:
+        dict of the JSON output, as the help describes it.
+    """
+    measured = MEASURED[model.task](model, folder)
+    found = find_images_below(folder, messages)
+    sources = {picture: measured.source_of(picture) for picture in found}
+    # Masks lie among the pictures, and have none.
+    pictures = {path: source for path, source in sources.items() if source}
+    failures, images, start = [], 0, time.perf_counter()
+    if not pictures:
+        raise UserError(
+            f"{folder}: no picture with an annotation beside it or in a folder "
+            f"{' or '.join(XML_FOLDERS if model.task == 'detect' else MASK_FOLDERS)}"
+        )
+
+    def add(path, result):
+        target = measured.read(pictures[path], messages)
+        measured.add(target, result, pictures[path], messages)
+
+    for path, result in run_all(pictures, model, state):
+        error = result
+        if not isinstance(result, UserError):
+            error = result_or_error(add, path, result)
+        if isinstance(error, UserError):
+            messages.error(error)
+            failures.append({"file": path, "error": str(error)})
+        else:
+            images += 1
+        messages.progress(images + len(failures), len(pictures), start)
+    if not images:
+        raise UserError(f"{folder}: none of the pictures can be used")
+    return dict(
+        {"model": model.path, "images": images, "failed": len(failures)},
+        **measured.report(),
+        failures=failures,
+    )
+
+
+def print_scene_evaluation(report):
+    """Prints an evaluation for people: the means, and the worst classes."""
+    for name in ("images", "failed"):
+        print(f"{name:8}{report[name]:9d}")
+    names = [name for name, _ in PRECISIONS] if "ap" in report else ["miou"]
+    for name in names:
+        value = report[name]
+        print(f"{name:8}" + ("     none" if value is None else f"{value:9.2%}"))
+    key = "ap50" if "ap" in report else "iou"
+    for one in report["classes"][:SHOWN_CLASSES]:
+        if one[key] is not None:
+            print(f"{printable(one['label'])}: {key} {one[key]:.2%}")
+
+
 # --- The modes: classify images, benchmark, evaluate, compare, show versions ----------
 
 VERSION = "1.0"
+# Which tasks flags are for, where they are not for all.
+FLAG_TASKS = {
+    "top_k": ("classify",),
+    "learn": ("classify",),
+    "classes": ("classify",),
+    "compare": ("classify",),
+    "masks": ("segment",),
+}
 
 
-def build_classifier(options, model=None, delegate=None):
-    """Builds the classifier of the flags, or one with this model and delegate."""
+def build_model(options, model=None, delegate=None):
+    """Builds the model of the flags, or one with this path and delegate."""
     normalization = None
     if options.mean or options.std:
         normalization = (options.mean or (0.0,), options.std or (1.0,))
-    return Classifier(
-        model or options.model,
+    start = time.perf_counter()
+    file = read_model(model or options.model)
+    read_milliseconds = milliseconds_since(start)
+    task = task_of(file)
+    check_task(options, task)
+    more = {}
+    if options.classes is not None and options.learn is None:  # which replaces it
+        more["classes"] = options.classes
+    built = MODELS[task](
+        file,
         options.labels,
         options.threads,
         delegate or options.delegate,
         {} if delegate else dict(options.delegate_options),
         normalization,
         options.bgr,
-        # --learn replaces this file.
-        None if options.learn is not None else options.classes,
+        **more,
     )
+    built.load_milliseconds += read_milliseconds
+    return built
+
+
+def check_task(options, task):
+    """Raises UserError for flags that are not for what a model does."""
+    for flag, tasks in FLAG_TASKS.items():
+        if getattr(options, flag) not in (None, False) and task not in tasks:
+            raise UserError(
+                f"--{flag} is for a model that gives {TASKS[tasks[0]][0]}, and "
+                f"{options.model} gives {TASKS[task][0]}; leave it out"
+            )
 
 
 def print_versions():
@@ -3685,10 +5051,13 @@ def run_learning(classifier, options, messages, state):
     print(json.dumps(report)) if options.json else print_learned(report)
 
 
-def run_evaluation(classifier, options, messages, state):
+def run_evaluation(model, options, messages, state):
     """Evaluates a model on a folder and prints its accuracy."""
-    report = evaluate(classifier, options.evaluate, messages, state)
-    print(json.dumps(report)) if options.json else print_evaluation(report)
+    measure, show = evaluate, print_evaluation
+    if model.task != "classify":
+        measure, show = evaluate_scenes, print_scene_evaluation
+    report = measure(model, options.evaluate, messages, state)
+    print(json.dumps(report)) if options.json else show(report)
 
 
 def run_comparison(delegate, options, messages, state):
@@ -3698,7 +5067,7 @@ def run_comparison(delegate, options, messages, state):
     model = options.model
     if delegate.delegate.startswith("edgetpu"):  # Google's compiler adds _edgetpu
         model = re.sub(r"_edgetpu(\.tflite)$", r"\1", model)
-    cpu = build_classifier(options, model, "none")
+    cpu = build_model(options, model, "none")
     if (cpu.input_shape, cpu.classes) != (delegate.input_shape, delegate.classes):
         raise UserError(
             f"{model} and {options.model} differ in input or classes; --compare needs "
@@ -3706,7 +5075,7 @@ def run_comparison(delegate, options, messages, state):
         )
     for path in find_images(options.images, messages):
         state.begin(f"{path}: comparing on it")
-        report = result_or_error(compare, path, cpu, delegate, options.top_k)
+        report = result_or_error(compare, path, cpu, delegate, options.top_k or TOP_K)
         if isinstance(report, UserError):
             messages.error(report)
             continue
@@ -3719,14 +5088,14 @@ def compare(path, cpu, delegate, k):
 
     pixels = load_pixels(path, cpu)[0]
     results = [invoke(classifier, pixels, {}) for classifier in (cpu, delegate)]
-    one, other = (result.scores for result in results)
+    one, other = (result.answer for result in results)
     report = {
         "file": path,
         "same_top": bool(one.argmax() == other.argmax()),
         "max_difference": float(np.abs(one - other).max()),
     }
     for name, result in zip(("cpu", "delegate"), results):
-        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
+        top = [one._asdict() for one in cpu.top_k(result.answer, k)]
         report[name] = {"top": top, "invoke": result.times["invoke"]}
     return report
 
@@ -3744,53 +5113,77 @@ def print_comparison(report):
         print("\n".join(table_lines(top)), flush=True)
 
 
-def find_results(classifier, options, messages, state):
+def find_results(model, options, messages, state):
     """Yields (name, `Result` or UserError) of each image of the command line."""
     keep = bool(options.annotate)
     if options.camera is not None:
         for name, image, decode_milliseconds in camera_frames(options.camera):
             state.begin(f"{name}: running {options.model} on it")
             start = time.perf_counter()
-            pixels = prepare(image, classifier)
+            decoded = DecodedImage(image, (0, 0, *image.size), 1)
+            pixels = prepare(image, model)
             times = {"decode": decode_milliseconds, "resize": milliseconds_since(start)}
-            yield name, invoke(classifier, pixels, times, image)
+            yield name, invoke(model, pixels, times, decoded)
     elif options.watch is not None:
         for path in watch(options.watch):
-            yield from classify_all([path], classifier, state, keep)
+            yield from run_all([path], model, state, keep)
     else:
         # After a crash, the errors of the folders were printed already.
         folder_messages = Messages(quiet=True) if state.one_by_one else messages
         paths = find_images(options.images, folder_messages)
         state.resumable = True
         start = time.perf_counter()
-        for pair in classify_all(paths[state.done :], classifier, state, keep):
+        for pair in run_all(paths[state.done :], model, state, keep):
             yield pair
             if len(paths) > 1 and not sys.stdout.isatty():
                 messages.progress(state.done + 1, len(paths), start)
 
 
-def run_images(classifier, options, messages, state):
-    """Classifies images and prints the results."""
-    write = print_json if options.json else print_csv if options.csv else print_table
+def run_images(model, options, messages, state):
+    """Runs a model on images and prints the results."""
+    show = SHOWS[model.task](model, options)
     if options.csv and not state.one_by_one:
-        print_csv_header()
-    if options.annotate:
-        with user_errors(options.annotate, OSError):
-            os.makedirs(options.annotate, exist_ok=True)
-    results = find_results(classifier, options, messages, state)
+        print_csv_header(show.columns, show.stages)
+    for folder in (options.annotate, options.masks):
+        if folder:
+            with user_errors(folder, OSError):
+                os.makedirs(folder, exist_ok=True)
+    results = find_results(model, options, messages, state)
     for number, (path, result) in enumerate(results, state.done + 1):
         if isinstance(result, UserError):
             messages.error(result)
             continue
-        top = classifier.top_k(result.scores, options.top_k)
-        top = [one for one in top if one.score >= options.threshold]
+        shown = result_or_error(show.select, result)
+        if isinstance(shown, UserError):
+            messages.error(f"{path}: {shown}")
+            continue
         # The line comes last: if the process ends before it, it is not printed twice.
-        if options.annotate:
-            annotated = annotated_path(options.annotate, number, path)
-            error = result_or_error(annotate, result.image, top, annotated)
-            if error:
-                messages.error(error)
-        write(path, top, result.times)
+        for save, folder, suffix in (
+            (save_annotated, options.annotate, ".jpg"),
+            (save_mask_of, options.masks, ".png"),
+        ):
+            if folder:
+                target = output_path(folder, number, path, suffix)
+                error = result_or_error(save, show, result, shown, target)
+                if error:
+                    messages.error(error)
+        if options.json:
+            print_json(path, show.record(shown), result.times)
+        elif options.csv:
+            rows = show.rows(shown)
+            print_csv(path, rows, show.columns, result.times, show.stages)
+        else:
+            print_table(path, show.lines(shown), result.times)
+
+
+def save_annotated(show, result, shown, path):
+    """Writes an image as JPEG, with what was found in it drawn on it."""
+    save_image(show.draw(result.decoded.image, shown), path, "JPEG", quality=90)
+
+
+def save_mask_of(show, result, shown, path):
+    """Writes the mask of an image as PNG."""
+    save_mask(shown.mask, path)
 
 
 # --- The command line -----------------------------------------------------------------
@@ -3860,9 +5253,10 @@ def parse_arguments(argv, program):
     image = "image file, folder, pattern, or - for the standard input"
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
     add("--model", metavar="PATH", help="the .tflite file")
-    add("--top_k", default=5, help="show the N best classes (default: 5)", **number)
-    lowest = {"metavar": "SCORE", "type": float, "default": 0.0}
-    add("--threshold", help="hide classes with a lower score (default: 0)", **lowest)
+    add("--top_k", help=f"show the N best classes (default: {TOP_K})", **number)
+    lowest = {"metavar": "SCORE", "type": float}
+    lowest["help"] = f"hide what has a lower score (default: 0, boxes {SHOWN_SCORE})"
+    add("--threshold", **lowest)
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
@@ -3877,11 +5271,13 @@ def parse_arguments(argv, program):
     option = {"action": "append", "default": [], "type": key_and_value}
     option["help"] = "pass an option to the delegate; may be repeated"
     add("--delegate_options", metavar="KEY=VALUE", **option)
-    add("--annotate", metavar="OUT_DIR", help="write the images with labels on them")
+    drawn = "write the images with labels, boxes or masks on them"
+    add("--annotate", metavar="OUT_DIR", help=drawn)
+    add("--masks", metavar="OUT_DIR", help="write masks as PNG of class numbers")
     add("--version", action="store_true", help="print the versions in use and exit")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--json", action="store_true", help="print JSON, one object per line")
-    add("--csv", action="store_true", help="print CSV, one row per class")
+    add("--csv", action="store_true", help="print CSV, one row per class or box")
     add = parser.add_mutually_exclusive_group().add_argument
     source = {"metavar": "N", "type": camera}
     source["help"] = "classify the frames of camera N (OpenCV), or of `picamera`"
@@ -3911,11 +5307,8 @@ def check_options(options):
         raise UserError("no model given; add --model=PATH.tflite")
     flags = vars(options)
     given = {n for n, v in flags.items() if v is not None and v is not False}
-    for name in (
-        "labels",
-        "annotate",
-        "classes",
-    ):  # mostly unset variables
+    # Mostly unset variables of a shell.
+    for name in ("labels", "annotate", "classes", "masks"):
         if flags[name] == "":
             raise UserError(f"--{name} is empty; give a path or leave it out")
     for mode in ("camera", "watch", "evaluate", "learn"):
@@ -3932,7 +5325,7 @@ def check_options(options):
         if {first, other} <= given:
             raise UserError(f"--{first} and --{other} do not go together; give one")
     for mode in ("evaluate", "benchmark", "compare", "learn"):
-        for output in ("csv", "annotate"):
+        for output in ("csv", "annotate", "masks"):
             if mode in given and output in given:
                 raise UserError(f"--{mode} and --{output} do not go together; give one")
     if options.watch is not None and options.annotate:
@@ -3953,26 +5346,27 @@ def run(options, messages, state):
             return
         check_options(options)
         state.begin(f"{options.model}: loading it (--delegate={options.delegate})")
-        classifier = build_classifier(options)
+        model = build_model(options)
     finally:
         gc.enable()
-    if classifier.idle_delegate:
+    if model.idle_delegate:
         messages.warning(
-            f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
+            f"{options.model}: delegate {model.delegate} runs no part of it; all "
             "of it runs on the CPU"
         )
     if options.learn is not None:
-        run_learning(classifier, options, messages, state)
+        run_learning(model, options, messages, state)
         return
-    classifier.check_classes()
+    if model.task == "classify":
+        model.check_classes()
     if options.benchmark:
-        run_benchmark(classifier, options, messages, state)
+        run_benchmark(model, options, messages, state)
     elif options.evaluate is not None:
-        run_evaluation(classifier, options, messages, state)
+        run_evaluation(model, options, messages, state)
     elif options.compare:
-        run_comparison(classifier, options, messages, state)
+        run_comparison(model, options, messages, state)
     else:
-        run_images(classifier, options, messages, state)
+        run_images(model, options, messages, state)
 
 
 def run_command_line(argv, program, state):

@@ -1,8 +1,9 @@
 """From a trained model to the device.
 
 `export` converts a model to a .tflite, checks it and reports on it. It needs the extras
-`train` and `edge`. `Classifier` runs such a file. It needs numpy, Pillow and a TFLite
-runtime, so it also works on a device that has neither Keras nor TensorFlow.
+`train` and `edge`. `Classifier`, `Detector` and `Segmenter` run such files. They need
+numpy, Pillow and a TFLite runtime, so they also work on a device that has neither Keras
+nor TensorFlow.
 """
 
 import importlib
@@ -14,6 +15,8 @@ from keras_resnet.errors import MissingExtra
 # Public name: the module that defines it.
 _PUBLIC = {
     "Classifier": "keras_resnet.runner",
+    "Detector": "keras_resnet.runner",
+    "Segmenter": "keras_resnet.runner",
     "export": "keras_resnet.edge.exporter",
     "write_page": "keras_resnet.edge.page.writer",
 }

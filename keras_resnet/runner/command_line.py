@@ -1,4 +1,4 @@
-"""Classifies images with a TensorFlow Lite model: one file, for the device.
+"""Runs a TensorFlow Lite model on images: one file, for the device.
 
     python3 run_tflite.py --model=resnet20.tflite photo.jpg
     python3 run_tflite.py --model=resnet20.tflite --top_k=1 --json photos/ a.png
@@ -8,6 +8,8 @@
     python3 run_tflite.py --model=resnet20.tflite --evaluate=photos/
     python3 run_tflite.py --model=resnet20.tflite --benchmark --threads=2
     python3 run_tflite.py --model=resnet20.tflite --camera=0 --top_k=1
+    python3 run_tflite.py --model=detector.tflite --annotate=out/ photos/
+    python3 run_tflite.py --model=segmenter.tflite --masks=out/ photo.jpg
     python3 run_tflite.py --model=features.tflite --learn=photos/ --classes=mine.json
     python3 run_tflite.py --model=features.tflite --classes=mine.json photo.jpg
 
@@ -34,6 +36,13 @@ Resizing
 Labels
     Labels come from --labels or, without it, from the model. If neither has any, the
     output shows class numbers alone.
+Boxes and masks
+    The file tells what it gives. A detector's boxes are listed with their places in
+    pixels of the upright image, if their score is 0.4 or more (--threshold=SCORE). It
+    may give raw boxes and scores, or end with TFLite_Detection_PostProcess, as Coral's
+    files do. A segmenter's classes are listed with their shares of the image's pixels;
+    --masks=DIR writes PNG files of class numbers, 255 where no class reaches
+    --threshold. --annotate=DIR draws either on the images.
 Delegates
     --delegate=auto, the default, uses the Edge TPU for a model that is compiled for it
     and the CPU for any other model. `none` uses the CPU. `edgetpu` uses any Edge TPU,
@@ -53,16 +62,27 @@ Learning
     To add photographs or a class, add them to DIR and learn again. FILE is replaced at
     the end; if anything is wrong, it stays as it was.
 Evaluation
-    --evaluate=DIR expects one subfolder per class in DIR. Name the subfolders by label
-    or by class number. If there are as many as classes, any names will do: their sorted
-    order is the order of the classes, as in training. With a label `unknown`, its
-    subfolder may be called `_none` too, and `known` is the share of the images of the
-    other classes that are not answered with it.
+    For a classifier, --evaluate=DIR expects one subfolder per class in DIR. Name the
+    subfolders by label or by class number. If there are as many as classes, any names
+    will do: their sorted order is the order of the classes, as in training. With a
+    label `unknown`, its subfolder may be called `_none` too, and `known` is the share
+    of the images of the other classes that are not answered with it.
+    For a detector, DIR holds images with Pascal VOC's XML files beside them or in
+    folders `Annotations` beside theirs. The result is COCO's average precision: `ap`
+    over IoU 0.5 to 0.95, `ap50`, `ap75`. For a segmenter, DIR holds images with masks,
+    NAME_mask.png beside NAME.jpg or NAME.png in a folder `masks`, and the names of the
+    classes in `classes.txt`, one a line, or in `labelmap.txt` or `_classes.csv`. The
+    result is the mean IoU. Names must be labels of the model.
 JSON
     --json prints one object per line and image, in the given order. Times are in
     milliseconds:
     {"file": str, "top": [{"index": int, "label": str or null, "score": float}, ...],
      "milliseconds": {"decode": float, "resize": float, "invoke": float}}
+    Instead of "top", a detector has "objects", a segmenter "classes", and both have a
+    fourth time, "postprocess":
+    "objects": [{"index": int, "label": str or null, "score": float,
+      "box": {"left": float, "top": float, "right": float, "bottom": float}}, ...]
+    "classes": [{"index": int, "label": str or null, "share": float}, ...]
     For an image that cannot be read, there is a line on stderr instead.
     With --compare:
     {"file": str, "same_top": bool, "max_difference": float,
@@ -73,6 +93,12 @@ JSON
      "classes": [{"index": int, "label": str or null, "images": int, "top1": float,
        "taken_for": {"index": int, "label": str or null, "images": int} or null}, ...],
      "mistakes": [{"file": str, "expected": int, "index": int, "score": float}, ...],
+     "failures": [{"file": str, "error": str}, ...]}
+    for a detector or a segmenter, null for a class that is not there:
+    {"model": str, "images": int, "failed": int,
+     "ap" | "ap50" | "ap75": float, or "miou": float,
+     "classes": [{"index": int, "label": str, "objects": int, "ap" | "ap50" | "ap75":
+       float} or {"index": int, "label": str, "pixels": int, "iou": float}, ...],
      "failures": [{"file": str, "error": str}, ...]}
     With --learn, one object in all. "accuracy" and "known", the share of photographs of
     classes that are not answered with `unknown`, are those of the cross-validation:
@@ -87,6 +113,7 @@ JSON
      "first_inference": float,
      "decode" | "resize" | "invoke" | "total":
        {"median": float, "p90": float, "p99": float}}
+    A detector and a segmenter have "postprocess" too.
 Exit codes
     0: done. 1: a bug of ours. 2: an error that you can fix, described by one line
     `error: ...` on stderr; a bad image does not stop the others. 130: Ctrl-C.
@@ -103,10 +130,11 @@ import re
 import sys
 import warnings
 
+from keras_resnet.runner.detector import SHOWN_SCORE
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.runner.modes import (
-    build_classifier,
+    build_model,
     print_versions,
     run_benchmark,
     run_comparison,
@@ -115,6 +143,7 @@ from keras_resnet.runner.modes import (
     run_learning,
 )
 from keras_resnet.runner.output import Messages
+from keras_resnet.runner.showing import TOP_K
 from keras_resnet.runner.supervisor import SharedState, supervise
 
 
@@ -182,9 +211,10 @@ def parse_arguments(argv, program):
     image = "image file, folder, pattern, or - for the standard input"
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
     add("--model", metavar="PATH", help="the .tflite file")
-    add("--top_k", default=5, help="show the N best classes (default: 5)", **number)
-    lowest = {"metavar": "SCORE", "type": float, "default": 0.0}
-    add("--threshold", help="hide classes with a lower score (default: 0)", **lowest)
+    add("--top_k", help=f"show the N best classes (default: {TOP_K})", **number)
+    lowest = {"metavar": "SCORE", "type": float}
+    lowest["help"] = f"hide what has a lower score (default: 0, boxes {SHOWN_SCORE})"
+    add("--threshold", **lowest)
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
@@ -199,11 +229,13 @@ def parse_arguments(argv, program):
     option = {"action": "append", "default": [], "type": key_and_value}
     option["help"] = "pass an option to the delegate; may be repeated"
     add("--delegate_options", metavar="KEY=VALUE", **option)
-    add("--annotate", metavar="OUT_DIR", help="write the images with labels on them")
+    drawn = "write the images with labels, boxes or masks on them"
+    add("--annotate", metavar="OUT_DIR", help=drawn)
+    add("--masks", metavar="OUT_DIR", help="write masks as PNG of class numbers")
     add("--version", action="store_true", help="print the versions in use and exit")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--json", action="store_true", help="print JSON, one object per line")
-    add("--csv", action="store_true", help="print CSV, one row per class")
+    add("--csv", action="store_true", help="print CSV, one row per class or box")
     add = parser.add_mutually_exclusive_group().add_argument
     source = {"metavar": "N", "type": camera}
     source["help"] = "classify the frames of camera N (OpenCV), or of `picamera`"
@@ -233,11 +265,8 @@ def check_options(options):
         raise UserError("no model given; add --model=PATH.tflite")
     flags = vars(options)
     given = {n for n, v in flags.items() if v is not None and v is not False}
-    for name in (
-        "labels",
-        "annotate",
-        "classes",
-    ):  # mostly unset variables
+    # Mostly unset variables of a shell.
+    for name in ("labels", "annotate", "classes", "masks"):
         if flags[name] == "":
             raise UserError(f"--{name} is empty; give a path or leave it out")
     for mode in ("camera", "watch", "evaluate", "learn"):
@@ -254,7 +283,7 @@ def check_options(options):
         if {first, other} <= given:
             raise UserError(f"--{first} and --{other} do not go together; give one")
     for mode in ("evaluate", "benchmark", "compare", "learn"):
-        for output in ("csv", "annotate"):
+        for output in ("csv", "annotate", "masks"):
             if mode in given and output in given:
                 raise UserError(f"--{mode} and --{output} do not go together; give one")
     if options.watch is not None and options.annotate:
@@ -275,26 +304,27 @@ def run(options, messages, state):
             return
         check_options(options)
         state.begin(f"{options.model}: loading it (--delegate={options.delegate})")
-        classifier = build_classifier(options)
+        model = build_model(options)
     finally:
         gc.enable()
-    if classifier.idle_delegate:
+    if model.idle_delegate:
         messages.warning(
-            f"{options.model}: delegate {classifier.delegate} runs no part of it; all "
+            f"{options.model}: delegate {model.delegate} runs no part of it; all "
             "of it runs on the CPU"
         )
     if options.learn is not None:
-        run_learning(classifier, options, messages, state)
+        run_learning(model, options, messages, state)
         return
-    classifier.check_classes()
+    if model.task == "classify":
+        model.check_classes()
     if options.benchmark:
-        run_benchmark(classifier, options, messages, state)
+        run_benchmark(model, options, messages, state)
     elif options.evaluate is not None:
-        run_evaluation(classifier, options, messages, state)
+        run_evaluation(model, options, messages, state)
     elif options.compare:
-        run_comparison(classifier, options, messages, state)
+        run_comparison(model, options, messages, state)
     else:
-        run_images(classifier, options, messages, state)
+        run_images(model, options, messages, state)
 
 
 def run_command_line(argv, program, state):

@@ -7,7 +7,7 @@ import time
 
 from keras_resnet.runner.errors import UserError, printable
 from keras_resnet.runner.learning import NOTHING, UNKNOWN
-from keras_resnet.runner.pipeline import classify_all
+from keras_resnet.runner.pipeline import run_all
 from keras_resnet.runner.sources import class_folders, find_images
 
 WORST_CLASSES = 5
@@ -73,16 +73,16 @@ def evaluate(classifier, folder, messages, state):
     ranks, mistakes, failures = [], [], []
     confusion = collections.defaultdict(collections.Counter)
     start = time.perf_counter()
-    for path, result in classify_all(expected, classifier, state):
+    for path, result in run_all(expected, classifier, state):
         if isinstance(result, UserError):
             messages.error(result)
             failures.append({"file": path, "error": str(result)})
         else:
-            index, best = expected[path], int(result.scores.argmax())
-            ranks.append(rank_of(index, result.scores))
+            index, best = expected[path], int(result.answer.argmax())
+            ranks.append(rank_of(index, result.answer))
             confusion[index][best] += 1
             if best != index:
-                score = float(result.scores[best])
+                score = float(result.answer[best])
                 mistakes.append(
                     {"file": path, "expected": index, "index": best, "score": score}
                 )

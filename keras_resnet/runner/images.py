@@ -30,7 +30,24 @@ UPRIGHT = {
     8: "ROTATE_90",
 }
 
-DecodedImage = collections.namedtuple("DecodedImage", "image box")
+
+class DecodedImage(collections.namedtuple("DecodedImage", "image box scale")):
+    """A picture, of mode RGB and upright.
+
+    Attributes:
+        image: PIL image.
+        box: (left, top, right, bottom) of it that is filled: not all of it where an
+            odd number of pixels was halved.
+        scale: by how much its sides were divided when it was decoded: 1, 2, 4 or 8.
+    """
+
+    __slots__ = ()
+
+    @property
+    def size(self):
+        """(width, height) of the whole picture in pixels."""
+        left, top, right, bottom = self.box
+        return round((right - left) * self.scale), round((bottom - top) * self.scale)
 
 
 def read_image(source, classifier=None):
@@ -43,9 +60,7 @@ def read_image(source, classifier=None):
             at a half, quarter or eighth of its size. None decodes all pixels.
 
     Returns:
-        `DecodedImage`: the PIL image, of mode RGB and upright, and the box (left, top,
-        right, bottom) of it that is filled: not all of it where an odd number of
-        pixels was halved.
+        `DecodedImage`.
 
     Raises:
         UserError: missing, empty, not an image, truncated, or larger than MAX_PIXELS.
@@ -56,11 +71,11 @@ def read_image(source, classifier=None):
     # Pillow raises exceptions of many types on a damaged file.
     with user_errors(getattr(source, "name", "image"), Exception):
         if hasattr(source, "read"):
-            image, size = decode(source, classifier)
+            image, size, scale = decode(source, classifier)
         else:
-            image = as_pil_image(source)
+            image, scale = as_pil_image(source), 1
             size = image.size
-        return upright_rgb(image, size)
+        return upright_rgb(image, size)._replace(scale=scale)
 
 
 def as_pil_image(image):
@@ -96,7 +111,8 @@ def decode(file, classifier):
     """Decodes the pixels of a file.
 
     Returns:
-        (PIL image as it was stored, (width, height) of the part that is filled).
+        (PIL image as it was stored, (width, height) of the part that is filled, by
+        how much its sides were divided).
     """
     from PIL import Image
 
@@ -133,7 +149,7 @@ def decode(file, classifier):
     if scale > 1:
         image.draft(image.mode, (width // scale, height // scale))
     image.load()
-    return image, (width / scale, height / scale)
+    return image, (width / scale, height / scale), scale
 
 
 def teach_pillow_heif():
@@ -201,7 +217,7 @@ def upright_rgb(image, size):
     """
     file_format = image.format
     turned = upright(image, size, orientation_of(image))
-    return DecodedImage(to_rgb(turned.image, file_format), turned.box)
+    return turned._replace(image=to_rgb(turned.image, file_format))
 
 
 def orientation_of(image):
@@ -225,7 +241,7 @@ def upright(image, size, orientation):
     width, height = size[::-1] if orientation > 4 else size
     left = image.width - width if orientation in (2, 3, 6, 7) else 0
     top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    return DecodedImage(image, (left, top, left + width, top + height))
+    return DecodedImage(image, (left, top, left + width, top + height), 1)
 
 
 def to_rgb(image, file_format):

@@ -13,6 +13,7 @@ from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_
 MAX_MODEL_BYTES = (2 << 30) - 1  # offsets in a flatbuffer are signed
 MAX_LABEL_BYTES = 4 << 20
 MAX_PREPROCESSING_BYTES = 64 << 10
+MAX_ANCHOR_BYTES = 16 << 20  # of a million anchors
 
 # The fields of each table in order, up to the last one that is needed:
 #   -         skipped
@@ -26,12 +27,12 @@ SCHEMA = {
     "Model": "- codes=[OperatorCode] graphs=[SubGraph] string buffers=[Buffer] 4 "
     "metadata=[Metadata] [SignatureDef]",
     "OperatorCode": "- custom=string",
-    "SubGraph": "[Tensor] 4 4 operators=[Operator] string",
+    "SubGraph": "tensors=[Tensor] 4 outputs=4 operators=[Operator] string",
     "Buffer": "data=1",
     "Metadata": "name=string buffer=I",
     "SignatureDef": "[TensorMap] [TensorMap] string",
     "TensorMap": "string",
-    "Tensor": "4 - - string Quantization - - 4",
+    "Tensor": "shape=4 - - string Quantization - - 4",
     "Quantization": "4 4 4 8",
     "Operator": "- 4 4 - Options 1 - 1 4",
     "Options": "",
@@ -150,7 +151,8 @@ class FlatbufferWalk:
 
 
 ModelFile = collections.namedtuple(
-    "ModelFile", "operators custom_operators mean std labels preprocessing"
+    "ModelFile",
+    "path operators custom_operators outputs mean std labels preprocessing anchors",
 )
 
 
@@ -158,9 +160,10 @@ def read_model(path):
     """Reads what a `.tflite` file says of itself; refuses a damaged one.
 
     Returns:
-        `ModelFile`: the number of operators; the set of names of custom operators;
-        mean and std of the TFLite metadata, tuples of floats on the scale of pixels,
-        or None; the bytes of the label file and of `preprocessing.json`, or None.
+        `ModelFile`: the path; the number of operators; the set of names of custom
+        operators; the shapes of the outputs, tuples of int; mean and std of the TFLite
+        metadata, tuples of floats on the scale of pixels, or None; the bytes of the
+        label file, of `preprocessing.json` and of `anchors.npy`, or None.
 
     Raises:
         UserError: the file is no TFLite model, truncated or damaged.
@@ -178,15 +181,29 @@ def read_model(path):
         ) from error
     with user_errors(f"{path}: its metadata is damaged", ValueError):
         mean, std, labels_name = _read_metadata(data, walk.root)
-    labels = preprocessing = None
+    members = (None,) * 3
     if has_archive:
         # zipfile raises exceptions of many types on a damaged archive.
         with user_errors(f"{path}: the archive inside is damaged", Exception):
-            labels, preprocessing = _read_archive(path, labels_name)
+            members = _read_archive(path, labels_name)
     graph = (walk.root.get("graphs") or [{}])[0]
     custom_operators = {code.get("custom") for code in walk.root.get("codes", ())}
     operators = len(graph.get("operators", ()))
-    return ModelFile(operators, custom_operators, mean, std, labels, preprocessing)
+    with user_errors(f"{path}: its outputs are damaged", ValueError):
+        shapes = _output_shapes(data, graph)
+    return ModelFile(path, operators, custom_operators, shapes, mean, std, *members)
+
+
+def _output_shapes(data, graph):
+    def numbers(part):
+        return struct.unpack(f"<{(part.stop - part.start) // 4}i", data[part])
+
+    tensors, shapes = graph.get("tensors", ()), []
+    for index in numbers(graph.get("outputs", slice(0, 0))):
+        if not 0 <= index < len(tensors):
+            raise ValueError(f"tensor {index} of {len(tensors)}")
+        shapes.append(numbers(tensors[index].get("shape", slice(0, 0))))
+    return shapes
 
 
 def _map_model(path):
@@ -238,7 +255,7 @@ def _read_metadata(data, root):
 
 
 def _read_archive(path, labels_name):
-    """Returns the bytes of the labels and of preprocessing.json; None where absent.
+    """Returns the bytes of the members that `read_model` names; None where absent.
 
     The labels are the file that the metadata name, else `labels.txt`, else the only
     .txt file (Coral's `imagenet_labels.txt`).
@@ -252,6 +269,7 @@ def _read_archive(path, labels_name):
         for name, limit in (
             (labels_name, MAX_LABEL_BYTES),
             ("preprocessing.json", MAX_PREPROCESSING_BYTES),
+            ("anchors.npy", MAX_ANCHOR_BYTES),
         ):
             if name in names:
                 with archive.open(name) as member:
@@ -284,3 +302,26 @@ def parse_labels(data, numbered):
         if sorted(names) == list(range(len(lines))):
             return [names[number] for number in range(len(lines))]
     return lines
+
+
+def parse_sparse_labels(data, numbered):
+    """Splits a label file whose numbers may have gaps into labels.
+
+    Coral's `coco_labels.txt` has such lines as `0  person`, and no class 11.
+
+    Args:
+        data: bytes, as `parse_labels` takes them.
+        numbered: whether to accept lines with numbers.
+
+    Returns:
+        list of str, None in the gaps. If a line has no number, or two have the same,
+        all lines are labels.
+    """
+    lines = parse_labels(data, numbered)
+    if not numbered or lines != parse_labels(data, False):
+        return lines
+    pairs = [re.match(r"([0-9]{1,4})(?::\s*|\s+)(\S.*)", line) for line in lines]
+    names = {int(pair.group(1)): pair.group(2) for pair in pairs if pair}
+    if not lines or len(names) < len(lines):
+        return lines
+    return [names.get(number) for number in range(max(names) + 1)]

@@ -7,7 +7,7 @@ import sys
 import time
 
 from keras_resnet.runner.benchmark import benchmark, print_benchmark
-from keras_resnet.runner.classifier import Classifier, Prediction
+from keras_resnet.runner.classifier import Prediction
 from keras_resnet.runner.delegates import check_edgetpu
 from keras_resnet.runner.errors import (
     UserError,
@@ -16,47 +16,81 @@ from keras_resnet.runner.errors import (
     user_errors,
 )
 from keras_resnet.runner.evaluation import evaluate, print_evaluation
-from keras_resnet.runner.images import prepare
+from keras_resnet.runner.image_model import TASKS, task_of
+from keras_resnet.runner.images import DecodedImage, prepare
 from keras_resnet.runner.learn import learn_classes, print_learned
 from keras_resnet.runner.learning import KNOWN_SHARE
+from keras_resnet.runner.model_file import read_model
 from keras_resnet.runner.output import (
     Messages,
-    annotate,
-    annotated_path,
+    output_path,
     print_csv,
     print_csv_header,
     print_json,
     print_table,
+    save_image,
     table_lines,
 )
 from keras_resnet.runner.pipeline import (
-    classify_all,
     invoke,
     load_pixels,
     milliseconds_since,
+    run_all,
 )
 from keras_resnet.runner.runtime import default_threads, load_runtime
+from keras_resnet.runner.scene_evaluation import (
+    evaluate_scenes,
+    print_scene_evaluation,
+)
+from keras_resnet.runner.showing import MODELS, SHOWS, TOP_K, save_mask
 from keras_resnet.runner.sources import camera_frames, find_images, watch
 
 VERSION = "1.0"
+# Which tasks flags are for, where they are not for all.
+FLAG_TASKS = {
+    "top_k": ("classify",),
+    "learn": ("classify",),
+    "classes": ("classify",),
+    "compare": ("classify",),
+    "masks": ("segment",),
+}
 
 
-def build_classifier(options, model=None, delegate=None):
-    """Builds the classifier of the flags, or one with this model and delegate."""
+def build_model(options, model=None, delegate=None):
+    """Builds the model of the flags, or one with this path and delegate."""
     normalization = None
     if options.mean or options.std:
         normalization = (options.mean or (0.0,), options.std or (1.0,))
-    return Classifier(
-        model or options.model,
+    start = time.perf_counter()
+    file = read_model(model or options.model)
+    read_milliseconds = milliseconds_since(start)
+    task = task_of(file)
+    check_task(options, task)
+    more = {}
+    if options.classes is not None and options.learn is None:  # which replaces it
+        more["classes"] = options.classes
+    built = MODELS[task](
+        file,
         options.labels,
         options.threads,
         delegate or options.delegate,
         {} if delegate else dict(options.delegate_options),
         normalization,
         options.bgr,
-        # --learn replaces this file.
-        None if options.learn is not None else options.classes,
+        **more,
     )
+    built.load_milliseconds += read_milliseconds
+    return built
+
+
+def check_task(options, task):
+    """Raises UserError for flags that are not for what a model does."""
+    for flag, tasks in FLAG_TASKS.items():
+        if getattr(options, flag) not in (None, False) and task not in tasks:
+            raise UserError(
+                f"--{flag} is for a model that gives {TASKS[tasks[0]][0]}, and "
+                f"{options.model} gives {TASKS[task][0]}; leave it out"
+            )
 
 
 def print_versions():
@@ -91,10 +125,13 @@ def run_learning(classifier, options, messages, state):
     print(json.dumps(report)) if options.json else print_learned(report)
 
 
-def run_evaluation(classifier, options, messages, state):
+def run_evaluation(model, options, messages, state):
     """Evaluates a model on a folder and prints its accuracy."""
-    report = evaluate(classifier, options.evaluate, messages, state)
-    print(json.dumps(report)) if options.json else print_evaluation(report)
+    measure, show = evaluate, print_evaluation
+    if model.task != "classify":
+        measure, show = evaluate_scenes, print_scene_evaluation
+    report = measure(model, options.evaluate, messages, state)
+    print(json.dumps(report)) if options.json else show(report)
 
 
 def run_comparison(delegate, options, messages, state):
@@ -104,7 +141,7 @@ def run_comparison(delegate, options, messages, state):
     model = options.model
     if delegate.delegate.startswith("edgetpu"):  # Google's compiler adds _edgetpu
         model = re.sub(r"_edgetpu(\.tflite)$", r"\1", model)
-    cpu = build_classifier(options, model, "none")
+    cpu = build_model(options, model, "none")
     if (cpu.input_shape, cpu.classes) != (delegate.input_shape, delegate.classes):
         raise UserError(
             f"{model} and {options.model} differ in input or classes; --compare needs "
@@ -112,7 +149,7 @@ def run_comparison(delegate, options, messages, state):
         )
     for path in find_images(options.images, messages):
         state.begin(f"{path}: comparing on it")
-        report = result_or_error(compare, path, cpu, delegate, options.top_k)
+        report = result_or_error(compare, path, cpu, delegate, options.top_k or TOP_K)
         if isinstance(report, UserError):
             messages.error(report)
             continue
@@ -125,14 +162,14 @@ def compare(path, cpu, delegate, k):
 
     pixels = load_pixels(path, cpu)[0]
     results = [invoke(classifier, pixels, {}) for classifier in (cpu, delegate)]
-    one, other = (result.scores for result in results)
+    one, other = (result.answer for result in results)
     report = {
         "file": path,
         "same_top": bool(one.argmax() == other.argmax()),
         "max_difference": float(np.abs(one - other).max()),
     }
     for name, result in zip(("cpu", "delegate"), results):
-        top = [one._asdict() for one in cpu.top_k(result.scores, k)]
+        top = [one._asdict() for one in cpu.top_k(result.answer, k)]
         report[name] = {"top": top, "invoke": result.times["invoke"]}
     return report
 
@@ -150,50 +187,74 @@ def print_comparison(report):
         print("\n".join(table_lines(top)), flush=True)
 
 
-def find_results(classifier, options, messages, state):
+def find_results(model, options, messages, state):
     """Yields (name, `Result` or UserError) of each image of the command line."""
     keep = bool(options.annotate)
     if options.camera is not None:
         for name, image, decode_milliseconds in camera_frames(options.camera):
             state.begin(f"{name}: running {options.model} on it")
             start = time.perf_counter()
-            pixels = prepare(image, classifier)
+            decoded = DecodedImage(image, (0, 0, *image.size), 1)
+            pixels = prepare(image, model)
             times = {"decode": decode_milliseconds, "resize": milliseconds_since(start)}
-            yield name, invoke(classifier, pixels, times, image)
+            yield name, invoke(model, pixels, times, decoded)
     elif options.watch is not None:
         for path in watch(options.watch):
-            yield from classify_all([path], classifier, state, keep)
+            yield from run_all([path], model, state, keep)
     else:
         # After a crash, the errors of the folders were printed already.
         folder_messages = Messages(quiet=True) if state.one_by_one else messages
         paths = find_images(options.images, folder_messages)
         state.resumable = True
         start = time.perf_counter()
-        for pair in classify_all(paths[state.done :], classifier, state, keep):
+        for pair in run_all(paths[state.done :], model, state, keep):
             yield pair
             if len(paths) > 1 and not sys.stdout.isatty():
                 messages.progress(state.done + 1, len(paths), start)
 
 
-def run_images(classifier, options, messages, state):
-    """Classifies images and prints the results."""
-    write = print_json if options.json else print_csv if options.csv else print_table
+def run_images(model, options, messages, state):
+    """Runs a model on images and prints the results."""
+    show = SHOWS[model.task](model, options)
     if options.csv and not state.one_by_one:
-        print_csv_header()
-    if options.annotate:
-        with user_errors(options.annotate, OSError):
-            os.makedirs(options.annotate, exist_ok=True)
-    results = find_results(classifier, options, messages, state)
+        print_csv_header(show.columns, show.stages)
+    for folder in (options.annotate, options.masks):
+        if folder:
+            with user_errors(folder, OSError):
+                os.makedirs(folder, exist_ok=True)
+    results = find_results(model, options, messages, state)
     for number, (path, result) in enumerate(results, state.done + 1):
         if isinstance(result, UserError):
             messages.error(result)
             continue
-        top = classifier.top_k(result.scores, options.top_k)
-        top = [one for one in top if one.score >= options.threshold]
+        shown = result_or_error(show.select, result)
+        if isinstance(shown, UserError):
+            messages.error(f"{path}: {shown}")
+            continue
         # The line comes last: if the process ends before it, it is not printed twice.
-        if options.annotate:
-            annotated = annotated_path(options.annotate, number, path)
-            error = result_or_error(annotate, result.image, top, annotated)
-            if error:
-                messages.error(error)
-        write(path, top, result.times)
+        for save, folder, suffix in (
+            (save_annotated, options.annotate, ".jpg"),
+            (save_mask_of, options.masks, ".png"),
+        ):
+            if folder:
+                target = output_path(folder, number, path, suffix)
+                error = result_or_error(save, show, result, shown, target)
+                if error:
+                    messages.error(error)
+        if options.json:
+            print_json(path, show.record(shown), result.times)
+        elif options.csv:
+            rows = show.rows(shown)
+            print_csv(path, rows, show.columns, result.times, show.stages)
+        else:
+            print_table(path, show.lines(shown), result.times)
+
+
+def save_annotated(show, result, shown, path):
+    """Writes an image as JPEG, with what was found in it drawn on it."""
+    save_image(show.draw(result.decoded.image, shown), path, "JPEG", quality=90)
+
+
+def save_mask_of(show, result, shown, path):
+    """Writes the mask of an image as PNG."""
+    save_mask(shown.mask, path)

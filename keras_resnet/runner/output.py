@@ -8,8 +8,6 @@ import time
 
 from keras_resnet.runner.errors import printable, user_errors
 
-STAGES = ("decode", "resize", "invoke")
-
 
 class Messages:
     """Prints on stderr: one line per error or warning, and the progress.
@@ -58,10 +56,15 @@ def write_lines(text):
     sys.stdout.flush()
 
 
-def print_json(path, top, times):
-    """Prints the result for one image as a line of JSON."""
-    record = {"file": path, "top": [one._asdict() for one in top]}
-    write_lines(json.dumps(dict(record, milliseconds=times)))
+def print_json(path, found, times):
+    """Prints the result for one image as a line of JSON.
+
+    Args:
+        path: of the image.
+        found: dict of what was found in it.
+        times: {stage: milliseconds}.
+    """
+    write_lines(json.dumps(dict({"file": path}, **found, milliseconds=times)))
 
 
 def print_rows(rows):
@@ -72,27 +75,22 @@ def print_rows(rows):
     sys.stdout.flush()
 
 
-def print_csv_header():
+def print_csv_header(columns, stages):
     """Prints the names of the columns that `print_csv` fills."""
-    stages = [f"{stage}_ms" for stage in STAGES]
-    print_rows([["file", "rank", "index", "label", "score", *stages]])
+    print_rows([["file", *columns, *(f"{stage}_ms" for stage in stages)]])
 
 
-def print_csv(path, top, times):
-    """Prints the result for one image as rows of CSV, one per class."""
-    spent = [times.get(stage, "") for stage in STAGES]
-    if not top:  # of several possible labels, the image has none
-        print_rows([[path, "", "", "", "", *spent]])
-    print_rows(
-        [path, rank, index, label or "", score, *spent]
-        for rank, (index, label, score) in enumerate(top, 1)
-    )
+def print_csv(path, rows, columns, times, stages):
+    """Prints the result for one image as rows of CSV, one for each thing in it."""
+    spent = [times.get(stage, "") for stage in stages]
+    # Where nothing was found, a row says so.
+    print_rows([path, *row, *spent] for row in rows or [[""] * len(columns)])
 
 
-def print_table(path, top, times):
+def print_table(path, lines, times):
     """Prints the result for one image for people."""
     spent = ", ".join(f"{name} {value:.1f} ms" for name, value in times.items())
-    write_lines("\n".join([f"{printable(path)}  ({spent})"] + table_lines(top)))
+    write_lines("\n".join([f"{printable(path)}  ({spent})", *lines]))
 
 
 def table_lines(top):
@@ -103,34 +101,52 @@ def table_lines(top):
     ]
 
 
-def annotate(image, top, path):
-    """Writes an image as JPEG, with labels drawn on it, whole or not at all.
+def enlarged(image):
+    """Returns a copy of an image, in which text is large enough to read.
 
-    Args:
-        image: PIL image of mode RGB.
-        top: list of `Prediction`.
-        path: of the new file.
+    Returns:
+        (PIL image, by how much its sides were multiplied).
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
-    # A thumbnail is enlarged: text on it would be too small to read.
     times = min(256 // min(image.size), 4096 // max(image.size))
     if times > 1:
-        image = image.resize([times * pixels for pixels in image.size], Image.NEAREST)
-    else:
-        image = image.copy()
-    draw, height = ImageDraw.Draw(image), max(10, image.height // 24)
-    font, only_latin = load_font(height)
-    for line, (index, label, score) in enumerate(top):
-        text = f"{score:.2f} {printable(index if label is None else label)}"
-        if only_latin:
+        size = [times * pixels for pixels in image.size]
+        return image.resize(size, Image.NEAREST), times
+    return image.copy(), 1
+
+
+class Pen:
+    """Draws text of one size on an image."""
+
+    def __init__(self, image):
+        """Takes a PIL image of mode RGB, which is drawn on."""
+        from PIL import ImageDraw
+
+        self.draw = ImageDraw.Draw(image)
+        self.height = max(10, image.height // 24)
+        self._font, self._only_latin = load_font(self.height)
+
+    def write(self, left, upper, score, label):
+        """Writes a score from 0 to 1 and a label."""
+        text = f"{score:.2f} {printable(label)}"
+        if self._only_latin:
             text = text.encode("latin-1", "replace").decode("latin-1")
-        left, upper = height // 2, height // 2 + line * height * 5 // 4
-        draw.text((left + 1, upper + 1), text, fill="black", font=font)
-        draw.text((left, upper), text, fill="white", font=font)
+        self.draw.text((left + 1, upper + 1), text, fill="black", font=self._font)
+        self.draw.text((left, upper), text, fill="white", font=self._font)
+
+    def write_list(self, pairs):
+        """Writes pairs of score and label below each other, from the upper left."""
+        for line, pair in enumerate(pairs):
+            upper = self.height // 2 + line * self.height * 5 // 4
+            self.write(self.height // 2, upper, *pair)
+
+
+def save_image(image, path, file_format, **options):
+    """Writes an image, whole or not at all."""
     part = f"{path}.part"
     with user_errors(path, OSError, ValueError):
-        image.save(part, "JPEG", quality=90)
+        image.save(part, file_format, **options)
         os.replace(part, path)
 
 
@@ -144,8 +160,8 @@ def load_font(height):
         return ImageFont.load_default(), True
 
 
-def annotated_path(folder, number, path):
-    """Names an annotated image; the number keeps equal names apart."""
+def output_path(folder, number, path, suffix):
+    """Names a file for an image; the number keeps equal names apart."""
     name = os.path.splitext(os.path.basename(path))[0]
     name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
-    return os.path.join(folder, f"{number:05d}_{name}.jpg")
+    return os.path.join(folder, f"{number:05d}_{name}{suffix}")

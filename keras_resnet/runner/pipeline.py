@@ -8,7 +8,9 @@ from keras_resnet.runner.errors import UserError, result_or_error, user_errors
 from keras_resnet.runner.images import prepare, read_image
 from keras_resnet.runner.runtime import default_threads
 
-Result = collections.namedtuple("Result", "scores times image")
+# `answer` is what the model's `interpret` returns; `decoded` is the `DecodedImage`,
+# without its pixels if nobody needs them.
+Result = collections.namedtuple("Result", "answer times decoded")
 
 
 def milliseconds_since(start):
@@ -16,40 +18,48 @@ def milliseconds_since(start):
     return round(1000 * (time.perf_counter() - start), 3)
 
 
-def load_pixels(path, classifier, keep=False):
+def load_pixels(path, model, keep=False):
     """Reads and prepares one image.
 
     Returns:
-        (pixels for `Classifier.scores`, {"decode" | "resize": milliseconds}, the PIL
-        image with all its pixels if `keep` is set, else None).
+        (pixels for the model, {"decode" | "resize": milliseconds}, the `DecodedImage`,
+        with all its pixels if `keep` is set, else without any).
     """
     start = time.perf_counter()
-    decoded = read_image(path, None if keep else classifier)
+    decoded = read_image(path, None if keep else model)
     times = {"decode": milliseconds_since(start)}
     start = time.perf_counter()
     with user_errors(path, ValueError, MemoryError):
-        pixels = prepare(decoded.image, classifier, decoded.box)
+        pixels = prepare(decoded.image, model, decoded.box)
     times["resize"] = milliseconds_since(start)
-    return pixels, times, decoded.image if keep else None
+    return pixels, times, decoded if keep else decoded._replace(image=None)
 
 
-def invoke(classifier, pixels, times, image=None):
-    """Returns the `Result` of a classifier, with its time added to `times`."""
+def invoke(model, pixels, times, decoded=None):
+    """Returns the `Result` of a model, with its time added to `times`.
+
+    That is "invoke", and "postprocess" where boxes or a mask are made of the outputs.
+    """
     start = time.perf_counter()
-    scores = classifier.scores(pixels)
-    return Result(scores, dict(times, invoke=milliseconds_since(start)), image)
+    outputs = model.outputs(pixels)
+    times = dict(times, invoke=milliseconds_since(start))
+    start = time.perf_counter()
+    answer = model.interpret(outputs)
+    if model.task != "classify":
+        times["postprocess"] = milliseconds_since(start)
+    return Result(answer, times, decoded)
 
 
-def classify_all(paths, classifier, state, keep=False):
+def run_all(paths, model, state, keep=False):
     """Yields (path, `Result` or UserError) of images in their order."""
 
     def load(path):
-        return result_or_error(load_pixels, path, classifier, keep)
+        return result_or_error(load_pixels, path, model, keep)
 
     for path, loaded in map_ahead(load, list(paths), state):
-        state.begin(f"{path}: running {classifier.path} on it")
+        state.begin(f"{path}: running {model.path} on it")
         if not isinstance(loaded, UserError):
-            loaded = result_or_error(invoke, classifier, *loaded)
+            loaded = result_or_error(invoke, model, *loaded)
         yield path, loaded
         state.done += 1
 

@@ -1,5 +1,6 @@
 """Preprocessing: how an image becomes the input of a model."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,7 +13,8 @@ from keras_resnet.runner.errors import UserError
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES = ("crop", "stretch", "pad")
 VERSIONS = (1, 2, 3)  # of preprocessing.json
-FEATURES = "features"  # what the output of version 3 is
+# What the output of version 3 may be; without it, the scores of classes.
+FEATURES, BOXES, MASKS = OUTPUTS = ("features", "boxes", "masks")
 MAX_SIDE = 16384  # pixels, of the input and of the resized image
 REDUCED_DECODING = 8.0  # where preprocessing.json says nothing
 
@@ -124,7 +126,7 @@ def parse_preprocessing(data, input_size):
 
     Version 1 has no `resize` and no `antialias`: their defaults hold, as that of
     `reduced_decoding` does in any version without it. Version 3 is that of a model
-    that gives features, and says so. Unknown fields are ignored.
+    that gives no scores of classes, and says what. Unknown fields are ignored.
 
     Args:
         data: bytes of the file.
@@ -171,17 +173,24 @@ def parse_threshold(data):
     return float(threshold)
 
 
-def gives_features(data):
-    """Returns whether a model gives features and no scores, of the same file."""
-    return json.loads(data.decode("utf-8")).get("output") == FEATURES
+def output_of(data):
+    """Returns which of `OUTPUTS` a model gives by the same file, or None.
+
+    `parse_preprocessing` says what is wrong with a file that is damaged.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads((data or b"{}").decode("utf-8"))
+        output = found.get("output") if isinstance(found, dict) else None
+        return output if isinstance(output, str) and output in OUTPUTS else None
+    return None
 
 
 def _read_fields(found, version, input_size):
     if version not in VERSIONS or isinstance(version, (bool, float)):
         raise _wrong_field("version", " or ".join(map(str, VERSIONS)), version)
     output = found.get("output")
-    if version == 3 and output != FEATURES:
-        raise _wrong_field("output", FEATURES, output)
+    if version == 3 and (not isinstance(output, str) or output not in OUTPUTS):
+        raise _wrong_field("output", " or ".join(OUTPUTS), output)
     added = ("resize", "antialias") if version > 1 else ()
     preprocessing = Preprocessing(
         found.get("input_size"),

@@ -13,17 +13,22 @@ from tests.helpers.runner import assert_one_error, classify, run_alone, run_main
 class Fixed:
     """A classifier that answers the same to every picture."""
 
+    task = "classify"
+
     def __init__(self, scores):
         self._scores = np.array(scores, np.float32)
 
-    def scores(self, pixels):
+    def outputs(self, pixels):
         return self._scores
+
+    def interpret(self, outputs):
+        return outputs
 
 
 def test_compare_measures_the_difference(models, pictures):
     cpu = Classifier(models["full"])
     path = str(pictures / "g.png")
-    scores = classify(path, cpu).scores
+    scores = classify(path, cpu).answer
     other = scores + np.float32([0, -0.25, 0.125])
     report = compare(path, cpu, Fixed(other), 3)
     assert (report["file"], report["same_top"]) == (path, True)

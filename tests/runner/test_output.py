@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from keras_resnet.runner import Classifier, Prediction
-from keras_resnet.runner.output import annotate
+from keras_resnet.runner.output import save_image
 from keras_resnet.runner.pipeline import load_pixels
+from keras_resnet.runner.showing import ClassesShown, Shown
 from tests.helpers.runner import RUNNER, assert_one_error, run_alone, run_main
 
 
@@ -79,9 +80,10 @@ def test_annotated_pictures_keep_their_size_unless_too_small_to_read(
 def test_pictures_are_kept_only_to_be_annotated(models, tmp_path):
     classifier = Classifier(models["full"])
     Image.new("RGB", (1600, 1200)).save(tmp_path / "a.jpg")
-    assert load_pixels(tmp_path / "a.jpg", classifier)[2] is None
+    left_out = load_pixels(tmp_path / "a.jpg", classifier)[2]
+    assert left_out.image is None and left_out.size == (1600, 1200)
     kept = load_pixels(tmp_path / "a.jpg", classifier, keep=True)[2]
-    assert kept.size == (1600, 1200)
+    assert kept.image.size == kept.size == (1600, 1200)
 
 
 def test_annotations_that_cannot_be_written_are_told(models, capfd, pictures):
@@ -92,8 +94,12 @@ def test_annotations_that_cannot_be_written_are_told(models, capfd, pictures):
 
 def test_labels_of_any_script_can_be_drawn(tmp_path, monkeypatch):
     image = Image.new("RGB", (200, 100))
-    top = [Prediction(3, "猫 \x1b grün", 0.5)]
-    annotate(image, top, str(tmp_path / "a.jpg"))
+    top = Shown([Prediction(3, "猫 \x1b grün", 0.5)], None)
+
+    def annotate(path):
+        save_image(ClassesShown.draw(None, image, top), str(path), "JPEG")
+
+    annotate(tmp_path / "a.jpg")
     from PIL import ImageFont
 
     def nothing(*_):
@@ -101,7 +107,7 @@ def test_labels_of_any_script_can_be_drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ImageFont, "truetype", nothing)
     monkeypatch.setattr(ImageFont, "load_default", ImageFont.load_default_imagefont)
-    annotate(image, top, str(tmp_path / "b.jpg"))
+    annotate(tmp_path / "b.jpg")
     for name in "ab":
         with Image.open(tmp_path / f"{name}.jpg") as drawn:
             assert np.asarray(drawn).max() > 200

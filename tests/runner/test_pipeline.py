@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from keras_resnet.runner import Classifier, UserError, runtime
-from keras_resnet.runner.pipeline import classify_all, map_ahead
+from keras_resnet.runner.pipeline import map_ahead, run_all
 from keras_resnet.runner.supervisor import SharedState
 from tests.helpers.runner import LABELS, classify, fill
 
@@ -50,12 +50,12 @@ def test_overlapped_results_equal_single_ones(models, tmp_path):
     (folder / "mixed" / "5bad.png").write_bytes(b"")
     paths = sorted(map(str, (folder / "mixed").glob("*")))
     classifier = Classifier(models["full"])
-    found = dict(classify_all(paths, classifier, SharedState()))
+    found = dict(run_all(paths, classifier, SharedState()))
     assert list(found) == paths
     for path, result in found.items():
         if path.endswith("bad.png"):
             assert isinstance(result, UserError)
         else:
-            expected = classify(path, classifier).scores
-            np.testing.assert_array_equal(result.scores, expected)
+            expected = classify(path, classifier).answer
+            np.testing.assert_array_equal(result.answer, expected)
     assert classifier.labels == LABELS

@@ -49,6 +49,16 @@ def from_keras(model, preprocessing, quantization, calibration=None, scores=True
         UserError: TensorFlow Lite has no operator for a part of the model, or its
             converter fails on it.
     """
+    content = convert_keras(model, preprocessing, quantization, calibration)
+    return _with_interface(content, preprocessing, scores)
+
+
+def convert_keras(model, preprocessing, quantization, calibration=None):
+    """Converts a Keras model of any outputs; the arguments are those of `from_keras`.
+
+    Only "int8" has a uint8 image and quantized outputs yet; else all are float32.
+    Outputs in a dict have their names in the file's signature.
+    """
     model = _with_one_operator(model)
     with tempfile.TemporaryDirectory() as folder, hidden_output(1, 2):
         archive = keras.export.ExportArchive()
@@ -74,8 +84,7 @@ def from_keras(model, preprocessing, quantization, calibration=None, scores=True
             converter.target_spec.supported_types = [tf.float16]
         elif quantization == "none":
             converter.optimizations = []
-        content = _convert(converter)
-    return _with_interface(content, preprocessing, scores)
+        return _convert(converter)
 
 
 class _L2Normalization(keras.layers.UnitNormalization):
@@ -183,6 +192,11 @@ def _with_full_range(calibration):
     calibration[0, 0, 0] = 0
     calibration[0, 0, 1] = 255
     return calibration
+
+
+def with_pixels(content, preprocessing):
+    """Makes the input of a file raw uint8 pixels, if it is float; outputs stay."""
+    return _with_interface(content, preprocessing, scores=False)
 
 
 def _with_interface(content, preprocessing, scores=True):

@@ -4,7 +4,8 @@ Two parts travel in the file. The `ModelMetadata` table (identifier M001, in the
 buffer named TFLITE_METADATA) tells other programs, such as MediaPipe's
 ImageClassifier, that the model takes raw RGB pixels and which class is which. A ZIP
 archive behind the model holds `labels.txt` and `preprocessing.json`; the latter says
-how to resize and crop, which the standard cannot express.
+how to resize and crop, which the standard cannot express, and what the model gives if
+that is no scores of classes. `anchors.npy` is there for raw boxes.
 """
 
 import dataclasses
@@ -18,15 +19,17 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 from keras_resnet.edge.convert import tflite_file
-from keras_resnet.runner.preprocessing import FEATURES, REDUCED_DECODING
+from keras_resnet.runner.detections import BOX_SCALES
+from keras_resnet.runner.preprocessing import BOXES, FEATURES, MASKS, REDUCED_DECODING
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
 LABELS = "labels.txt"
 PREPROCESSING = "preprocessing.json"
+ANCHORS = "anchors.npy"
 RUN_HASH = "TRAINING_RUN_SHA256"  # among the custom metadata, 32 bytes
 
-# The tables of metadata_schema.fbs 1.5.0 that a classifier needs: field:type, in the
+# The tables of metadata_schema.fbs 1.5.0 that are needed: field:type, in the
 # order of their slots. "<A|B>" is a union, whose type lies in the slot before it; "-"
 # is not used here.
 _SCHEMA = {
@@ -47,10 +50,12 @@ _SCHEMA = {
     ),
     "Content": (
         "content_properties_type:byte "
-        "content_properties:<FeatureProperties|ImageProperties> range:-"
+        "content_properties:"
+        "<FeatureProperties|ImageProperties|BoundingBoxProperties> range:-"
     ),
     "FeatureProperties": "",
     "ImageProperties": "color_space:byte default_size:ImageSize",
+    "BoundingBoxProperties": "index:uints type:byte coordinate_type:byte",
     "ImageSize": "width:uint height:uint",
     "ProcessUnit": "options_type:byte options:<NormalizationOptions>",
     "NormalizationOptions": "mean:floats std:floats",
@@ -65,18 +70,71 @@ _FIELDS = {
 _NUMBERS = {"byte": number_types.Uint8Flags, "uint": number_types.Uint32Flags}
 
 # Enumerations of the schema.
-_FEATURE, _IMAGE = 1, 2  # ContentProperties
+_FEATURE, _IMAGE, _BOUNDING_BOX = 1, 2, 3  # ContentProperties
+_BOUNDARIES = 1  # BoundingBoxType: the edges
+_RATIO = 0  # CoordinateType: shares of the input
 _NORMALIZATION = 1  # ProcessUnitOptions
 _RGB = 1  # ColorSpaceType
-_TENSOR_AXIS_LABELS = 2  # AssociatedFileType
+_TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 2, 3  # AssociatedFileType
 
-# What the metadata say of the output.
-SCORES = {
-    "name": "probability",
-    "description": "Score of each class, 1/256 a step.",
-    "stats": {"max": [255.0], "min": [0.0]},
+_FEATURES = {"content_properties_type": _FEATURE, "content_properties": {}}
+_FROM_0_TO_255 = {"max": [255.0], "min": [0.0]}
+_POSTPROCESSED = "Of the boxes in the order of their scores: "
+# What the metadata say of the outputs, by what a file gives. The labels belong to the
+# one that is marked with the type of their file.
+_OUTPUTS = {
+    None: [
+        {
+            "name": "probability",
+            "description": "Score of each class, 1/256 a step.",
+            "stats": _FROM_0_TO_255,
+            "labels": _TENSOR_AXIS_LABELS,
+        }
+    ],
+    FEATURES: [{"name": "features", "description": "Pooled features of the image."}],
+    MASKS: [
+        {
+            "name": "segmentation masks",
+            "description": "Score of each class for each pixel, 1/256 a step.",
+            "stats": _FROM_0_TO_255,
+            "labels": _TENSOR_AXIS_LABELS,
+        }
+    ],
+    "raw boxes": [
+        {
+            "name": "boxes",
+            "description": f"Offsets to the anchors of {ANCHORS}: y, x, h, w, times "
+            f"{', '.join(f'{scale:g}' for scale in BOX_SCALES)}.",
+        },
+        {
+            "name": "scores",
+            "description": "Score of each class for each anchor.",
+            "labels": _TENSOR_AXIS_LABELS,
+        },
+    ],
+    # By these names and in this order MediaPipe's ObjectDetector knows them.
+    BOXES: [
+        {
+            "name": "location",
+            "description": _POSTPROCESSED + "top, left, bottom, right.",
+            "content": {
+                "content_properties_type": _BOUNDING_BOX,
+                "content_properties": {
+                    "index": [1, 0, 3, 2],  # where left, top, right, bottom are
+                    "type": _BOUNDARIES,
+                    "coordinate_type": _RATIO,
+                },
+            },
+        },
+        {
+            "name": "category",
+            "description": _POSTPROCESSED + "the number of the class.",
+            "labels": _TENSOR_VALUE_LABELS,
+        },
+        {"name": "score", "description": _POSTPROCESSED + "the score."},
+        {"name": "number of detections", "description": "How many boxes there are."},
+    ],
 }
-POOLED_FEATURES = {"name": "features", "description": "Pooled features of the image."}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +149,29 @@ class About:
     run_sha256: str | None = None
 
 
-def with_metadata(content, labels, preprocessing, about, threshold=None, scores=True):
+def with_metadata(
+    content, labels, preprocessing, about, threshold=None, gives=None, anchors=None
+):
     """Writes the table and the archive into a .tflite, in place of those that it has.
 
-    Without labels (None) there is no labels.txt. If an image may have several labels,
-    it has those whose score reaches the threshold. A model that gives features has no
-    scores and no labels. The bytes returned are a .tflite and a ZIP archive at once.
-    Equal arguments give equal bytes.
+    The bytes returned are a .tflite and a ZIP archive at once. Equal arguments give
+    equal bytes.
+
+    Args:
+        content: bytes of the file.
+        labels: names of the classes, or None for no labels.txt.
+        preprocessing: `Preprocessing`.
+        about: `About`.
+        threshold: if an image may have several labels, it has those whose score reaches
+            this; else None.
+        gives: what the outputs are, one of `runner.preprocessing.OUTPUTS`, or None for
+            the scores of classes.
+        anchors: of a detector that gives raw boxes and scores, float32 (anchors, 4);
+            None of one that ends with TFLite_Detection_PostProcess.
     """
     model = tflite_file.parse(content)
-    output = SCORES if scores else POOLED_FEATURES
-    table = _model_metadata(output, labels, preprocessing, about)
+    outputs = _OUTPUTS[gives if anchors is None else "raw boxes"]
+    table = _model_metadata(outputs, labels, preprocessing, about)
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, "ModelMetadata", table), IDENTIFIER)
     buffer = schema.BufferT()
@@ -114,11 +184,18 @@ def with_metadata(content, labels, preprocessing, about, threshold=None, scores=
         model.buffers.append(None)
     model.buffers[entry.buffer] = buffer
     model.metadata = [*entries.values(), entry]
-    steps = _steps(preprocessing, threshold, scores)
-    return _with_archive(tflite_file.pack(model), labels, steps)
+    steps = _steps(preprocessing, threshold, gives)
+    members = {} if labels is None else {LABELS: "\n".join(labels) + "\n"}
+    if anchors is not None:
+        steps["box_scales"] = BOX_SCALES
+        file = io.BytesIO()
+        np.save(file, np.asarray(anchors, np.float32))
+        members[ANCHORS] = file.getvalue()
+    members[PREPROCESSING] = json.dumps(steps)
+    return _with_archive(tflite_file.pack(model), members)
 
 
-def _model_metadata(output, labels, preprocessing, about):
+def _model_metadata(outputs, labels, preprocessing, about):
     """Returns the `ModelMetadata` table as nested dicts."""
     height, width = preprocessing.input_size
     image = {
@@ -135,16 +212,18 @@ def _model_metadata(output, labels, preprocessing, about):
         "process_units": [
             {"options_type": _NORMALIZATION, "options": {"mean": [0.0], "std": [1.0]}}
         ],
-        "stats": {"max": [255.0], "min": [0.0]},
+        "stats": _FROM_0_TO_255,
     }
-    output = output | {
-        "content": {"content_properties_type": _FEATURE, "content_properties": {}}
-    }
-    if labels is not None:
-        text = "Names of the classes, one a line."
-        file = {"name": LABELS, "description": text, "type": _TENSOR_AXIS_LABELS}
-        output["associated_files"] = [file]
-    graph = {"input_tensor_metadata": [image], "output_tensor_metadata": [output]}
+    described = []
+    for output in outputs:
+        tensor = {"content": _FEATURES} | output
+        kind = tensor.pop("labels", None)
+        if kind and labels is not None:
+            text = "Names of the classes, one a line."
+            file = {"name": LABELS, "description": text, "type": kind}
+            tensor["associated_files"] = [file]
+        described.append(tensor)
+    graph = {"input_tensor_metadata": [image], "output_tensor_metadata": described}
     if about.run_sha256:
         graph["custom_metadata"] = [
             {"name": RUN_HASH, "data": bytes.fromhex(about.run_sha256)}
@@ -167,6 +246,8 @@ def _write(builder, kind, value):
         return builder.CreateByteVector(value)
     if kind == "floats":
         return builder.CreateNumpyVector(np.array(value, np.float32))
+    if kind == "uints":
+        return builder.CreateNumpyVector(np.array(value, np.uint32))
     if kind.startswith("["):
         items = [_write(builder, kind[1:-1], item) for item in value]
         builder.StartVector(4, len(items), 4)
@@ -189,17 +270,16 @@ def _write(builder, kind, value):
     return builder.EndObject()
 
 
-def _with_archive(content, labels, steps):
+def _with_archive(content, members):
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         # ZipInfo has a fixed date, so that equal models make equal files.
-        if labels is not None:
-            archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(labels) + "\n")
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING), json.dumps(steps))
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
     return file.getvalue()
 
 
-def _steps(preprocessing, threshold, scores):
+def _steps(preprocessing, threshold, gives):
     """Returns what preprocessing.json says, in the oldest version that can say it."""
     steps = {
         "version": 1,
@@ -214,7 +294,7 @@ def _steps(preprocessing, threshold, scores):
     height, width = preprocessing.input_size
     # The runner of version 0.1 would cut another region out for an input that is not
     # square; it refuses version 2.
-    is_plain = threshold is None and scores
+    is_plain = threshold is None and gives is None
     if preprocessing.in_version_1 and height == width and is_plain:
         return steps
     del steps["resize_size"]
@@ -223,6 +303,6 @@ def _steps(preprocessing, threshold, scores):
         "resize": preprocessing.resize,
         "antialias": preprocessing.antialias,
     }
-    if not scores:  # runners that would show them as scores refuse version 3
-        return steps | {"version": 3, "output": FEATURES}
+    if gives is not None:  # runners that would show it as scores refuse version 3
+        return steps | {"version": 3, "output": gives}
     return steps if threshold is None else steps | {"threshold": threshold}

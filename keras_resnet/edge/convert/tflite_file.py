@@ -42,7 +42,7 @@ def pack(model):
 
 
 def interface(content):
-    """Returns the `TensorT` of the one input and of the one output."""
+    """Returns the `TensorT` of the one input and of the first output."""
     graph = parse(content).subgraphs[0]
     return graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
 
@@ -73,25 +73,70 @@ def with_uint8_interface(content, scale, zero_point, scores=True):
         replaced[index] = len(graph.tensors) - 1
         return replaced[index]
 
-    def operator(code, source, target):
-        model.operatorCodes.append(schema.OperatorCodeT())
-        model.operatorCodes[-1].builtinCode = code
-        model.operatorCodes[-1].deprecatedBuiltinCode = code
-        model.operatorCodes[-1].version = 1
-        new = schema.OperatorT()
-        new.opcodeIndex = len(model.operatorCodes) - 1
-        new.inputs, new.outputs = [source], [target]
-        return new
-
     image, output = graph.inputs[0], graph.outputs[0]
     if is_float(image):
         graph.inputs = [uint8_twin(image, scale, zero_point)]
-        graph.operators.insert(0, operator(builtin.DEQUANTIZE, graph.inputs[0], image))
+        added = operator(model, builtin.DEQUANTIZE, graph.inputs, [image])
+        graph.operators.insert(0, added)
     if scores and is_float(output):
         graph.outputs = [uint8_twin(output, 1 / 256, 0)]
-        graph.operators.append(operator(builtin.QUANTIZE, output, graph.outputs[0]))
+        added = operator(model, builtin.QUANTIZE, [output], graph.outputs)
+        graph.operators.append(added)
     for signature in model.signatureDefs or []:
         for tensor in [*signature.inputs, *signature.outputs]:
             tensor.tensorIndex = replaced.get(tensor.tensorIndex, tensor.tensorIndex)
 
     return pack(model)
+
+
+def with_outputs_in_order(content, names):
+    """Puts the outputs of a .tflite into the order of some names of its signature.
+
+    The converter sorts them as it likes, and only the signature knows their names.
+    """
+    model = parse(content)
+    (signature,) = model.signatureDefs
+    places = {tensor.name.decode(): tensor.tensorIndex for tensor in signature.outputs}
+    model.subgraphs[0].outputs = [places[name] for name in names]
+    return pack(model)
+
+
+def operator(model, code, inputs, outputs, custom=None):
+    """Returns a new operator of a `ModelT`, which still has to be put into its graph.
+
+    Args:
+        model: `ModelT`, which gets its operator code.
+        code: of `BuiltinOperator`.
+        inputs: indices of tensors.
+        outputs: likewise.
+        custom: name of a custom operator, bytes.
+    """
+    new_code = schema.OperatorCodeT()
+    new_code.builtinCode = new_code.deprecatedBuiltinCode = code
+    new_code.version, new_code.customCode = 1, custom
+    model.operatorCodes.append(new_code)
+    new = schema.OperatorT()
+    new.opcodeIndex = len(model.operatorCodes) - 1
+    new.inputs, new.outputs = list(inputs), list(outputs)
+    return new
+
+
+def add_tensor(model, name, shape, buffer=0):
+    """Adds a float32 tensor to a `ModelT`; returns its index."""
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.buffer = name, list(shape), buffer
+    tensor.type = schema.TensorType.FLOAT32
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
+
+
+def dequantized(model, index):
+    """Adds a DEQUANTIZE of a uint8 tensor; returns the index of the float one."""
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[index]
+    if tensor.type == schema.TensorType.FLOAT32:
+        return index
+    result = add_tensor(model, tensor.name + b"_float", tensor.shape)
+    code = schema.BuiltinOperator.DEQUANTIZE
+    graph.operators.append(operator(model, code, [index], [result]))
+    return result

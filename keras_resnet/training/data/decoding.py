@@ -251,7 +251,8 @@ def _by_pillow(function, stored):
                 orientation = images.orientation_of(PIL.Image.open(file))
         image, size = PIL.Image.fromarray(image), tuple(size.tolist())
         try:
-            return function(*images.upright(image, size, orientation)), b""
+            turned = images.upright(image, size, orientation)
+            return function(turned.image, turned.box), b""
         except ValueError as error:
             return np.zeros((1, 1, 3), np.uint8), str(error).encode()
 

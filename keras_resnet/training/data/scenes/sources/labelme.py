@@ -7,6 +7,7 @@ import json
 import numpy as np
 import PIL.Image
 
+from keras_resnet.runner.annotations import companion
 from keras_resnet.training.data.scenes import assembly, shapes
 from keras_resnet.training.data.scenes.annotations import Annotated, Box
 from keras_resnet.training.data.scenes.sources import layout
@@ -43,7 +44,7 @@ def load(data_dir, task, faults):
 
 
 def _annotated(picture, task, left_out, faults):
-    source = layout.companion(picture, (".json",), ("annotations", "labels"))
+    source = companion(picture, (".json",), ("annotations", "labels"))
     if source is None:
         left_out.add("picture without a JSON file", "pictures without a JSON file")
         return None

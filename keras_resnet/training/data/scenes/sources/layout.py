@@ -1,6 +1,5 @@
 """Where tools put pictures, their annotations and their splits."""
 
-import os
 import pathlib
 
 from keras_resnet.runner.errors import UserError
@@ -89,27 +88,6 @@ def _listed(root, paths):
                 )
             parts[name] = [by_name[stem] for stem in stems]
         return parts
-    return None
-
-
-def companion(picture, endings, folders):
-    """Returns the file that belongs to a picture, or None.
-
-    It has the name of the picture with another ending, and lies beside it or in one of
-    some folders beside that of the picture.
-
-    Args:
-        picture: path.
-        endings: what may follow the name without its suffix.
-        folders: names of folders.
-    """
-    parent, stem = os.path.dirname(picture), pathlib.Path(picture).stem
-    beside = [os.path.join(os.path.dirname(parent), name) for name in folders]
-    for folder in (parent, *beside):
-        for ending in endings:
-            path = os.path.join(folder, stem + ending)
-            if os.path.isfile(path) and path != picture:
-                return path
     return None
 
 
