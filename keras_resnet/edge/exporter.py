@@ -22,6 +22,7 @@ from keras_resnet.edge.report import comparison, summary
 from keras_resnet.edge.report import page as report_page
 from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import FEATURES
 from keras_resnet.training import checks as settings
 from keras_resnet.training.accuracy import TOLERATED_IMAGES
 from keras_resnet.training.data import batching
@@ -207,8 +208,9 @@ def export(
             license=license or source.licence,
             run_sha256=source.sha256(quantize),
         )
+        gives = FEATURES if features else None
         return metadata.with_metadata(
-            content, source.labels, folded[1], about, source.threshold, not features
+            content, source.labels, folded[1], about, source.threshold, gives
         )
 
     output = pathlib.Path(output or source.path.with_name(f"model-{quantize}.tflite"))

@@ -12,6 +12,10 @@ ACCURACIES = {
     "top1": "top-1",
     "mean_average_precision": "mean AP",
     "label_accuracy": "label accuracy",
+    "ap50": "mAP50",
+    "ap": "mAP",
+    "ap75": "mAP75",
+    "miou": "mean IoU",
 }
 
 
@@ -51,6 +55,11 @@ def rows(report):
         ("runtime", runtime_text(report["oldest_runtime"])),
         ("Edge TPU", f"estimate: {edgetpu_text(report)}"),
     ]
+    if "boxes" in report:
+        boxes = report["boxes"]
+        mapped = edgetpu.totals(boxes["edgetpu_operators"], boxes["operators"])
+        text = f"{boxes['file_bytes']:,} bytes; Edge TPU estimate: {mapped}"
+        lines.append(("with boxes", text))
     lines += [("note", note) for note in report["notes"]]
     if "npu" in report:
         lines.append((report["target"], report["npu"]))
@@ -69,14 +78,14 @@ def rows(report):
         if "agreement" in compared:
             text = f"{compared['agreement']:.2%} {what} with the Keras model"
             lines.append(("agreement", text))
-        else:
+        elif "mean_cosine" in compared:
             lowest, mean = compared["lowest_cosine"], compared["mean_cosine"]
             text = (
                 f"mean {mean:.4f}, lowest {lowest:.4f}, to the Keras model's features"
             )
             lines.append(("cosine", text))
         for key, name in ACCURACIES.items():
-            if key in compared:
+            if compared.get(key) is not None:
                 value, expected = compared[key], compared[f"keras_{key}"]
                 lines.append((name, f"{value:.2%}; Keras model {expected:.2%}"))
     if "gate_not_applied" in report:
