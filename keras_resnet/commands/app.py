@@ -108,6 +108,9 @@ def accuracy_text(metrics):
     names = {"top1": "top-1", "top5": "top-5"} | {
         "mean_average_precision": "mean average precision",
         "label_accuracy": "label accuracy",
+        "ap50": "mAP50",
+        "ap": "mAP",
+        "miou": "mean IoU",
     }
     text = ", ".join(
         f"{name} {metrics[key]:.2%}" for key, name in names.items() if key in metrics

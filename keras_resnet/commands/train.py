@@ -12,6 +12,10 @@ Examples:
   python training/train.py --dataset=folder --data_dir=photos \
       --weights=runs/photos --model_dir=runs/photos2
       Goes on from a run, with more pictures or one class more in photos.
+  python training/train.py --task=detect --dataset=voc_folder --data_dir=photos
+      Trains a detector on your own pictures with boxes, as LabelImg, CVAT and others
+      write them. --task=segment learns masks. Without a dataset, both use scenes of
+      digits that are in the package.
 
 Stopped at any moment and started again with the same flags, a training continues and
 ends with the weights of an unbroken one.
@@ -25,7 +29,8 @@ from keras_resnet.commands import app
 TEXTS = {
     "model": "Name of a model: `keras-resnet models` lists them. Default: resnet20_224 "
     "for your images (resnet16_224 is smaller), resnet20 for small ones such as "
-    "digits.",
+    "digits. Of a detector or segmenter it is the backbone; default: resnet16_224, "
+    "or resnet14 for digit_scenes.",
     "data_dir": "Folder of the dataset: DIR/CLASS/IMAGE or DIR/{train,val}/CLASS/IMAGE "
     "with --dataset=folder, a file with the columns image,label with --dataset=csv, "
     "else where tensorflow-datasets keeps its datasets.",
@@ -55,11 +60,18 @@ WHOLE_NUMBERS = {
 def define_flags():
     """Defines the flags of the command."""
     flags.DEFINE_string(
+        "task",
+        "classify",
+        "classify, detect (boxes around objects) or segment (the class of each pixel).",
+    )
+    flags.DEFINE_string(
         "dataset",
-        "digits",
-        "digits (embedded), folder (your images), csv (your images, with one label "
-        "each or with several) or an image-classification dataset of "
-        "tensorflow-datasets.",
+        None,
+        "digits (embedded, the default), folder (your images), csv (your images, with "
+        "one label each or with several) or an image-classification dataset of "
+        "tensorflow-datasets. With --task=detect or segment: digit_scenes (embedded, "
+        "the default), voc_folder, coco_json, yolo_folder, labelme_folder, mask_folder "
+        "or a dataset of tensorflow-datasets.",
     )
     flags.DEFINE_float(
         "width",

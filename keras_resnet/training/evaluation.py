@@ -12,8 +12,9 @@ from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.images import geometry_of
-from keras_resnet.training import accuracy, checks, ensembles
+from keras_resnet.training import accuracy, checks, ensembles, tasks
 from keras_resnet.training.data import damaged, datasets, sources
+from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.ensembles import Member
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -39,6 +40,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures top-1 and top-5 of a model on a whole held-out split.
 
+    Of a run that learned boxes or masks, it measures average precision or mean IoU.
+
     Args:
         model: a `Run` or the path of its folder; the path of a .keras file; the path
             of a .tflite file, which is run as on the device; or a `keras.Model` that
@@ -61,6 +64,8 @@ def evaluate(
         entropy in nats; of several models also "models", their names. Where pictures
         may have several labels, it has "mean_average_precision" and "label_accuracy"
         in the place of top-1 and top-5.
+        Of boxes it has "ap50", "ap" and "ap75", and of masks "miou", with "by_class";
+        see `keras_resnet.training.Run`.
 
     Raises:
         UserError: an argument is wrong, a file is missing or damaged, the model does
@@ -76,12 +81,32 @@ def evaluate(
         raise UserError(f"--model must name a model. Received: {model!r}")
     members = [_member(each, views, normalization, crop_fraction) for each in given]
     ensembles.check_same_classes(members)
-    data = _dataset_of(members, dataset, data_dir)
+    config = members[0].config
+    task = config and config["settings"].get("task")
+    if task and (len(members) > 1 or members[0].on_device or views != "single"):
+        raise UserError(
+            f"the run is of --task={task}: pass its folder or its model.keras alone, "
+            "without --views"
+        )
+    if task and dataset is not None:
+        data = scene_sources.load(task, dataset, data_dir)
+    else:
+        data = _dataset_of(members, dataset, data_dir)
     if members[0].labels:
         data = datasets.of_classes(data, members[0].labels) or data
-    accuracy.check_classes(members[0].classes, data)
+    if task:
+        accuracy.check_classes(len(config["labels"]), data)
+    else:
+        accuracy.check_classes(members[0].classes, data)
     with damaged.damaged_images_named(data):
-        if len(members) > 1:
+        if task:
+            found = tasks.of_split(
+                members[0].model,
+                data,
+                members[0].preprocessing,
+                config["recipe"]["loss"],
+            )
+        elif len(members) > 1:
             found = ensembles.evaluate(members, data, VIEWS[views])
         else:
             found = _evaluate(members[0], data, VIEWS[views])

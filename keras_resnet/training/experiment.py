@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet import console, files
+from keras_resnet import console, files, heads
 from keras_resnet.models import IMAGENET, VARIANTS
 from keras_resnet.preprocessing import REDUCED_DECODING_OF_PHOTOGRAPHS, Preprocessing
 from keras_resnet.runner.errors import UserError
@@ -27,8 +27,10 @@ from keras_resnet.training import (
     recipes,
     reporting,
     scopes,
+    tasks,
 )
 from keras_resnet.training.data import damaged, datasets, sources, survey
+from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
 from keras_resnet.training.progress import Progress
@@ -44,8 +46,9 @@ from keras_resnet.training.transfer.tuner import Tuner
 
 def train(
     model: str | None = None,
-    dataset: str = "digits",
+    dataset: str | None = None,
     *,
+    task: str = "classify",
     width: float = 1,
     data_dir: str | os.PathLike | None = None,
     hold_out: int | None = None,
@@ -77,10 +80,17 @@ def train(
 
     Args:
         model: one of `keras_resnet.list_models()`. `None` is "resnet20_224", or for a
-            dataset of small images that has a recipe of its own "resnet20".
-        dataset: "digits" (embedded), "folder" (your images), "csv" (your images, with
-            one label each or with several) or the name of an image-classification
-            dataset of tensorflow-datasets.
+            dataset of small images that has a recipe of its own "resnet20". For the
+            other tasks it is the backbone; `None` is "resnet16_224", or "resnet14" for
+            "digit_scenes".
+        dataset: "digits" (embedded, the default), "folder" (your images), "csv" (your
+            images, with one label each or with several) or the name of an
+            image-classification dataset of tensorflow-datasets. For the other tasks:
+            "digit_scenes" (embedded, the default), "voc_folder", "coco_json",
+            "yolo_folder", "labelme_folder", "mask_folder" (your pictures, as annotation
+            tools write them) or the name of a dataset of tensorflow-datasets.
+        task: "classify", "detect" (boxes, see `keras_resnet.heads.detector`) or
+            "segment" (masks, see `keras_resnet.heads.segmenter`).
         width: factor on the channels of the network: 0.25, 0.5, 0.75 or a whole number;
             see `keras_resnet.ResNet`. Published weights are for 1.
         data_dir: folder of the dataset. For "folder" it holds DIR/CLASS/IMAGE or
@@ -130,7 +140,7 @@ def train(
         cache: whether to keep the encoded images in memory.
         checkpoint_steps: training steps between two checkpoints.
         model_dir: folder of the run. `None` is runs/MODEL-DATASET, or if `width` is
-            not 1, runs/MODEL_widthWIDTH-DATASET.
+            not 1, runs/MODEL_widthWIDTH-DATASET. For the other tasks, -TASK follows.
         progress: function that gets a `Progress` at the beginning of each epoch, about
             once a second, and at its end. `None` prints a progress bar.
 
@@ -146,19 +156,14 @@ def train(
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: chosen[name] for name in names})
     checks.whole_number("checkpoint_steps", checkpoint_steps, 1)
-    default = f"runs/{settings.network}-{dataset}"
+    default = "-".join(
+        filter(None, (f"runs/{settings.network}", settings.dataset, settings.task))
+    )
     directory = checks.path("model_dir", model_dir or default)
     hyperparameters = settings.completed_recipe()
     _announce(settings, hyperparameters)
     replicated = strategies.create(settings.strategy, settings.cpu_replicas)
-    data = sources.load(
-        dataset,
-        settings.data_dir,
-        settings.hold_out,
-        damaged_images,
-        # Pictures that are put aside must not be among the repeated ones.
-        settings.balance and not hyperparameters.transfer,
-    )
+    data = _dataset(settings, hyperparameters)
     if cache:
         data = datasets.in_memory(data)
     _check_unknown(data, known_share, settings)
@@ -225,7 +230,8 @@ def train(
                 metrics = tuner.metrics()
         # The file holds a plain float32 model, whatever was trained.
         with scopes.random_seed(settings.seed), scopes.dtype_policy("float32"):
-            activation = "sigmoid" if data.multi_label else "softmax"
+            independent = data.multi_label or settings.task == "detect"
+            activation = "sigmoid" if independent else "softmax"
             saved = _build(settings, hyperparameters, answered, activation)
             weights = network.get_weights()
             if tuner:
@@ -238,25 +244,44 @@ def train(
             licence = getattr(saved, "licence", None)  # of the initial weights
             labels = answered.labels
             model_file.save(saved, result, preprocessing, labels, licence)
-            title = reporting.title(settings.network, dataset, settings.data_dir)
-            answers = of_model(saved, answered, preprocessing)
-            if tuner:  # its network had another classifier in the training
-                metrics = metrics | answers.accuracy()
-            if settings.previous and not data.multi_label:
-                metrics["before"] = settings.previous.compared(answered, answers)
-            metrics = reporting.write(
-                directory, title, answered, answers, metrics, looked_at
-            )
+            if settings.task:
+                with damaged.damaged_images_named(data):
+                    found = tasks.of_split(
+                        saved, data, preprocessing, hyperparameters.loss
+                    )
+                metrics |= {"by_class": found["by_class"]}
+            else:
+                title = reporting.title(
+                    settings.network, settings.dataset, settings.data_dir
+                )
+                answers = of_model(saved, answered, preprocessing)
+                if tuner:  # its network had another classifier in the training
+                    metrics = metrics | answers.accuracy()
+                if settings.previous and not data.multi_label:
+                    metrics["before"] = settings.previous.compared(answered, answers)
+                metrics = reporting.write(
+                    directory, title, answered, answers, metrics, looked_at
+                )
             files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, tuple(answered.labels), preprocessing)
 
 
+def _dataset(settings, recipe):
+    """Opens the dataset that the settings name."""
+    source = settings.dataset, settings.data_dir, settings.hold_out
+    if settings.task:
+        return scene_sources.load(settings.task, *source, settings.damaged_images)
+    # Pictures that are put aside must not be among the repeated ones.
+    balance = settings.balance and not recipe.transfer
+    return sources.load(*source, settings.damaged_images, balance)
+
+
 def _announce(settings, recipe):
     """Says what a training starts from, and warns of what is hardly wanted."""
-    if recipe.transfer:
+    if recipe.transfer or recipe.published:
         smaller = None
-        if settings.model == "resnet20_224" and not settings.previous:
-            smaller = "resnet16_224"
+        if recipe.transfer and settings.model == "resnet20_224":
+            smaller = None if settings.previous else "resnet16_224"
         print(
             f"fine-tuning {settings.model} from its weights {settings.weights}"
             + (f" (--model={smaller} is smaller)" if smaller else ""),
@@ -281,6 +306,8 @@ def _networks(settings, recipe, data, strategy):
         network = with_fused_norm(plain, any_size=recipe.train_size is not None)
         if recipe.stochastic_depth:
             network = with_stochastic_depth(network, recipe.stochastic_depth)
+        if recipe.published:
+            heads.freeze_normalization(network)
         size = (recipe.image_size, recipe.image_size)
         # Published weights want the normalization that they were trained with.
         preprocessing = getattr(plain, "preprocessing", None) or Preprocessing(size)
@@ -290,7 +317,11 @@ def _networks(settings, recipe, data, strategy):
                 crop_fraction=recipe.crop_fraction,
                 interpolation=recipe.interpolation,
             )
-        elif VARIANTS[settings.model][0] is IMAGENET:
+        if settings.task:
+            # Nothing is cut off, and the input is filled, as MediaPipe does it.
+            preprocessing = dataclasses.replace(preprocessing, resize="stretch")
+        photographs = recipe.transfer or settings.task
+        if photographs and VARIANTS[settings.model][0] is IMAGENET:
             preprocessing = dataclasses.replace(
                 preprocessing, reduced_decoding=REDUCED_DECODING_OF_PHOTOGRAPHS
             )
@@ -303,6 +334,17 @@ def _networks(settings, recipe, data, strategy):
 
 
 def _build(settings, recipe, data, activation):
+    if settings.task:
+        backbone = keras_resnet.create_model(
+            settings.model,
+            include_top=False,
+            name=settings.network,
+            width=settings.width or 1,
+            weights=settings.weights,
+            input_shape=(recipe.image_size, recipe.image_size, 3),
+        )
+        with_head = heads.detector if settings.task == "detect" else heads.segmenter
+        return with_head(backbone, len(data.labels), activation=activation)
     with warnings.catch_warnings():
         if recipe.transfer:  # it is no news that the classifier starts anew
             warnings.filterwarnings("ignore", "The classifier for")

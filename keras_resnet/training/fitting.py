@@ -33,8 +33,9 @@ def fitted(recipe, dataset, strategy, batch_size=None, learning_rate=None, epoch
     if dataset.multi_label:
         recipe = dataclasses.replace(recipe, loss="multi_label")
     examples = dataset.train.examples
-    if recipe.transfer and epochs is None:
-        recipe = dataclasses.replace(recipe, epochs=recipes.epochs_for(examples))
+    if (recipe.transfer or recipe.published) and epochs is None:
+        epochs = recipes.epochs_for(examples, recipe.task)
+        recipe = dataclasses.replace(recipe, epochs=epochs)
     if batch_size is None and recipe.batch_size > examples:
         size = _smaller_batch(examples, checks.parts_of_batch(recipe, strategy))
         rate = learning_rate or recipe.scaled_rate(size)

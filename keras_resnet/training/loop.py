@@ -19,7 +19,7 @@ from keras_resnet import files
 from keras_resnet.errors import Terminated
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import accuracy, optimizers, recipes, schedules
+from keras_resnet.training import optimizers, recipes, schedules, tasks
 from keras_resnet.training.averaging import Averages
 from keras_resnet.training.data import batching, damaged, datasets
 from keras_resnet.training.distribute import strategies
@@ -86,7 +86,7 @@ class _Training:
     def __init__(self, job):
         """Creates the variables, and restores the newest checkpoint if there is one."""
         recipe, strategy = job.recipe, job.strategy
-        self._job = job
+        self._job, self._task = job, tasks.of(recipe)
         self._steps = batching.steps_per_epoch(job.dataset, recipe.batch_size)
         self._rates = schedules.learning_rates(recipe, self._steps)
         self._averages = None
@@ -106,13 +106,7 @@ class _Training:
             job.distilled,
             self._averages,
         )
-        multi_label = job.dataset.multi_label
-        self._evaluate = accuracy.evaluator(
-            job.model, strategy, job.from_logits, multi_label
-        )
-        self._accuracies = accuracy.names(multi_label)
-        # What the steps count as correct.
-        self._share = "label_accuracy" if multi_label else "top1"
+        self._evaluate = self._task.evaluator(job.model, strategy, job.from_logits)
         self._checkpoints = checkpoints.Checkpoints(
             run_folder.checkpoints_of(job.directory),
             checkpoints.named(
@@ -128,7 +122,7 @@ class _Training:
         self.history, self._seconds = state or ([], 0.0)
         self._batches = iter(
             strategy.distribute_datasets_from_function(
-                lambda context: batching.train_batches(
+                lambda context: self._task.train_batches(
                     job.dataset,
                     training_preprocessing(job.preprocessing, recipe),
                     recipe,
@@ -183,9 +177,10 @@ class _Training:
             averages = self._averages
             with averages.applied() if averages else contextlib.nullcontext():
                 found = self._evaluate(
-                    job.dataset.held_out, job.preprocessing, job.recipe.batch_size
+                    job.dataset, job.preprocessing, job.recipe.batch_size
                 )
-            row |= {f"val_{name}": value for name, value in found.items()}
+            measured = ("loss", *self._task.measures)
+            row |= {f"val_{name}": found[name] for name in measured}
         row["learning_rate"] = self._rates[self._step - 1]
         examples = self._steps * job.recipe.batch_size
         row["examples_per_second"] = examples / self._seconds
@@ -193,7 +188,7 @@ class _Training:
         self._totals.assign(tf.zeros_like(self._totals))
         self._seconds = 0.0
         if self._board:
-            report.write_history(job.directory, self.history)
+            report.write_history(job.directory, self.history, self._task.history())
             report.write_scalars(self._board, row)
         self.save()
         self._report(epoch, self._steps, means, dict(row))
@@ -215,7 +210,7 @@ class _Training:
         last = self.history[-1]
         speeds = [row["examples_per_second"] for row in self.history]
         return {
-            **{name: last[f"val_{name}"] for name in self._accuracies},
+            **{name: last[f"val_{name}"] for name in self._task.measures},
             "loss": last["val_loss"],
             "examples_per_second": float(np.median(speeds)),
             "epochs": self._job.recipe.epochs,
@@ -224,7 +219,10 @@ class _Training:
 
     def _means(self):
         examples, loss, right, _ = self._totals.numpy().tolist()
-        return {"loss": loss / examples, self._share: right / examples}
+        means = {"loss": loss / examples}
+        if self._task.share:
+            means[self._task.share] = right / examples
+        return means
 
     def _report(self, epoch, step, means=None, row=None):
         epochs, steps = self._job.recipe.epochs, self._steps

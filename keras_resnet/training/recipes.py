@@ -32,7 +32,8 @@ class Recipe:
     # Whether biases and batch normalization decay too, and not only the kernels of
     # convolutions and of the classifier.
     decay_all: bool = False
-    # A name in `losses.LOSSES`; "multi_label" if and only if the data are.
+    # A name in `losses.LOSSES`, "multi_label" if and only if the data are; or
+    # "detection" or "segmentation", whose augmentations are `scenes.augmentation`'s.
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0  # share of the target that is spread over all classes
     policy: str | None = None  # a name in `policies.POLICIES`, or None
@@ -71,10 +72,19 @@ class Recipe:
     strength: float = 0.0
     temperature: float = 1.0
     known_from: float | None = None
+    # The same of detection and segmentation: the network starts from published weights,
+    # and the number of pictures decides on `epochs`. All layers learn from the start,
+    # but the backbone's batch normalization stays as it is.
+    published: bool = False
 
     def __post_init__(self):
         """Turns a list, as JSON has it, into a tuple: equal recipes compare equal."""
         object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
+
+    @property
+    def task(self):
+        """What is learned: "classify", "detect" or "segment"."""
+        return _TASKS.get(self.loss, "classify")
 
     def scaled_rate(self, batch_size):
         """Returns the peak learning rate for another batch size.
@@ -87,6 +97,9 @@ class Recipe:
         factor = ratio if self.optimizer == "sgd" else math.sqrt(ratio)
         return self.learning_rate * factor
 
+
+# By the loss; all others classify.
+_TASKS = {"detection": "detect", "segmentation": "segment"}
 
 _SMALL = dict(learning_rate=0.1, warmup_epochs=1, nesterov=True, image_size=32)
 _PHOTOGRAPHS = dict(batch_size=256, image_size=224, crop_fraction=0.875)
@@ -106,6 +119,29 @@ _STRIKES_BACK = dict(
     image_size=224,
     crop_fraction=0.95,
     interpolation="bicubic",
+)
+
+# Detection and segmentation, our own: the optimizer of "finetune", with a higher rate,
+# since heads start at random; pictures change as `scenes.augmentation` says.
+_DIGIT_SCENES = dict(
+    batch_size=16,
+    warmup_epochs=1,
+    optimizer="adamw",
+    weight_decay=0.01,
+    augmentation="scale_crop_colour",
+    image_size=64,
+)
+_SCENES = dict(
+    epochs=60,
+    batch_size=8,
+    learning_rate=1e-3,
+    warmup_epochs=1,
+    optimizer="adamw",
+    weight_decay=0.01,
+    layer_decay=0.5,
+    published=True,
+    augmentation="scale_crop_flip_colour",
+    image_size=256,
 )
 
 RECIPES = {
@@ -220,12 +256,22 @@ RECIPES = {
         image_size=224,
         crop_fraction=0.875,
     ),
+    # Our own for `digit_scenes`, of 1,000 scenes.
+    "detect_digits": Recipe(
+        loss="detection", epochs=30, learning_rate=2e-3, **_DIGIT_SCENES
+    ),
+    "segment_digits": Recipe(
+        loss="segmentation", epochs=30, learning_rate=4e-3, **_DIGIT_SCENES
+    ),
+    # Our own for some hundred photographs and published weights.
+    "detect": Recipe(loss="detection", **_SCENES),
+    "segment": Recipe(loss="segmentation", **_SCENES),
 }
 
-# Of the recipe "finetune": pictures that a training shows if there are few, mirrored
-# and cut out differently each time, and the limits of its epochs.
-_SHOWN = 3200
-_EPOCHS = (3, 15)
+# Of recipes that start from published weights: pictures that a training shows if there
+# are few, mirrored and cut out differently each time, and the limits of its epochs.
+_SHOWN = {"classify": 3200, "detect": 16_000, "segment": 16_000}
+_EPOCHS = {"classify": (3, 15), "detect": (10, 100), "segment": (10, 100)}
 
 # The recipe of each dataset that is known.
 _DEFAULTS = {
@@ -237,24 +283,28 @@ _DEFAULTS = {
 }
 
 
-def default_name(dataset, weights=None):
+def default_name(dataset, weights=None, task="classify"):
     """Returns the name of the recipe for a dataset.
 
     All that have none of their own are fine-tuned, unless `weights` is "none".
     """
+    if task != "classify":
+        return f"{task}_digits" if dataset == "digit_scenes" else task
     other = "imagenet" if weights == "none" else "finetune"
     return _DEFAULTS.get(_base(dataset), other)
 
 
-def default_model(dataset):
+def default_model(dataset, task="classify"):
     """Returns the name of the model for a dataset."""
+    if task != "classify":
+        return "resnet14" if dataset == "digit_scenes" else "resnet16_224"
     return "resnet20" if _base(dataset) in _DEFAULTS else "resnet20_224"
 
 
-def epochs_for(examples):
-    """Returns how many epochs the recipe "finetune" has for a number of pictures."""
-    least, most = _EPOCHS
-    return min(max(round(_SHOWN / examples), least), most)
+def epochs_for(examples, task="classify"):
+    """Returns how many epochs a number of pictures has, from published weights."""
+    least, most = _EPOCHS[task]
+    return min(max(round(_SHOWN[task] / examples), least), most)
 
 
 def _base(dataset):

@@ -8,10 +8,12 @@ from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.training import checks, recipes
+from keras_resnet.training.data.scenes.sources import OWN_PICTURES
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.transfer.previous import Previous
 from keras_resnet.weights import registry
 
+TASKS = ("classify", "detect", "segment")
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED_IMAGES = ("stop", "skip")
@@ -37,6 +39,7 @@ class Settings:
     model: str
     width: float | None
     dataset: str
+    task: str | None
     data_dir: str | None
     hold_out: int | None
     recipe: str | None
@@ -59,16 +62,22 @@ class Settings:
     def __post_init__(self):
         """Checks every setting and completes those that depend on others."""
         models = keras_resnet.list_models()
+        task = checks.choice("task", self.task or TASKS[0], TASKS)
+        # None like the runs of versions that did not have it.
+        self._set("task", None if task == TASKS[0] else task)
+        if self.dataset is None:
+            self._set("dataset", "digit_scenes" if self.task else "digits")
         if not isinstance(self.dataset, str):
             raise UserError(f"--dataset must be a name. Received: {self.dataset!r}")
-        self._take_over_network()
+        self._take_over_network(task)
         checks.choice("model", self.model, models)
         width = checked_width(self.width, "--width")
         # None like the runs of versions that did not have it.
         self._set("width", None if width == 1 else width)
-        usual = recipes.default_name(self.dataset, self.weights)
+        usual = recipes.default_name(self.dataset, self.weights, task)
         self._set("recipe", self.recipe or usual)
         checks.choice("recipe", self.recipe, recipes.RECIPES)
+        self._check_task(task)
         checks.choice("strategy", self.strategy, STRATEGIES)
         checks.choice("precision", self.precision, PRECISIONS)
         if self.damaged_images is not None:
@@ -95,9 +104,9 @@ class Settings:
     def _set(self, name, value):
         object.__setattr__(self, name, value)
 
-    def _take_over_network(self):
+    def _take_over_network(self, task):
         """A run that goes on from another has its network."""
-        usual, width = recipes.default_model(self.dataset), self.width
+        usual, width = recipes.default_model(self.dataset, task), self.width
         if self.previous:
             usual = self.previous.settings["model"]
             width = self.previous.settings.get("width") or 1
@@ -110,6 +119,32 @@ class Settings:
                 )
         self._set("model", self.model or usual)
         self._set("width", width)
+
+    def _check_task(self, task):
+        """Raises `UserError` if something else is for another task."""
+        recipe = recipes.RECIPES[self.recipe]
+        if recipe.task != task:
+            raise UserError(
+                f"--recipe={self.recipe} is for --task={recipe.task}. Received: "
+                f"--task={task}"
+            )
+        if task == "classify":
+            if self.dataset in ("digit_scenes", *OWN_PICTURES):
+                raise UserError(
+                    f"--dataset={self.dataset} has boxes or masks: it needs "
+                    "--task=detect or --task=segment"
+                )
+            return
+        if self.previous:
+            raise UserError(
+                "--weights may be a run with --task=classify alone. Received: "
+                f"--task={task} --weights={self.weights}"
+            )
+        for name in ("teacher", "balance", "freeze"):
+            if getattr(self, name):
+                raise UserError(
+                    f"--{name} is for --task=classify. Received: --task={task}"
+                )
 
     def _choose_weights(self):
         """Fine-tuning starts from published weights, other recipes from random ones."""
@@ -131,7 +166,8 @@ class Settings:
                 "--recipe=finetune starts from published weights. Received: "
                 f"--weights={RANDOM}; --recipe=imagenet trains from random ones"
             )
-        if transfer and self.weights is None:
+        published = recipes.RECIPES[self.recipe].published
+        if (transfer or published) and self.weights is None:
             if self.width:
                 raise UserError(
                     "published weights are for --width=1: train from random ones with "
@@ -141,9 +177,9 @@ class Settings:
             published = registry.default(self.model)
             if published is None:
                 raise UserError(
-                    "--recipe=finetune starts from published weights, and there are "
-                    f"none for --model={self.model}: name a file by --weights=FILE, or "
-                    f"train from random ones with --weights={RANDOM}"
+                    f"--recipe={self.recipe} starts from published weights, and there "
+                    f"are none for --model={self.model}: name a file by --weights="
+                    f"FILE, or train from random ones with --weights={RANDOM}"
                 )
             self._set("weights", published.tag)
         elif self.weights == RANDOM:
@@ -185,6 +221,8 @@ class Settings:
     def completed_recipe(self):
         """Returns the chosen recipe with the settings that override it."""
         recipe = recipes.RECIPES[self.recipe]
+        if recipe.published and self.weights is None:
+            recipe = dataclasses.replace(recipe, published=False)
         if recipe.transfer:
             family, *_ = VARIANTS[self.model]
             size = family.image_size

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_resnet.training import losses
+from keras_resnet.training import tasks
 
 # Number of sums over steps: examples, losses, correct ones, steps of finite loss.
 SUMS = 4
@@ -24,24 +24,22 @@ def step_function(
     adds to `totals`, a variable, float64 (SUMS,). `distilled` is what
     `distillation.open_teacher` returns.
 
-    The correct ones are examples, or if the recipe's loss is "multi_label" their
-    shares of correct labels.
+    The correct ones are what `tasks.Task.right` counts of the recipe's task.
 
     Returns:
         Function of (iterator of batches, number of steps), which makes the steps and
         returns the seconds that it waited for batches, float64.
     """
     scale_loss = getattr(optimizer, "scale_loss", lambda loss: loss)
-    loss_of = losses.loss_function(recipe)
-    multi_label = recipe.loss == "multi_label"
-    logits_of = losses.logits_of_sigmoids if multi_label else losses.logits_of_scores
+    task = tasks.of(recipe)
+    loss_of = task.loss_function(model, recipe)
 
     def on_replica(images, targets):
         with tf.GradientTape() as tape:
             logits = model(images, training=not recipe.frozen_statistics)
-            logits = tf.cast(logits, tf.float32)
+            logits = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), logits)
             if not from_logits:
-                logits = logits_of(logits)
+                logits = task.logits_of(logits)
             values = loss_of(logits, targets)
             if distilled:
                 values = distilled(images, logits, values)
@@ -55,11 +53,7 @@ def step_function(
         optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
         )
-        if multi_label:
-            answers = tf.equal(logits >= 0, targets > 0.5)
-            right = tf.reduce_mean(tf.cast(answers, tf.float64), -1)
-        else:
-            right = tf.equal(tf.argmax(logits, -1), tf.argmax(targets, -1))
+        right = task.right(logits, targets) if task.right else tf.zeros_like(values)
         return tf.stack(
             [
                 tf.cast(len(values), tf.float64),
@@ -75,7 +69,10 @@ def step_function(
             started = tf.timestamp()
             with tf.control_dependencies([started]):
                 batch = next(iterator)
-            arrived = [strategy.experimental_local_results(part)[-1] for part in batch]
+            arrived = [
+                strategy.experimental_local_results(part)[-1]
+                for part in tf.nest.flatten(batch)
+            ]
             with tf.control_dependencies(arrived):
                 waited += tf.timestamp() - started
             sums = strategy.run(on_replica, args=batch)

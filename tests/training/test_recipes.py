@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from keras_resnet.training import losses, recipes
+from keras_resnet.training import losses, recipes, tasks
 from keras_resnet.training.data import augmentation, policies
+from keras_resnet.training.data.scenes import augmentation as of_scenes
 
 # Wightman et al., arXiv 2110.00476, table 2.
 TABLE_2 = """
@@ -219,6 +220,12 @@ def test_datasets_have_a_recipe():
     assert recipes.default_model("digits") == "resnet20"
     assert recipes.default_model("imagenette/320px-v2") == "resnet20"
     assert recipes.default_model("folder") == "resnet20_224"
+    for task in ("detect", "segment"):
+        assert recipes.default_name("voc_folder", task=task) == task
+        assert recipes.default_name("digit_scenes", task=task) == f"{task}_digits"
+        assert recipes.default_model("digit_scenes", task) == "resnet14"
+        assert recipes.default_model("coco_json", task) == "resnet16_224"
+    assert recipes.epochs_for(400, "detect") == 40
 
 
 def test_rates_scale_with_the_batch_by_the_optimizer_s_rule():
@@ -229,7 +236,11 @@ def test_rates_scale_with_the_batch_by_the_optimizer_s_rule():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_names_what_exists(name):
     recipe = recipes.RECIPES[name]
-    assert recipe.augmentation in augmentation.AUGMENTATIONS
-    assert recipe.loss in losses.LOSSES
+    if recipe.task == "classify":
+        assert recipe.augmentation in augmentation.AUGMENTATIONS
+        assert recipe.loss in losses.LOSSES
+    else:
+        assert recipe.augmentation in of_scenes.AUGMENTATIONS
+        assert recipe.loss in tasks.TASKS
     assert recipe.policy is None or recipe.policy in policies.POLICIES
     assert recipe.optimizer in ("sgd", "lamb", "adamw")

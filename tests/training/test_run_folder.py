@@ -7,12 +7,12 @@ import pytest
 
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import Run, recipes
+from keras_resnet.training import Run, recipes, tasks
 from keras_resnet.training.data import datasets
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 
-METRICS = dict.fromkeys(run_folder.METRICS, 1)
+METRICS = dict.fromkeys(tasks.TASKS["cross_entropy"].metrics(), 1)
 FOLDER = {"images": 120, "sha256": "a"}
 TFDS = {"name": "cifar10/3.0.2", "train_images": 50000, "held_out_images": 10000}
 

@@ -13,7 +13,7 @@ def line(metrics):
     classes = {
         label: found
         for label, found in metrics.get("by_class", {}).items()
-        if found["examples"]
+        if found.get("examples")
     }
     if not classes:
         return ""

@@ -15,12 +15,10 @@ import keras_resnet
 from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import multi_label, recipes
+from keras_resnet.training import recipes, tasks
 from keras_resnet.training.data import datasets, sources
+from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.runs import checkpoints
-
-METRICS = "top1 top5 loss examples_per_second epochs examples_evaluated".split()
-MULTI_LABEL_METRICS = [*multi_label.NAMES, *METRICS[2:]]
 
 
 def is_run(path):
@@ -224,11 +222,12 @@ def _checked(kind, fields):
 def read_metrics(directory):
     """Returns the `metrics.json` of a run, or None if the run has not ended."""
     path, metrics = _read_json(directory, "metrics.json")
-    several = isinstance(metrics, dict) and multi_label.NAMES[0] in metrics
-    keys = MULTI_LABEL_METRICS if several else METRICS
-    if metrics is not None and not (
-        isinstance(metrics, dict)
-        and all(isinstance(metrics.get(key), int | float) for key in keys)
+    if metrics is None:
+        return None
+    is_dict = isinstance(metrics, dict)
+    keys = tasks.of_metrics(metrics if is_dict else {}).metrics()
+    if not is_dict or not all(
+        isinstance(metrics.get(key), int | float) for key in keys
     ):
         raise UserError(f"{path} is damaged: it must hold {', '.join(keys)}")
     return metrics
@@ -251,14 +250,17 @@ def dataset_of(config, data_dir=None):
         UserError: it cannot be opened, or its classes are not the run's.
     """
     settings = config["settings"]
-    dataset = sources.load(
-        settings["dataset"],
-        data_dir or settings["data_dir"],
-        # An adopted run has neither.
-        settings.get("hold_out"),
-        settings.get("damaged_images"),
-        settings.get("balance"),
-    )
+    # An adopted run has no more settings than these two.
+    name, data_dir = settings["dataset"], data_dir or settings["data_dir"]
+    hold_out = settings.get("hold_out")
+    damaged_images = settings.get("damaged_images")
+    if settings.get("task"):
+        dataset = scene_sources.load(
+            settings["task"], name, data_dir, hold_out, damaged_images
+        )
+    else:
+        balance = settings.get("balance")
+        dataset = sources.load(name, data_dir, hold_out, damaged_images, balance)
     # A user's model may have its classes in an order of its own.
     fitting = datasets.of_classes(dataset, config["labels"])
     if fitting is None:

@@ -9,27 +9,10 @@ import tensorflow as tf
 from keras_resnet import files
 from keras_resnet.runner.errors import UserError
 
-# Columns of history.csv, with one label for an image and with several.
-HISTORY = (
-    *("epoch", "loss", "top1", "val_loss", "val_top1", "val_top5"),
-    *("learning_rate", "examples_per_second"),
-)
-MULTI_LABEL_HISTORY = (
-    "epoch",
-    "loss",
-    "label_accuracy",
-    "val_loss",
-    "val_mean_average_precision",
-    "val_label_accuracy",
-    "learning_rate",
-    "examples_per_second",
-)
 
-
-def write_history(directory, history):
+def write_history(directory, history, columns):
     """Writes one row for each epoch; an evaluation's values may be missing."""
     text = io.StringIO()
-    columns = HISTORY if "top1" in history[0] else MULTI_LABEL_HISTORY
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
@@ -62,23 +45,36 @@ def _user_error_if_refused():
 
 
 def draw_curves(directory, history):
-    """Draws error and loss of training and held-out split over the epochs."""
+    """Draws error and loss of training and held-out split over the epochs.
+
+    Of boxes and masks, what is measured is drawn instead of an error.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    error, loss = figure.subplots(1, 2)
-    single = "top1" in history[0]
-    error_name = "top-1 error, %" if single else "wrong labels, %"
-    share = "top1" if single else "label_accuracy"
-    for axes, title, of in (
-        (error, error_name, lambda row, split: 100 * (1 - row[split + share])),
-        (loss, "loss", lambda row, split: row[split + "loss"]),
+    measured, loss = figure.subplots(1, 2)
+    known = set().union(*history)
+    found = next(
+        each
+        for each in (
+            ("top1", "top-1 error, %", lambda share: 100 * (1 - share)),
+            ("label_accuracy", "wrong labels, %", lambda share: 100 * (1 - share)),
+            ("ap50", "mAP50, %", lambda share: 100 * share),
+            ("miou", "mean IoU, %", lambda share: 100 * share),
+        )
+        if {each[0], f"val_{each[0]}"} & known
+    )
+    for axes, name, title, value in (
+        (measured, *found),
+        (loss, "loss", "loss", lambda value: value),
     ):
         for split, label in (("", "training"), ("val_", "held out")):
-            rows = [row for row in history if split + "loss" in row]
+            rows = [row for row in history if row.get(split + name) is not None]
+            if not rows:  # the steps do not measure boxes and masks
+                continue
             axes.plot(
                 [row["epoch"] for row in rows],
-                [of(row, split) for row in rows],
+                [value(row[split + name]) for row in rows],
                 label=label,
                 marker="." if len(rows) < 30 else "",
             )

@@ -24,11 +24,13 @@ class Run:
         metrics: what `metrics.json` holds: "top1", "top5" (shares of 1) and "loss"
             (mean cross entropy in nats) on the "examples_evaluated" held-out images,
             or where these may have several labels "mean_average_precision",
-            "label_accuracy" and "loss"; "epochs", and the median "examples_per_second"
-            of the training steps. "balanced_accuracy" is the mean of the classes'
-            recalls and "by_class" has the numbers of each class; see
-            `reporting.answers.Answers.metrics`. Runs of version 0.1 lack these two, and
-            so do the workers that write no files.
+            "label_accuracy" and "loss". Of boxes they are "ap50", "ap" and "ap75" (mean
+            average precision at an IoU of 0.5, from 0.5 to 0.95, and at 0.75), of masks
+            "miou" (mean IoU), with "by_class" as `runner.metrics` has it; "epochs",
+            and the median "examples_per_second" of the training steps.
+            "balanced_accuracy" is the mean of the classes' recalls and "by_class" has
+            the numbers of each class; see `reporting.answers.Answers.metrics`. Runs of
+            version 0.1 lack these two, and so do the workers that write no files.
         labels: names of the classes, in the order of the scores.
         preprocessing: the `keras_resnet.Preprocessing` of the model.
     """

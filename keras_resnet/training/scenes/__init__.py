@@ -1,0 +1,1 @@
+"""Detection and segmentation: what their networks learn, and how it is measured."""
