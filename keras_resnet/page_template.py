@@ -3,8 +3,8 @@
 import jinja2
 
 
-def render(folder, **values):
-    """Returns the page that `page.html.j2` of a folder makes of values, as text."""
+def render(folder, template="page.html.j2", **values):
+    """Returns the page that a template in a folder makes of values, as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
@@ -13,4 +13,4 @@ def render(folder, **values):
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2").render(values)
+    return environment.get_template(template).render(values)

@@ -59,6 +59,25 @@ def train_digits(directory):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="session")
+def scene_folder(tmp_path_factory):
+    """A folder of pictures with boxes: 13 to train on, and 3 that are held out."""
+    from tests.helpers.scenes import made_scenes, write_labelme
+
+    return write_labelme(tmp_path_factory.mktemp("pictures"), made_scenes(16))
+
+
+@pytest.fixture(scope="session")
+def scene_runs(scene_folder, tmp_path_factory):
+    """{task: a run of two epochs}, a tiny detector and a tiny segmenter."""
+    from tests.helpers.scenes import train
+
+    folder = tmp_path_factory.mktemp("scene_runs")
+    return {
+        task: train(task, scene_folder, folder / task) for task in ("detect", "segment")
+    }
+
+
 QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
 SMALL = Preprocessing((32, 32))
 

@@ -99,19 +99,7 @@ class BoxesShown(ClassesShown):
         ]
 
     def draw(self, image, shown):  # noqa: D102
-        image, times = enlarged(image)
-        pen = Pen(image)
-        width = max(1, image.height // 200)
-        for one in shown.things[::-1]:  # the best on top
-            left, top, right, bottom = (times * value for value in one.box)
-            colour = colour_of_class(one.index + 1)
-            for inset in range(width):  # Pillow 5 draws lines of one pixel
-                far = max(left, right - inset - 1), max(top, bottom - inset - 1)
-                if left + inset <= far[0] and top + inset <= far[1]:
-                    corners = (left + inset, top + inset, *far)
-                    pen.draw.rectangle(corners, outline=colour)
-            pen.write(left + width + 1, top + width, one.score, name_of(one))
-        return image
+        return draw_boxes(image, shown.things)
 
 
 class MaskShown(ClassesShown):
@@ -133,21 +121,53 @@ class MaskShown(ClassesShown):
         return {"classes": [one._asdict() for one in shown.things]}
 
     def draw(self, image, shown):  # noqa: D102
-        import numpy as np
-        from PIL import Image
-
-        pixels = np.asarray(image).astype(np.float32)
-        colours = palette()
-        colours[IGNORED] = 0
-        share = np.where(shown.mask == IGNORED, 0, MASK_SHARE)[..., None]
-        mixed = pixels * (1 - share) + colours[shown.mask] * share
-        image, _ = enlarged(Image.fromarray(np.rint(mixed).astype(np.uint8)))
+        image, _ = enlarged(painted(image, shown.mask))
         Pen(image).write_list((one.share, name_of(one)) for one in shown.things)
         return image
 
 
 SHOWS = {"classify": ClassesShown, "detect": BoxesShown, "segment": MaskShown}
 MODELS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}
+
+
+def draw_boxes(image, objects):
+    """Returns an image, enlarged if it is small, with boxes, scores and labels.
+
+    Args:
+        image: PIL image of mode RGB.
+        objects: list of `Detection`, with boxes in its pixels; the first is on top.
+    """
+    image, times = enlarged(image)
+    pen = Pen(image)
+    width = max(1, image.height // 200)
+    for one in objects[::-1]:
+        left, top, right, bottom = (times * value for value in one.box)
+        colour = colour_of_class(one.index + 1)
+        for inset in range(width):  # Pillow 5 draws lines of one pixel
+            far = max(left, right - inset - 1), max(top, bottom - inset - 1)
+            if left + inset <= far[0] and top + inset <= far[1]:
+                corners = (left + inset, top + inset, *far)
+                pen.draw.rectangle(corners, outline=colour)
+        pen.write(left + width + 1, top + width, one.score, name_of(one))
+    return image
+
+
+def painted(image, mask):
+    """Returns an image with the colours of a mask of its size over it.
+
+    Args:
+        image: PIL image of mode RGB.
+        mask: uint8 array (height, width) of class indices.
+    """
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(image).astype(np.float32)
+    colours = palette()
+    colours[IGNORED] = 0
+    share = np.where(mask == IGNORED, 0, MASK_SHARE)[..., None]
+    mixed = pixels * (1 - share) + colours[mask] * share
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
 def name_of(found):

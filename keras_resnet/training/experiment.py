@@ -27,7 +27,6 @@ from keras_resnet.training import (
     recipes,
     reporting,
     scopes,
-    tasks,
 )
 from keras_resnet.training.data import damaged, datasets, sources, survey
 from keras_resnet.training.data.scenes import sources as scene_sources
@@ -38,6 +37,7 @@ from keras_resnet.training.reporting.answers import of_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
+from keras_resnet.training.scenes import going_on
 from keras_resnet.training.settings import Settings
 from keras_resnet.training.stochastic_depth import with_stochastic_depth
 from keras_resnet.training.transfer import head
@@ -244,16 +244,14 @@ def train(
             licence = getattr(saved, "licence", None)  # of the initial weights
             labels = answered.labels
             model_file.save(saved, result, preprocessing, labels, licence)
+            title = reporting.title(
+                settings.network, settings.dataset, settings.data_dir
+            )
             if settings.task:
-                with damaged.damaged_images_named(data):
-                    found = tasks.of_split(
-                        saved, data, preprocessing, hyperparameters.loss
-                    )
-                metrics |= {"by_class": found["by_class"]}
-            else:
-                title = reporting.title(
-                    settings.network, settings.dataset, settings.data_dir
+                metrics = reporting.scenes.write(
+                    directory, title, saved, answered, preprocessing, metrics
                 )
+            else:
                 answers = of_model(saved, answered, preprocessing)
                 if tuner:  # its network had another classifier in the training
                     metrics = metrics | answers.accuracy()
@@ -340,11 +338,14 @@ def _build(settings, recipe, data, activation):
             include_top=False,
             name=settings.network,
             width=settings.width or 1,
-            weights=settings.weights,
+            weights=None if settings.previous else settings.weights,
             input_shape=(recipe.image_size, recipe.image_size, 3),
         )
         with_head = heads.detector if settings.task == "detect" else heads.segmenter
-        return with_head(backbone, len(data.labels), activation=activation)
+        model = with_head(backbone, len(data.labels), activation=activation)
+        if settings.previous:
+            going_on.take_over(model, settings.previous, data.labels)
+        return model
     with warnings.catch_warnings():
         if recipe.transfer:  # it is no news that the classifier starts anew
             warnings.filterwarnings("ignore", "The classifier for")

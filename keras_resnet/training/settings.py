@@ -8,7 +8,7 @@ from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.training import checks, recipes
-from keras_resnet.training.data.scenes.sources import OWN_PICTURES
+from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.transfer.previous import Previous
 from keras_resnet.weights import registry
@@ -128,18 +128,20 @@ class Settings:
                 f"--recipe={self.recipe} is for --task={recipe.task}. Received: "
                 f"--task={task}"
             )
+        before = self.previous and self.previous.settings.get("task")
+        if self.previous and before != self.task:
+            raise UserError(
+                f"--weights is a run of --task={before or TASKS[0]}, and one goes on "
+                f"with the same task. Received: --task={task}"
+            )
         if task == "classify":
-            if self.dataset in ("digit_scenes", *OWN_PICTURES):
+            if self.dataset in ("digit_scenes", *scene_sources.OWN_PICTURES):
                 raise UserError(
                     f"--dataset={self.dataset} has boxes or masks: it needs "
                     "--task=detect or --task=segment"
                 )
             return
-        if self.previous:
-            raise UserError(
-                "--weights may be a run with --task=classify alone. Received: "
-                f"--task={task} --weights={self.weights}"
-            )
+        scene_sources.check_task(self.dataset, task)
         for name in ("teacher", "balance", "freeze"):
             if getattr(self, name):
                 raise UserError(
@@ -223,9 +225,10 @@ class Settings:
         recipe = recipes.RECIPES[self.recipe]
         if recipe.published and self.weights is None:
             recipe = dataclasses.replace(recipe, published=False)
-        if recipe.transfer:
-            family, *_ = VARIANTS[self.model]
-            size = family.image_size
+        if recipe.transfer or self.task:
+            size = recipe.image_size
+            if recipe.transfer:
+                size = VARIANTS[self.model][0].image_size
             if self.previous:
                 size = self.previous.run.preprocessing.input_size[0]
             recipe = dataclasses.replace(recipe, image_size=size)

@@ -9,10 +9,30 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tests.helpers.runs import silent
+
 LABELS = ("cup", "plate")
 COLOURS = ((0, 0, 0), (250, 50, 50), (50, 50, 250))  # of the background and of these
+# Arguments of `training.train` for a run of six steps, three in an epoch.
+SHORT = dict(
+    model="resnet8",
+    dataset="labelme_folder",
+    weights="none",
+    image_size=32,
+    batch_size=4,
+    epochs=2,
+    progress=silent,
+)
 # `boxes` are (top, left, bottom, right) in pixels, `mask` has class 0 as background.
 Made = collections.namedtuple("Made", "name pixels boxes classes mask")
+
+
+def train(task, scenes, directory, **changes):
+    """Trains a tiny detector or segmenter on a folder of `write_labelme`."""
+    from keras_resnet import training
+
+    arguments = {**SHORT, "data_dir": scenes, **changes}
+    return training.train(task=task, model_dir=directory, **arguments)
 
 
 def made_scenes(count=10, seed=0):

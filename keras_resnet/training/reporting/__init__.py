@@ -2,8 +2,11 @@
 
 import os
 
-from keras_resnet.training.reporting import page, summary
+from keras_resnet.training.data.scenes.sources import OWN_PICTURES
+from keras_resnet.training.reporting import page, scenes, summary
 from keras_resnet.training.runs import folder as run_folder
+
+__all__ = ["print_summary", "scenes", "title", "write"]
 
 
 def write(directory, title, dataset, answers, metrics, survey=None):
@@ -31,6 +34,6 @@ def print_summary(run):
 
 def title(model, dataset, data_dir=None):
     """Returns the title of a report: of the user's own pictures, it names the place."""
-    if dataset in ("folder", "csv"):
+    if dataset in ("folder", "csv", *OWN_PICTURES):
         dataset = os.path.basename(os.path.normpath(data_dir))
     return f"{os.path.basename(model)} on {dataset}"

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import math
 
+from keras_resnet.training.runs import report
+
 WIDTH, HEIGHT = 420, 200
 # Where the axes lie: left, top, right, bottom.
 LEFT, TOP, RIGHT, BOTTOM = 40, 10, WIDTH - 10, HEIGHT - 24
@@ -34,19 +36,16 @@ def read_history(directory):
 
 
 def of_history(rows):
-    """Returns the `Chart`s of the error and of the loss over the epochs."""
+    """Returns the `Chart`s of what is measured and of the loss over the epochs."""
     if not rows:
         return []
-    single = "top1" in rows[0]
-    share = "top1" if single else "label_accuracy"
-    error = "top-1 error, %" if single else "wrong labels, %"
     return [
-        _chart(error, rows, share, lambda value: 100 * (1 - value)),
-        _chart("loss", rows, "loss", lambda value: value),
+        _chart(*report.measured(rows), rows),
+        _chart("loss", "loss", lambda value: value, rows),
     ]
 
 
-def _chart(title, rows, column, shown):
+def _chart(column, title, shown, rows):
     lines = []
     for name, prefix in SPLITS:
         points = [
@@ -54,9 +53,10 @@ def _chart(title, rows, column, shown):
             for row in rows
             if prefix + column in row
         ]
-        lines.append((name, points))
+        if points:
+            lines.append((name, points))
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
-    top = max(y for _, points in lines for _, y in points)
+    top = max((y for _, points in lines for _, y in points), default=0)
     y_step = _step(top)
     top = max(1, math.ceil(top / y_step - 1e-9)) * y_step
     x_step = max(1, _step(last - first))

@@ -60,24 +60,39 @@ def write(directory, title, dataset, answers, metrics, config, survey=None):
         thumbnails=shown,
         name=lambda index: _name(dataset.held_out, index),
         pictures=tables.pictures(survey) if survey else None,
-        numbers={
-            "to train on": dataset.train.examples,
-            "held out": dataset.held_out.examples,
-        },
+        numbers=numbers(dataset),
         rows=tables.ROWS,
         formats=tables.FORMATS,
-        details={
-            name: {key: _text(value) for key, value in of.items() if value is not None}
-            for name, of in (
-                ("Settings", config["settings"]),
-                ("Recipe", config["recipe"]),
-                ("Preprocessing", config["preprocessing"]),
-                ("Results", {k: v for k, v in metrics.items() if k != "by_class"}),
-                ("Versions", config["versions"]),
-            )
-        },
+        details=details(config, metrics),
     )
     files.write_text(pathlib.Path(directory) / FILE, text)
+
+
+def numbers(dataset):
+    """Returns {text: number of pictures} of a dataset."""
+    return {
+        "to train on": dataset.train.examples,
+        "held out": dataset.held_out.examples,
+    }
+
+
+def details(config, metrics):
+    """Returns {heading: {name: text}} of how a run was trained.
+
+    Args:
+        config: dictionary, the content of `config.json`.
+        metrics: dictionary, the content of `metrics.json`.
+    """
+    return {
+        name: {key: _text(value) for key, value in of.items() if value is not None}
+        for name, of in (
+            ("Settings", config["settings"]),
+            ("Recipe", config["recipe"]),
+            ("Preprocessing", config["preprocessing"]),
+            ("Results", {k: v for k, v in metrics.items() if k != "by_class"}),
+            ("Versions", config["versions"]),
+        )
+    }
 
 
 def _headline(answers, metrics, classes):
@@ -96,8 +111,7 @@ def _headline(answers, metrics, classes):
     if answers.has_unknown:
         note = f"of the classes; {metrics['top1_of_known']:.1%} of these are right"
         found.append(("known", metrics["known"], note))
-    numbers = [row["examples"] for row in classes]
-    if is_uneven(numbers):
+    if is_uneven([row["examples"] for row in classes]):
         balanced = metrics["balanced_accuracy"]
         found.append(("balanced accuracy", balanced, "mean over the classes"))
     worst = classes[0]

@@ -7,13 +7,22 @@ def line(metrics):
     """Returns the accuracy by class of a run as one line.
 
     It names the class with the lowest recall, or the label with the lowest average
-    precision, and where classes are uneven the balanced accuracy. Runs of older
-    versions have none of these: "".
+    precision, and where classes are uneven the balanced accuracy. Of boxes and masks it
+    names the class with the lowest AP50 or IoU. Runs of older versions have none of
+    these: "".
     """
+    by_class = metrics.get("by_class", {})
+    for key, name in (("ap50", "AP50"), ("iou", "IoU")):
+        known = {
+            label: found[key]
+            for label, found in by_class.items()
+            if found.get(key) is not None
+        }
+        if known:
+            worst = min(known, key=known.get)
+            return f"worst class {worst!r}: {name} {known[worst]:.2%}"
     classes = {
-        label: found
-        for label, found in metrics.get("by_class", {}).items()
-        if found.get("examples")
+        label: found for label, found in by_class.items() if found.get("examples")
     }
     if not classes:
         return ""

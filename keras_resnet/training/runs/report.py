@@ -44,6 +44,33 @@ def _user_error_if_refused():
         raise UserError(f"TensorBoard's file cannot be written: {reason}") from error
 
 
+def _error(share):
+    return 100 * (1 - share)
+
+
+def _percent(share):
+    return 100 * share
+
+
+# What is drawn of a history: the column, the title, and what is shown of a value.
+_MEASURED = (
+    ("top1", "top-1 error, %", _error),
+    ("label_accuracy", "wrong labels, %", _error),
+    ("ap50", "mAP50, %", _percent),
+    ("miou", "mean IoU, %", _percent),
+)
+
+
+def measured(history):
+    """Returns which of `_MEASURED` the rows of a history have.
+
+    The steps of a training measure neither boxes nor masks: these are in the columns of
+    the held-out split alone.
+    """
+    known = set().union(*history)
+    return next(each for each in _MEASURED if {each[0], f"val_{each[0]}"} & known)
+
+
 def draw_curves(directory, history):
     """Draws error and loss of training and held-out split over the epochs.
 
@@ -52,21 +79,10 @@ def draw_curves(directory, history):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    measured, loss = figure.subplots(1, 2)
-    known = set().union(*history)
-    found = next(
-        each
-        for each in (
-            ("top1", "top-1 error, %", lambda share: 100 * (1 - share)),
-            ("label_accuracy", "wrong labels, %", lambda share: 100 * (1 - share)),
-            ("ap50", "mAP50, %", lambda share: 100 * share),
-            ("miou", "mean IoU, %", lambda share: 100 * share),
-        )
-        if {each[0], f"val_{each[0]}"} & known
-    )
-    for axes, name, title, value in (
-        (measured, *found),
-        (loss, "loss", "loss", lambda value: value),
+    of_measure, loss = figure.subplots(1, 2)
+    for axes, (name, title, shown) in (
+        (of_measure, measured(history)),
+        (loss, ("loss", "loss", lambda value: value)),
     ):
         for split, label in (("", "training"), ("val_", "held out")):
             rows = [row for row in history if row.get(split + name) is not None]
@@ -74,7 +90,7 @@ def draw_curves(directory, history):
                 continue
             axes.plot(
                 [row["epoch"] for row in rows],
-                [value(row[split + name]) for row in rows],
+                [shown(row[split + name]) for row in rows],
                 label=label,
                 marker="." if len(rows) < 30 else "",
             )

@@ -8,6 +8,7 @@ from keras_resnet.training.data import damaged, datasets
 from keras_resnet.training.data.sources import csv_file, digits, folder, pictures, tfds
 
 _OWN_PICTURES = {"folder": folder.load, "csv": csv_file.load}
+NAMES = ("digits", *_OWN_PICTURES)  # of those that tensorflow-datasets does not have
 
 
 def load(name, data_dir=None, hold_out=None, damaged_images="stop", balance=None):

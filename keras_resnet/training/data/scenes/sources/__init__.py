@@ -3,6 +3,7 @@
 import sys
 
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data import sources as class_sources
 from keras_resnet.training.data.scenes.faults import Faults
 from keras_resnet.training.data.scenes.sources import (
     coco,
@@ -46,14 +47,9 @@ def load(task, name, data_dir=None, hold_out=None, damaged_images=None):
         UserError: there is no such dataset, it is not for this task, it has a fault
             that stops, or it is not on disk and cannot be downloaded.
     """
+    check_task(name, task)
     if name in OWN_PICTURES:
-        read, tasks = OWN_PICTURES[name]
-        if task not in tasks:
-            others = [x for x, (_, does) in OWN_PICTURES.items() if task in does]
-            raise UserError(
-                f"--dataset={name} is for --task={tasks[0]}; for --task={task} there "
-                f"are {', '.join(others)}. Received: --task={task}"
-            )
+        read, _ = OWN_PICTURES[name]
         with pictures.unreadable_named():
             dataset = read(data_dir, task, Faults(damaged_images))
     elif name == "digit_scenes":
@@ -64,3 +60,20 @@ def load(task, name, data_dir=None, hold_out=None, damaged_images=None):
     if name in OWN_PICTURES:
         print(f"{data_dir}: {dataset.summary()}", file=sys.stderr)
     return dataset
+
+
+def check_task(name, task):
+    """Raises `UserError` if a dataset is not for a task; those of tfds are not judged.
+
+    Args:
+        name: of the dataset.
+        task: "detect" or "segment".
+    """
+    tasks = {name: tasks for name, (_, tasks) in OWN_PICTURES.items()}
+    tasks |= dict.fromkeys(class_sources.NAMES, ("classify",))
+    if task not in tasks.get(name, (task,)):
+        fitting = [other for other, does in tasks.items() if task in does]
+        raise UserError(
+            f"--dataset={name} is for --task={tasks[name][0]}; for --task={task} there "
+            f"are digit_scenes, {', '.join(fitting)}. Received: --task={task}"
+        )
