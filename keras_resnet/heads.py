@@ -143,7 +143,8 @@ def anchors(detector):
     """Returns the anchors of a `detector`.
 
     Args:
-        detector: the model, or the (rows, columns) of each level, the finest first.
+        detector: the model, its quantization-aware one, or the (rows, columns) of each
+            level, the finest first.
 
     Returns:
         float32 array (anchors, 4): the centre and the size (y, x, height, width) of
@@ -153,11 +154,11 @@ def anchors(detector):
     Raises:
         UserError: the model is no detector.
     """
-    if isinstance(detector, keras.Model):
+    if hasattr(detector, "layers"):
         shapes = [
             layer.output.shape[1:3]
             for layer in detector.layers
-            if re.fullmatch(r"P\d+_scores", layer.name)
+            if re.fullmatch(r"(quant_)?P\d+_scores", layer.name)
         ]
         if not shapes:
             raise UserError(f"the model is no detector. Received: {detector.name!r}")
@@ -170,6 +171,14 @@ def anchors(detector):
         part = np.stack([y, x, side, side], axis=1) / ([rows, columns] * 2)
         parts.append(part.astype(np.float32))
     return np.concatenate(parts)
+
+
+def task_of(model):
+    """Returns what a `keras.Model` does: "detect", "segment" or "classify"."""
+    if isinstance(model.output, dict) and set(model.output) == {"boxes", "scores"}:
+        return "detect"
+    is_map = len(model.outputs) == 1 and len(model.outputs[0].shape) == 4
+    return "segment" if is_map else "classify"
 
 
 def freeze_normalization(model):

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_resnet import edge, files, model_metadata
+from keras_resnet.edge import scene_exporter
 from keras_resnet.edge import source as sources
 from keras_resnet.edge.convert import converter, metadata
 from keras_resnet.edge.page import held_out, runtime, writer
@@ -22,7 +23,7 @@ from keras_resnet.edge.report import comparison, summary
 from keras_resnet.edge.report import page as report_page
 from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
-from keras_resnet.runner.preprocessing import FEATURES
+from keras_resnet.runner.preprocessing import BOXES, FEATURES, MASKS
 from keras_resnet.training import checks as settings
 from keras_resnet.training.accuracy import TOLERATED_IMAGES
 from keras_resnet.training.data import batching
@@ -70,6 +71,11 @@ def export(
     report is written beside it, as OUTPUT.report.json and OUTPUT.report.html. If
     anything is wrong, no file is written.
 
+    Of a run that learned boxes, two files are written: OUTPUT.tflite gives raw boxes
+    and scores, all of which an Edge TPU can run, and OUTPUT_boxes.tflite the four
+    outputs of TFLite_Detection_PostProcess, which pycoral and MediaPipe read. Of one
+    that learned masks, the file gives uint8 scores (1, rows, columns, classes).
+
     Args:
         model: a `Run` or the path of its folder, the name of a model of the zoo, the
             path of a `.keras` or `.h5` file of Keras 3 or 2, that of a SavedModel
@@ -110,9 +116,10 @@ def export(
             of the model file; only for files that you trust.
         calibration_examples: training images to calibrate "int8" and "int16x8" with.
         report_examples: held-out images to report on, at most.
-        max_drop: percentage points of top-1 that the file may lose, or of mean average
-            precision where images may have several labels. Two images of top-1 never
-            count, since they may be chance.
+        max_drop: percentage points of top-1 that the file may lose, of mean average
+            precision where images may have several labels, of mAP50 of boxes or of the
+            mean IoU of masks. Two images of top-1 never count, since they may be
+            chance.
         author: person or organization, for the metadata.
         license: name of the licence, for the metadata; by default that of published
             weights.
@@ -180,6 +187,11 @@ def export(
             raise UserError(f"{', '.join(given)} need --model: a run knows its own")
         with_aware = quantize in (None, "qat") and not features
         source = sources.of_run(model, dataset, data_dir, with_aware)
+        if features and source.scores in (BOXES, MASKS):
+            raise UserError(
+                f"--features is for classifiers, and {source.path.parent} is a run "
+                f"that learned {source.scores}: leave it out"
+            )
     elif output is None:
         raise UserError("--model needs --output=PATH.tflite")
     else:
@@ -198,22 +210,33 @@ def export(
         source = source.of_features()
     quantize = quantize or ("qat" if source.aware else "int8")
     _check_source(source, quantize, license)
+    output = pathlib.Path(output or source.path.with_name(f"model-{quantize}.tflite"))
+    about = metadata.About(
+        source.model.name,
+        author=author,
+        license=license or source.licence,
+        run_sha256=source.sha256(quantize),
+    )
+    if source.scores in (BOXES, MASKS):
+        return scene_exporter.export(
+            source,
+            output,
+            about,
+            quantize=quantize,
+            target=target,
+            calibration_examples=calibration_examples,
+            report_examples=report_examples,
+            max_drop=max_drop,
+        )
     *folded, notes = source.folded()
 
     def convert(quantize):
         content = _convert(source, *folded, quantize, calibration_examples)
-        about = metadata.About(
-            source.model.name,
-            author=author,
-            license=license or source.licence,
-            run_sha256=source.sha256(quantize),
-        )
         gives = FEATURES if features else None
         return metadata.with_metadata(
             content, source.labels, folded[1], about, source.threshold, gives
         )
 
-    output = pathlib.Path(output or source.path.with_name(f"model-{quantize}.tflite"))
     paths = {}
     with contextlib.ExitStack() as stack:
 

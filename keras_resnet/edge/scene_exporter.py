@@ -5,35 +5,34 @@ import dataclasses
 import json
 import pathlib
 
-import keras
-
-from keras_resnet import files, rewrite
-from keras_resnet.edge.convert import converter, metadata, scenes
+from keras_resnet import files, heads
+from keras_resnet.edge.convert import converter, scenes
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import operators
 from keras_resnet.edge.report import page, scene_comparison, summary
 from keras_resnet.edge.targets import checks, edgetpu
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import BOXES
+from keras_resnet.training.scenes import answers
 
 # What a detector's second file has in its name, which ends with
 # TFLite_Detection_PostProcess.
 BOXES_SUFFIX = "_boxes"
+# A segmenter's scores of all pixels end with these, which an Edge TPU does not run.
+CPU_END = ("SOFTMAX", "QUANTIZE")
 
 
 def export(
-    model,
+    source,
     output,
-    preprocessing,
-    labels,
+    about,
     *,
     anchors=None,
-    dataset=None,
     quantize="int8",
     target="litert",
     calibration_examples=500,
     report_examples=1000,
     max_drop=1.0,
-    about=None,
 ):
     """Converts a trained detector or segmenter for the device, and reports on it.
 
@@ -42,19 +41,17 @@ def export(
     reports are written beside them. If anything is wrong, no file is written.
 
     Args:
-        model: functional `keras.Model` from preprocessed images to {"boxes", "scores"}
-            or to softmax scores (batch, height, width, classes).
+        source: `Source` of a functional `keras.Model` from preprocessed images to
+            {"boxes", "scores"} or to softmax scores (batch, height, width, classes).
         output: path of the .tflite.
-        preprocessing: the `Preprocessing` that it expects.
-        labels: names of its classes.
-        anchors: of a detector, float32 (anchors, 4): y, x, height, width.
-        dataset: `SceneDataset` to calibrate and report with, or None.
-        quantize: one of `edge.QUANTIZATIONS` but "qat".
+        about: `metadata.About`.
+        anchors: of a detector that is not of `heads`, float32 (anchors, 4): y, x,
+            height, width.
+        quantize: one of `edge.QUANTIZATIONS`.
         target: what must be able to run the raw file.
         calibration_examples: training images to calibrate with.
         report_examples: held-out images to report on, at most.
         max_drop: points of mAP50 or of mean IoU that the file may lose.
-        about: `metadata.About`; by default the name of the model alone.
 
     Returns:
         `summary.Report`.
@@ -64,47 +61,73 @@ def export(
         OSError: a file cannot be written.
     """
     wanted = checks.find(target)
-    about = about or metadata.About(model.name)
-    if quantize in converter.CALIBRATED and dataset is None:
-        raise UserError(
-            f"--quantize={quantize} needs images to calibrate with: pass --dataset "
-            "and --data_dir"
-        )
-    folded, uniform, notes = rewrite.fold_normalization(model, preprocessing)
-    # The rewriting keeps the order of the outputs, and not their names.
-    outputs = keras.tree.pack_sequence_as(model.output, folded.outputs)
-    folded = keras.Model(folded.inputs, outputs)
-    calibration = None
-    if quantize in converter.CALIBRATED:
-        calibration = scene_comparison.images(
-            dataset, dataset.train, preprocessing, calibration_examples
-        )
-    convert = converter.from_keras if anchors is None else converter.convert_keras
-    content = convert(folded, uniform, quantize, calibration)
-    if anchors is None:
-        made = {"tflite": scenes.segmenter(content, labels, uniform, about)}
-    else:
-        found = scenes.detector(content, anchors, labels, uniform, about)
-        made = {"tflite": found.raw, "boxes": found.boxes}
-    layers = {layer.name for layer in model.layers}
-    check = checks.check(made["tflite"], target, layers)
+    detects = source.scores == BOXES
+    if detects and anchors is None:
+        anchors = heads.anchors(source.model)
+    *folded, notes = source.folded()
+
+    def convert(quantize):
+        content = _convert(source, *folded, quantize, calibration_examples)
+        if not detects:
+            made = scenes.segmenter(content, source.labels, folded[1], about)
+            return {"tflite": made}
+        made = scenes.detector(content, anchors, source.labels, folded[1], about)
+        return {"tflite": made.raw, "boxes": made.boxes}
+
+    made = convert(quantize)
+    layers = {layer.name for layer in source.model.layers}
+    check = checks.check(made["tflite"], target, layers, () if detects else CPU_END)
     if check.problems:
         raise checks.refusal(check, quantize)
     report = {
-        "model": model.name,
+        "model": source.model.name,
         "quantize": quantize,
         **dataclasses.asdict(check),
         "compared": None,
-        "notes": list(notes),
+        "notes": source.notes + notes,
     }
-    if "boxes" in made:
+    if detects:
         report["boxes"] = _boxes_report(made["boxes"])
-    if dataset is not None:
-        report["compared"] = scene_comparison.compare(
-            model, preprocessing, anchors, dataset, report_examples, made
+    if source.dataset is not None:
+        comparison = scene_comparison.Comparison(
+            source.model,
+            source.preprocessing,
+            anchors,
+            source.dataset,
+            report_examples,
         )
+        report["compared"] = comparison.compare(made)
     _check_drop(report, max_drop)
-    return _write(pathlib.Path(output), made, report, wanted)
+    if source.dataset is not None and quantize == "qat":
+        # What fine-tuning has to be better than.
+        plain = {"tflite": convert("int8")["tflite"]}
+        report["post_training"] = comparison.compare(plain)
+    return _write(output, made, report, wanted)
+
+
+def _convert(source, model, preprocessing, quantize, calibration_examples):
+    """Returns the bytes of a .tflite without metadata, as `scenes` takes it.
+
+    Args:
+        source: the `Source`.
+        model: the float model with its normalization folded.
+        preprocessing: what that model expects.
+        quantize: one of `edge.QUANTIZATIONS`.
+        calibration_examples: how many training images to calibrate with.
+    """
+    detects = source.scores == BOXES
+    if quantize == "qat":
+        path = source.aware / "saved_model"
+        if detects:
+            return converter.convert_saved_model(path)
+        return converter.from_saved_model(path, preprocessing)
+    calibration = None
+    if quantize in converter.CALIBRATED:
+        calibration = answers.images(
+            source.dataset, source.preprocessing, calibration_examples
+        )
+    convert = converter.convert_keras if detects else converter.from_keras
+    return convert(model, preprocessing, quantize, calibration)
 
 
 def _boxes_report(content):

@@ -14,9 +14,11 @@ from keras_resnet.errors import unknown
 from keras_resnet.model_metadata import read_labels
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import BOXES, MASKS
 from keras_resnet.training import checks, formats, multi_label
 from keras_resnet.training.data import batching, datasets
 from keras_resnet.training.data import sources as data_sources
+from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.formats import custom_code, saved_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -40,8 +42,9 @@ class Source:
         path: the file or the folder of the model, or None.
         aware: folder that quantization-aware training wrote, or None.
         notes: what was changed and assumed in the model, sentences for the user.
-        scores: "softmax" (shares of 1), "independent" (a sigmoid for each class), or
-            "features" for a model without a classifier.
+        scores: "softmax" (shares of 1), "independent" (a sigmoid for each class),
+            "features" for a model without a classifier, `BOXES` for a detector or
+            `MASKS` for a segmenter.
     """
 
     model: keras.Model | saved_model.SavedModel
@@ -132,10 +135,19 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
         config = run_folder.read_config(run.directory)
     model = run.load_model()
     licence = getattr(model, "licence", None) or _licence(config["settings"])
-    # A run of version 0.1 may hold a model as somebody else made it.
-    rewritten = rewrite.for_device(model, run.preprocessing)
+    task = config["settings"].get("task")
+    if task:
+        gives = BOXES if task == "detect" else MASKS
+        rewritten = rewrite.Rewritten(model, run.preprocessing, gives, [])
+    else:
+        # A run of version 0.1 may hold a model as somebody else made it.
+        rewritten = rewrite.for_device(model, run.preprocessing)
     if dataset:
-        found = data_sources.load(dataset, data_dir)
+        found = (
+            scene_sources.load(task, dataset, data_dir)
+            if task
+            else data_sources.load(dataset, data_dir)
+        )
         dataset = datasets.of_classes(found, run.labels) or found
     else:
         dataset = run_folder.dataset_of(config, data_dir)

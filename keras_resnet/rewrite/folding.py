@@ -56,7 +56,10 @@ def fold_normalization(model, preprocessing):
             "The normalization cannot go into the first layer of the model: a 1x1 "
             "convolution in front of it computes it."
         ]
-    return graphs.build(graph)[0], uniform, notes
+    folded = graphs.build(graph)[0]
+    # The graph knows the outputs by their order; a detector names them.
+    outputs = keras.tree.pack_sequence_as(model.output, folded.outputs)
+    return keras.Model(folded.input, outputs, name=folded.name), uniform, notes
 
 
 def uniform_form(preprocessing):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import heads
 from keras_resnet.preprocessing import Preprocessing
-from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.image_model import ImageModel
 from keras_resnet.training import accuracy
 from keras_resnet.training.data import batching, decoding
 
@@ -21,7 +22,8 @@ class Member:
 
     Attributes:
         name: what the user called it, for messages.
-        model: a `keras.Model` that returns probabilities, or a `Classifier`.
+        model: a `keras.Model` that returns probabilities, or what runs a file: a
+            `Classifier`, or alone a `Detector` or a `Segmenter`.
         preprocessing: the `Preprocessing` of its images.
         labels: names of its classes in the order of the scores, or None.
         config: the `config.json` of its run, or None.
@@ -36,12 +38,19 @@ class Member:
     @property
     def on_device(self):
         """Whether it is a file for the device."""
-        return isinstance(self.model, Classifier)
+        return isinstance(self.model, ImageModel)
+
+    @property
+    def task(self):
+        """What it does, one of `settings.TASKS`."""
+        return self.model.task if self.on_device else heads.task_of(self.model)
 
     @property
     def classes(self):
         """The number of its classes."""
-        return self.model.classes if self.on_device else self.model.output_shape[-1]
+        if self.on_device:  # TFLite_Detection_PostProcess does not tell it
+            return self.model.classes or len(self.labels or ())
+        return self.model.outputs[-1].shape[-1]
 
 
 def check_same_classes(members):

@@ -9,9 +9,11 @@ import keras
 
 from keras_resnet import files
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
-from keras_resnet.runner import Classifier
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.image_model import ImageModel, task_of
 from keras_resnet.runner.images import geometry_of
+from keras_resnet.runner.model_file import read_model
+from keras_resnet.runner.showing import MODELS
 from keras_resnet.training import accuracy, checks, ensembles, tasks
 from keras_resnet.training.data import damaged, datasets, sources
 from keras_resnet.training.data.scenes import sources as scene_sources
@@ -19,6 +21,7 @@ from keras_resnet.training.ensembles import Member
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
+from keras_resnet.training.scenes import answers
 from keras_resnet.training.views import multi_scale, ten_crop
 
 # Name of the views: what makes a scoring function of images from (model,
@@ -81,31 +84,19 @@ def evaluate(
         raise UserError(f"--model must name a model. Received: {model!r}")
     members = [_member(each, views, normalization, crop_fraction) for each in given]
     ensembles.check_same_classes(members)
-    config = members[0].config
-    task = config and config["settings"].get("task")
-    if task and (len(members) > 1 or members[0].on_device or views != "single"):
+    task = members[0].task
+    if task != "classify" and (views != "single" or len(members) > 1):
         raise UserError(
-            f"the run is of --task={task}: pass its folder or its model.keras alone, "
+            f"{members[0].name} is a model for --task={task}: evaluate it alone, and "
             "without --views"
         )
-    if task and dataset is not None:
-        data = scene_sources.load(task, dataset, data_dir)
-    else:
-        data = _dataset_of(members, dataset, data_dir)
+    data = _dataset_of(members, dataset, data_dir)
     if members[0].labels:
         data = datasets.of_classes(data, members[0].labels) or data
-    if task:
-        accuracy.check_classes(len(config["labels"]), data)
-    else:
-        accuracy.check_classes(members[0].classes, data)
+    accuracy.check_classes(members[0].classes, data)
     with damaged.damaged_images_named(data):
-        if task:
-            found = tasks.of_split(
-                members[0].model,
-                data,
-                members[0].preprocessing,
-                config["recipe"]["loss"],
-            )
+        if task != "classify":
+            found = _evaluate_scenes(*members, data)
         elif len(members) > 1:
             found = ensembles.evaluate(members, data, VIEWS[views])
         else:
@@ -137,6 +128,9 @@ def _member(model, views, normalization, crop_fraction):
 
 def _dataset_of(members, dataset, data_dir):
     """Opens the dataset of a name, or that of the runs of the members."""
+    task = members[0].task
+    if dataset is not None and task != "classify":
+        return scene_sources.load(task, dataset, data_dir)
     if dataset is not None:
         return sources.load(dataset, data_dir)
     runs = [member for member in members if member.config is not None]
@@ -167,8 +161,17 @@ def _evaluate(member, data, views):
     return accuracy.of_scores(score, images, data.multi_label)
 
 
+def _evaluate_scenes(member, data):
+    """Returns how good a detector or a segmenter is."""
+    if member.on_device:
+        answer = answers.of_file(member.model)
+        return answers.measured(data, member.preprocessing, answer)
+    loss = "detection" if member.task == "detect" else "segmentation"
+    return tasks.of_split(member.model, data, member.preprocessing, loss)
+
+
 def _opened(model):
-    """Returns a `keras.Model` or a `Classifier`, and the `config.json` of its run."""
+    """Returns a `keras.Model` or the runner's, and the `config.json` of its run."""
     if isinstance(model, keras.Model):
         return model, None
     if isinstance(model, Run):
@@ -179,7 +182,8 @@ def _opened(model):
     if path.suffix == ".keras":
         opened = model_file.load(path)
     elif path.suffix == ".tflite":
-        opened = Classifier(path)
+        file = read_model(str(path))
+        opened = MODELS[task_of(file)](file)
     else:
         raise UserError(
             "--model must be a .keras or .tflite file, or the folder of a run. "
@@ -201,7 +205,7 @@ def _config_of(directory):
 
 def _preprocessing_of(model, config, normalization):
     """Returns the `Preprocessing` of a model, or None if nothing tells it."""
-    if isinstance(model, Classifier):
+    if isinstance(model, ImageModel):
         return geometry_of(model)
     told = getattr(model, "preprocessing", None)
     if told is None and config is not None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import checks, loop, recipes, reporting
-from keras_resnet.training.data import batching
+from keras_resnet.training import checks, loop, recipes, reporting, tasks
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.formats import saved_model
 from keras_resnet.training.progress import Progress
@@ -80,19 +79,22 @@ def quantize_aware(
         raise saved_model.has_no_layers(run)
     run = Run.open(run)
     config = run_folder.read_config(run.directory)
+    before = recipes.Recipe(**config["recipe"])
     if freeze is None:
         is_adopted = "model_sha256" in config["settings"]
-        as_before = is_adopted or config["recipe"]["frozen_statistics"]
+        as_before = is_adopted or before.frozen_statistics or before.published
         freeze = ["batch_norm"] if as_before else []
-    recipe = _recipe(recipes.Recipe(**config["recipe"]), epochs, learning_rate)
+    recipe = _recipe(before, epochs, learning_rate)
     replicated = strategies.create(strategy, cpu_replicas)
     trained = run.load_model()
-    # A run of version 0.1 may hold a model as somebody else made it.
-    rewritten = rewrite.for_device(trained, run.preprocessing)
-    model, preprocessing, notes = rewrite.fold_normalization(
-        rewritten.model, rewritten.preprocessing
-    )
-    for note in rewritten.notes + notes:
+    network, preprocessing, notes = trained, run.preprocessing, []
+    if not config["settings"].get("task"):
+        # A run of version 0.1 may hold a model as somebody else made it.
+        rewritten = rewrite.for_device(trained, preprocessing)
+        network, preprocessing = rewritten.model, rewritten.preprocessing
+        notes = rewritten.notes
+    model, preprocessing, folded = rewrite.fold_normalization(network, preprocessing)
+    for note in notes + folded:
         print(note)
     # What decides the result, beside the recipe.
     settings = {
@@ -110,7 +112,7 @@ def quantize_aware(
         directory, result, settings, recipe, preprocessing, data
     )
     if not metrics:
-        calibration = batching.calibration_images(
+        calibration = tasks.of(recipe).calibration_images(
             data, preprocessing, quantization.CALIBRATION_EXAMPLES
         )
         with replicated.scope():
@@ -131,9 +133,6 @@ def quantize_aware(
         )
         with quantization.frozen(aware, freeze):
             metrics = loop.fit(job)
-        answers = of_model(aware, data, preprocessing)
-        if answers.has_unknown:  # the loop took it for a class like the others
-            metrics = metrics | answers.accuracy()
         with console.hidden_output(1, 2):
             quantization.save(aware, result)
         if quantization.copy_weights(aware, model):
@@ -144,9 +143,16 @@ def quantize_aware(
             config["settings"]["dataset"],
             config["settings"]["data_dir"],
         )
-        metrics = reporting.write(
-            directory, f"{title}, quantization-aware", data, answers, metrics
-        )
+        title = f"{title}, quantization-aware"
+        if config["settings"].get("task"):
+            metrics = reporting.scenes.write(
+                directory, title, aware, data, preprocessing, metrics
+            )
+        else:
+            answers = of_model(aware, data, preprocessing)
+            if answers.has_unknown:  # the loop took it for a class like the others
+                metrics = metrics | answers.accuracy()
+            metrics = reporting.write(directory, title, data, answers, metrics)
         files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, run.labels, preprocessing)
 
@@ -168,7 +174,7 @@ def _recipe(trained, epochs, learning_rate):
         warmup_epochs=0,
         decay_epochs=(),
         weight_decay=0.0,
-        loss=trained.loss if trained.loss == "multi_label" else "cross_entropy",
+        loss=trained.loss if trained.loss in tasks.TASKS else "cross_entropy",
         policy=None,
         random_erasing=0.0,
         mixup=0.0,
@@ -179,6 +185,7 @@ def _recipe(trained, epochs, learning_rate):
         layer_decay=1.0,
         frozen_statistics=False,  # `quantization.frozen` does it
         transfer=False,
+        published=False,
         strength=0.0,
         temperature=1.0,
         known_from=None,

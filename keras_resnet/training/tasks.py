@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_resnet.training import accuracy, losses, multi_label
 from keras_resnet.training.data import batching
 from keras_resnet.training.data.scenes import batching as scene_batching
-from keras_resnet.training.scenes import detection, evaluation, segmentation
+from keras_resnet.training.scenes import answers, detection, evaluation, segmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Task:
         loss_function: function of (model, recipe) that returns a function of (logits,
             targets) -> (batch,).
         logits_of: turns the output of a model, in float32, into logits.
+        calibration_images: `data.batching.calibration_images`, or a function like it.
         share: name of the share of right answers that the steps count, or None.
         right: function of (logits, targets) that returns this share of each example,
             (batch,), or None.
@@ -36,6 +37,7 @@ class Task:
     evaluator: Callable
     loss_function: Callable
     logits_of: Callable
+    calibration_images: Callable = batching.calibration_images
     share: str | None = None
     right: Callable | None = None
 
@@ -133,6 +135,7 @@ TASKS = {
         evaluator=evaluation.detection_evaluator,
         loss_function=lambda model, recipe: detection.loss_function(model),
         logits_of=_detector_logits,
+        calibration_images=answers.images,
     ),
     "segmentation": Task(
         measures=evaluation.SEGMENTATION_MEASURES,
@@ -140,5 +143,6 @@ TASKS = {
         evaluator=evaluation.segmentation_evaluator,
         loss_function=lambda model, recipe: segmentation.loss,
         logits_of=losses.logits_of_scores,
+        calibration_images=answers.images,
     ),
 }

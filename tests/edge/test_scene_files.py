@@ -1,6 +1,5 @@
 """Other programs run the files of detectors and segmenters as they are."""
 
-import ast
 import json
 
 import numpy as np
@@ -8,55 +7,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_resnet import edge
-from tests.helpers import environments, found_colours, metadata_reader
+from tests.helpers import found_colours, metadata_reader, other_programs
 from tests.helpers.found_colours import LABELS
-
-BY_MEDIAPIPE = """
-import sys
-import mediapipe
-import numpy
-from mediapipe.tasks.python import BaseOptions, vision
-
-pictures = numpy.load(sys.argv[3])
-images = [mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels) for pixels in pictures]
-options = vision.ObjectDetectorOptions(BaseOptions(sys.argv[1]), score_threshold=0.4)
-with vision.ObjectDetector.create_from_options(options) as detector:
-    for image in images:
-        for found in detector.detect(image).detections:
-            (category,) = found.categories
-            box = found.bounding_box
-            sides = box.origin_x, box.origin_y, box.width, box.height
-            print("box", (category.category_name, category.score, sides))
-        print("end")
-options = vision.ImageSegmenterOptions(
-    BaseOptions(sys.argv[2]), output_category_mask=True, output_confidence_masks=False
-)
-with vision.ImageSegmenter.create_from_options(options) as segmenter:
-    print("labels", segmenter.labels)
-    masks = [segmenter.segment(image).category_mask.numpy_view().copy()
-             for image in images]
-numpy.save(sys.argv[4], numpy.stack(masks))
-"""
-
-
-def pycoral_get_objects(interpreter, threshold, size):
-    """What `get_objects` of pycoral/adapters/detect.py does (Apache 2.0), restated."""
-    outputs = interpreter.get_output_details()
-
-    def tensor(number):
-        return interpreter.tensor(outputs[number]["index"])()
-
-    assert not interpreter.get_signature_list()  # else it reads by names
-    assert tensor(3).size == 1
-    boxes, classes, scores = (tensor(number)[0] for number in range(3))
-    found = []
-    for number in range(int(tensor(3)[0])):
-        if scores[number] >= threshold:
-            top, left, bottom, right = boxes[number]
-            width, height = size
-            box = (left * width, top * height, right * width, bottom * height)
-            found.append((int(classes[number]), float(scores[number]), box))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +30,12 @@ def pictures():
 
 
 def test_mediapipe_finds_the_boxes_and_masks_of_the_runner(paths, pictures, tmp_path):
-    np.save(tmp_path / "in.npy", pictures)
     files = paths / "boxes.tflite", paths / "masks.tflite"
-    places = tmp_path / "in.npy", tmp_path / "out.npy"
-    lines = environments.run("mediapipe", BY_MEDIAPIPE, *files, *places).splitlines()
-    *lines, labels = lines
-    assert labels == f"labels {['grey', *LABELS]}"
-    theirs = [[]]
-    for line in lines:
-        if line == "end":
-            theirs.append([])
-        else:
-            theirs[-1].append(ast.literal_eval(line.removeprefix("box ")))
+    theirs, labels, masks = other_programs.mediapipe(*files, pictures, 0.4, tmp_path)
+    assert labels == ["grey", *LABELS]
     detector = edge.Detector(files[0])
     assert sum(map(len, theirs)) > 15
-    for pixels, found in zip(pictures, theirs, strict=False):
+    for pixels, found in zip(pictures, theirs, strict=True):
         ours = detector.detect(pixels)
         assert [one.label for one in ours] == [label for label, _, _ in found]
         for one, (_, score, (left, top, width, height)) in zip(
@@ -102,24 +45,30 @@ def test_mediapipe_finds_the_boxes_and_masks_of_the_runner(paths, pictures, tmp_
             box = (left, top, left + width, top + height)
             assert box == pytest.approx(one.box, abs=2)  # theirs are whole numbers
     segmenter = edge.Segmenter(files[1])
-    masks = np.load(tmp_path / "out.npy").reshape(len(pictures), *pictures.shape[1:3])
     for pixels, mask in zip(pictures, masks, strict=True):
-        ours = segmenter.segment(pixels)
-        # They resize scores bilinearly before they choose: squares get smaller.
-        assert np.mean((mask == ours)[mask > 0]) > 0.95
-        assert 0.4 < np.sum(mask > 0) / np.sum(ours > 0) <= 1
+        # They enlarge the scores before they choose: squares get smaller, and move.
+        scores = segmenter.dequantized(0, segmenter.outputs(pixels)[0])
+        ours = with_aligned_corners(scores, mask.shape).argmax(2)
+        assert np.mean(mask == ours) > 0.999
+
+
+def with_aligned_corners(scores, size):
+    """Enlarges scores (rows, columns, classes) bilinearly, corner onto corner."""
+    for axis, length in enumerate(size):
+        cells = scores.shape[axis]
+        places = np.arange(length) * (cells - 1) / (length - 1)
+        low = np.floor(places).astype(int)
+        high = np.minimum(low + 1, cells - 1)
+        share = np.expand_dims(places - low, (1 - axis, 2))
+        parts = scores.take(low, axis), scores.take(high, axis)
+        scores = parts[0] * (1 - share) + parts[1] * share
+    return scores
 
 
 def test_pycorals_logic_finds_the_boxes_of_the_runner(paths, pictures):
-    interpreter = Interpreter(str(paths / "boxes.tflite"), num_threads=2)
-    interpreter.allocate_tensors()
     detector = edge.Detector(paths / "boxes.tflite")
     for pixels in pictures:
-        interpreter.set_tensor(
-            interpreter.get_input_details()[0]["index"], pixels[None]
-        )
-        interpreter.invoke()
-        theirs = pycoral_get_objects(interpreter, 0.4, pixels.shape[1::-1])
+        theirs = other_programs.pycoral(paths / "boxes.tflite", pixels, 0.4)
         ours = detector.detect(pixels)
         assert [one[:2] for one in theirs] == [(one.index, one.score) for one in ours]
         for one, other in zip(theirs, ours, strict=True):

@@ -115,6 +115,15 @@ def from_saved_model(path, preprocessing):
     """Converts a folder of `training.quantize.aware.save` to int8; see `from_keras`.
 
     Raises:
+        UserError: as `convert_saved_model`.
+    """
+    return _with_interface(convert_saved_model(path), preprocessing)
+
+
+def convert_saved_model(path):
+    """Converts a folder of `training.quantize.aware.save`; see `convert_keras`.
+
+    Raises:
         UserError: the SavedModel is damaged, or TensorFlow Lite has no operator for a
             part of the model.
     """
@@ -126,8 +135,7 @@ def from_saved_model(path, preprocessing):
                 f"{path} is damaged: delete its folder and run training/qat.py again"
             ) from error
         _ask_for_uint8_interface(converter)
-        content = _convert(converter)
-    return _with_interface(content, preprocessing)
+        return _convert(converter)
 
 
 def _converter(saved_model):

@@ -7,6 +7,7 @@ one that describes it and add its `TARGETS` to those here.
 """
 
 import dataclasses
+import itertools
 
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import operators
@@ -65,11 +66,12 @@ def find(name):
     return TARGETS[name]
 
 
-def check(content, target="litert", layers=()):
+def check(content, target="litert", layers=(), cpu_end=()):
     """Checks the bytes of a .tflite against one of `TARGETS`; returns a `Check`.
 
     `layers` are the names of the Keras model's layers, to say what is in floating
-    point.
+    point. `cpu_end` are names of operators that may stay on the CPU beside an Edge TPU
+    if the file ends with them.
 
     Raises:
         UserError: there is no such target, or the file is damaged.
@@ -92,6 +94,10 @@ def check(content, target="litert", layers=()):
         problems.append(_float_problem(in_float, operators.computing(rows)))
     said = _with_floats(graph) if wanted.integer else set()
     if target == "edgetpu":
+        ends = itertools.takewhile(
+            lambda verdict: verdict.operator in cpu_end, reversed(on_edgetpu.verdicts)
+        )
+        said = said | {verdict.index for verdict in ends}
         problems += edgetpu.grouped(
             verdict
             for verdict in on_edgetpu.verdicts

@@ -230,14 +230,15 @@ def copy_weights(aware, model):
 def save(aware, path):
     """Saves a quantization-aware model as a SavedModel for one image.
 
-    Its signature takes float32 (1, height, width, 3), normalized, and returns scores
-    (1, classes).
+    Its signature takes float32 (1, height, width, 3), normalized, and returns "scores",
+    or of a detector "boxes" and "scores".
     """
     shape = (1, *aware.input_shape[1:])
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
     def serve(image):
-        return {"scores": aware(image, training=False)}
+        outputs = aware(image, training=False)
+        return outputs if isinstance(outputs, dict) else {"scores": outputs}
 
     module = tf.Module()
     module.model = aware

@@ -74,10 +74,9 @@ def test_mean_iou_is_that_of_the_saved_model(scene_runs, scene_folder):
     assert run.metrics["miou"] == pytest.approx(expected, abs=1e-6)
 
 
-# Both tasks have the loop, the checkpoints and the order of the pictures in common.
-@pytest.mark.parametrize(
-    "task", ["detect", pytest.param("segment", marks=pytest.mark.slow)]
-)
+# The loop is that of the classes, and test_batching.py resumes an epoch.
+@pytest.mark.slow
+@TASKS
 def test_a_broken_run_continues_to_equal_weights(
     task, scene_runs, scene_folder, tmp_path
 ):
