@@ -4,56 +4,83 @@
     python -m benchmarks.scenes boxes --data_dir=../shared/data/bccd
 
 "digits" trains both tasks on the embedded scenes, "boxes" a detector on a folder of
-pictures with Pascal VOC annotations. Every training runs in a process of its own, so
-that its time is that of the command. One line for each, then the mean and the spread.
+pictures with Pascal VOC annotations. Each is then exported to int8 without and with
+quantization-aware training. Every command runs in a process of its own, so that the
+time of the training is that of the command; its CPU time is what the processes took.
+One line for each seed, then the mean and the spread.
 """
 
 import argparse
 import json
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+# The first decides; of the files, it alone is printed.
 MEASURES = {"detect": ("ap50", "ap"), "segment": ("miou",)}
 
 
-def train(task, flags):
-    """Returns (seconds, metrics) of one training."""
+def call(script, *flags):
+    """Runs a command; returns the seconds that passed and those of the CPUs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    command = [sys.executable, script, *flags]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu
+
+
+def one(task, flags):
+    """Returns {name: number} of one training and its files."""
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "training/train.py", f"--task={task}", *flags]
-            + [f"--model_dir={folder}/run", "--evaluation_epochs=1000"],
-            check=True,
-            stdout=subprocess.DEVNULL,
+        run = pathlib.Path(folder, "run")
+        seconds, cpu = call(
+            "training/train.py",
+            *(f"--task={task}", *flags, f"--model_dir={run}"),
+            "--evaluation_epochs=1000",
         )
-        seconds = time.perf_counter() - started
-        metrics = json.loads(pathlib.Path(folder, "run/metrics.json").read_text())
-    return seconds, metrics
+        metrics = json.loads((run / "metrics.json").read_text())
+        found = {"seconds": seconds, "CPU seconds": cpu}
+        found |= {name: metrics[name] for name in MEASURES[task]}
+        main_measure = MEASURES[task][0]
+        call("training/qat.py", f"--model_dir={run}")
+        for quantize in ("int8", "qat"):
+            file = run / f"{quantize}.tflite"
+            call(
+                "edge/export.py",
+                *(f"--model_dir={run}", f"--quantize={quantize}"),
+                *(f"--output={file}", "--max_drop=100"),
+            )
+            report = json.loads(file.with_suffix(".report.json").read_text())
+            found[f"{quantize} {main_measure}"] = report["compared"][main_measure]
+    return found
 
 
 def measure(task, flags, seeds):
     """Trains with several seeds and prints what each is worth."""
     found = []
     for seed in range(seeds):
-        seconds, metrics = train(task, [*flags, f"--seed={seed}"])
-        values = [metrics[name] for name in MEASURES[task]]
-        found.append([seconds, *values])
+        found.append(one(task, [*flags, f"--seed={seed}"]))
         print(_line(task, f"seed {seed}", found[-1]), flush=True)
-    columns = list(zip(*found, strict=True))
-    print(_line(task, "mean", map(statistics.mean, columns)))
-    print(_line(task, "range", (max(column) - min(column) for column in columns)))
+    columns = {name: [each[name] for each in found] for name in found[0]}
+    means = {name: statistics.mean(column) for name, column in columns.items()}
+    print(_line(task, "mean", means))
+    ranges = {name: max(column) - min(column) for name, column in columns.items()}
+    print(_line(task, "range", ranges))
 
 
-def _line(task, what, values):
-    seconds, *rest = values
-    named = zip(MEASURES[task], rest, strict=True)
-    return f"{task} {what}: {seconds:.0f} s, " + ", ".join(
-        f"{name} {value:.3f}" for name, value in named
+def _line(task, what, found):
+    texts = (
+        f"{name} {value:.0f}" if "seconds" in name else f"{name} {value:.3f}"
+        for name, value in found.items()
     )
+    return f"{task} {what}: {', '.join(texts)}"
 
 
 def main():

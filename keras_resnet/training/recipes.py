@@ -258,10 +258,10 @@ RECIPES = {
     ),
     # Our own for `digit_scenes`, of 1,000 scenes.
     "detect_digits": Recipe(
-        loss="detection", epochs=30, learning_rate=2e-3, **_DIGIT_SCENES
+        loss="detection", epochs=20, learning_rate=2e-3, **_DIGIT_SCENES
     ),
     "segment_digits": Recipe(
-        loss="segmentation", epochs=30, learning_rate=4e-3, **_DIGIT_SCENES
+        loss="segmentation", epochs=20, learning_rate=4e-3, **_DIGIT_SCENES
     ),
     # Our own for some hundred photographs and published weights.
     "detect": Recipe(loss="detection", **_SCENES),

@@ -1,11 +1,24 @@
 """The embedded scenes: the same ones every time, boxes and masks of the same digits."""
 
+import runpy
+import sys
+
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.runner.annotations import (
+    MASK_ENDINGS,
+    MASK_FOLDERS,
+    XML_FOLDERS,
+    companion,
+    mask_classes,
+    read_mask,
+    read_voc,
+)
 from keras_resnet.runner.metrics import intersection_over_union
 from keras_resnet.training.data.scenes import sources
 from keras_resnet.training.data.scenes.sources import digit_scenes as module
+from tests.helpers.commands import ROOT
 
 
 def pairs(dataset, split):
@@ -107,3 +120,24 @@ def test_scenes_of_the_training_split_can_be_held_out():
     assert (dataset.train.examples, dataset.held_out.examples) == (950, 50)
     kept = {picture for picture, _ in pairs(dataset, "train")}
     assert not kept & {picture for picture, _ in pairs(dataset, "held_out")}
+
+
+def test_the_example_writes_what_the_runner_evaluates(
+    digit_scenes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["digit_scenes.py", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "digit_scenes.py"))
+    pictures = sorted((tmp_path / "images").glob("*.png"))
+    assert len(pictures) == digit_scenes["detect"].held_out.examples
+    boxes, masks = (data.held_out.read() for data in digit_scenes.values())
+    names = digit_scenes["detect"].labels
+    for path, (encoded, objects), (_, mask) in zip(
+        pictures[:5], boxes.as_numpy_iterator(), masks.as_numpy_iterator(), strict=False
+    ):
+        assert path.read_bytes() == encoded
+        found = read_voc(companion(str(path), (".xml",), XML_FOLDERS)).objects
+        assert [name for name, _, _ in found] == [names[x] for x in objects.classes]
+        corners = np.array([box for _, box, _ in found]) / np.tile(mask.shape, 2)
+        np.testing.assert_allclose(corners, objects.boxes, atol=1e-6)
+        path = companion(str(path), MASK_ENDINGS, MASK_FOLDERS)
+        np.testing.assert_array_equal(read_mask(path, mask_classes(tmp_path)), mask)
