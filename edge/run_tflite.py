@@ -4941,9 +4941,12 @@ def evaluate_scenes(model, folder, messages, state):
         dict of the JSON output, as the help describes it.
     """
     measured = MEASURED[model.task](model, folder)
-    found = find_images_below(folder, messages)
-    sources = {picture: measured.source_of(picture) for picture in found}
-    # Masks lie among the pictures, and have none.
+    sources = {
+        path: measured.source_of(path)
+        for path in find_images_below(folder, messages)
+        if os.path.basename(os.path.dirname(path)) not in MASK_FOLDERS
+    }
+    # Masks may lie among the pictures, and have none.
     pictures = {path: source for path, source in sources.items() if source}
     failures, images, start = [], 0, time.perf_counter()
     if not pictures:

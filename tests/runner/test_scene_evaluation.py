@@ -81,6 +81,15 @@ def test_boxes_that_are_all_found_have_an_average_precision_of_1(
     assert report["classes"][-1]["label"] == "red"  # the worst comes first
 
 
+def test_masks_are_no_pictures_of_a_detector(models, tmp_path, capfd):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text(xml([(1, 2, 0)]))
+    for folder in ("images", "masks"):
+        write(tmp_path / folder, "a", [(1, 2, 0)])
+    code, report, _ = evaluated(capfd, models / "boxes.tflite", tmp_path)
+    assert (code, report["images"], report["ap50"]) == (0, 1, ALL)
+
+
 def test_what_is_missed_and_what_is_wrong_costs_precision(models, tmp_path, capfd):
     write(tmp_path, "a", [(1, 2, 0)])
     (tmp_path / "a.xml").write_text(xml([(1, 2, 0), (5, 5, 0)]))  # one is not there
