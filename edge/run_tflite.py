@@ -3091,7 +3091,9 @@ class Prediction(typing.NamedTuple):
 class Classifier(ImageModel):
     """A TFLite image classifier, ready to run.
 
-    Attributes, beside those of `ImageModel`:
+    It has the attributes of `ImageModel`, and its own.
+
+    Attributes:
         classes: 0 for features without learned classes.
         channels: int, the number of features of a model that gives features; else None.
         threshold: float, the score from which on an image has a label, of a model that
@@ -4016,9 +4018,10 @@ class Segmenter(ImageModel):
     """A TFLite model for segmentation, ready to run.
 
     It runs a file that gives scores of classes for each pixel, and one that gives the
-    class of each, such as Coral's DeepLab.
+    class of each, such as Coral's DeepLab. It has the attributes of `ImageModel`, and
+    one of its own.
 
-    Attributes, beside those of `ImageModel`:
+    Attributes:
         threshold: float, the score below which a pixel has no class; 0 at first.
     """
 

@@ -187,11 +187,8 @@ def export(
             raise UserError(f"{', '.join(given)} need --model: a run knows its own")
         with_aware = quantize in (None, "qat") and not features
         source = sources.of_run(model, dataset, data_dir, with_aware)
-        if features and source.scores in (BOXES, MASKS):
-            raise UserError(
-                f"--features is for classifiers, and {source.path.parent} is a run "
-                f"that learned {source.scores}: leave it out"
-            )
+        if source.scores in (BOXES, MASKS):
+            _check_scenes(source, wanted, target, features)
     elif output is None:
         raise UserError("--model needs --output=PATH.tflite")
     else:
@@ -318,6 +315,16 @@ def _check_features(quantize, labels, scores, max_drop, page):
         raise UserError(
             "--features and --quantize=qat do not go together: classes that are "
             "learned later were not in its training. Use --quantize=int8"
+        )
+
+
+def _check_scenes(source, wanted, target, features):
+    """Raises `UserError` for settings that are for classifiers alone."""
+    given = "--features" if features else f"--target={target}"
+    if features or wanted.program:
+        raise UserError(
+            f"{given} is for classifiers, and {source.path.parent} is a run that "
+            f"learned {source.scores}: leave it out"
         )
 
 

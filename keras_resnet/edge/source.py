@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import keras_resnet
-from keras_resnet import files, rewrite
+from keras_resnet import files, heads, rewrite
 from keras_resnet.errors import unknown
 from keras_resnet.model_metadata import read_labels
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
@@ -209,6 +209,11 @@ def of_model(
     """
     fields = checks.preprocessing_fields(**said)
     network, path, known = _open(model, weights, custom_objects, allow_lambda, features)
+    if isinstance(network, keras.Model) and heads.task_of(network) == "detect":
+        raise UserError(
+            "a detector is exported from the folder of its run, which knows its data. "
+            f"Received: {path or network.name}"
+        )
     preprocessing = _preprocessing(network, path, known, fields)
     dataset = dataset and data_sources.load(dataset, data_dir)
     if isinstance(network, saved_model.SavedModel):

@@ -29,7 +29,9 @@ class Prediction(typing.NamedTuple):
 class Classifier(ImageModel):
     """A TFLite image classifier, ready to run.
 
-    Attributes, beside those of `ImageModel`:
+    It has the attributes of `ImageModel`, and its own.
+
+    Attributes:
         classes: 0 for features without learned classes.
         channels: int, the number of features of a model that gives features; else None.
         threshold: float, the score from which on an image has a label, of a model that

@@ -25,9 +25,10 @@ class Segmenter(ImageModel):
     """A TFLite model for segmentation, ready to run.
 
     It runs a file that gives scores of classes for each pixel, and one that gives the
-    class of each, such as Coral's DeepLab.
+    class of each, such as Coral's DeepLab. It has the attributes of `ImageModel`, and
+    one of its own.
 
-    Attributes, beside those of `ImageModel`:
+    Attributes:
         threshold: float, the score below which a pixel has no class; 0 at first.
     """
 

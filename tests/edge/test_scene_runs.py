@@ -147,6 +147,7 @@ def test_the_command_exports_a_run(scene_runs, tmp_path):
     ("changes", "text"),
     [
         (dict(features=True), "--features is for classifiers, and .* learned boxes"),
+        (dict(target="tflite_micro"), "--target=tflite_micro is for classifiers, and"),
         (dict(labels=["a", "b"]), "--labels need --model: a run knows its own"),
         (
             dict(dataset="digits"),
@@ -159,6 +160,11 @@ def test_what_does_not_apply_is_refused(changes, text, scene_runs, tmp_path):
     with pytest.raises(UserError, match=text):
         edge.export(scene_runs["detect"], tmp_path / "a.tflite", **changes)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_detector_is_exported_from_its_run(scene_runs, tmp_path):
+    with pytest.raises(UserError, match="a detector is exported from the folder of"):
+        edge.export(scene_runs["detect"].load_model(), tmp_path / "a.tflite")
 
 
 def test_a_detector_is_evaluated_alone_and_as_it_is(scene_runs):
