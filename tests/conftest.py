@@ -37,16 +37,22 @@ def digits_run(tmp_path_factory):
 
     The first of several test processes trains it; each has a copy of its own.
     """
+    trained = made_once(tmp_path_factory, "trained", train_digits)
+    own = tmp_path_factory.mktemp("runs") / "resnet8-digits"
+    return pathlib.Path(shutil.copytree(trained, own))
+
+
+def made_once(tmp_path_factory, name, make):
+    """Returns a path that several test processes share; the first calls make(path)."""
     common = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         common = common.parent
-    trained, complete = common / "trained", common / "trained.complete"
-    with filelock.FileLock(common / "trained.lock"):
+    path, complete = common / name, common / f"{name}.complete"
+    with filelock.FileLock(common / f"{name}.lock"):
         if not complete.exists():
-            train_digits(trained)
+            make(path)
             complete.touch()
-    own = tmp_path_factory.mktemp("runs") / "resnet8-digits"
-    return pathlib.Path(shutil.copytree(trained, own))
+    return path
 
 
 def train_digits(directory):
@@ -64,18 +70,26 @@ def scene_folder(tmp_path_factory):
     """A folder of pictures with boxes: 13 to train on, and 3 that are held out."""
     from tests.helpers.scenes import made_scenes, write_labelme
 
-    return write_labelme(tmp_path_factory.mktemp("pictures"), made_scenes(16))
+    def write(path):
+        write_labelme(path, made_scenes(16))
+
+    return made_once(tmp_path_factory, "pictures", write)
 
 
 @pytest.fixture(scope="session")
 def scene_runs(scene_folder, tmp_path_factory):
-    """{task: a run of two epochs}, a tiny detector and a tiny segmenter."""
+    """{task: a run of two epochs}, a tiny detector and a tiny segmenter, to read."""
+    from keras_resnet import training
     from tests.helpers.scenes import train
 
-    folder = tmp_path_factory.mktemp("scene_runs")
-    return {
-        task: train(task, scene_folder, folder / task) for task in ("detect", "segment")
-    }
+    tasks = ("detect", "segment")
+
+    def train_both(path):
+        for task in tasks:
+            train(task, scene_folder, path / task)
+
+    path = made_once(tmp_path_factory, "scene_runs", train_both)
+    return {task: training.Run.open(path / task) for task in tasks}
 
 
 QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")

@@ -1,5 +1,7 @@
 """`--weights=RUN` for boxes and masks: what is taken over, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,7 @@ def test_new_classes_begin_anew_and_known_ones_stay(scene_runs, tmp_path, capsys
     settings = dict(weights=str(before.directory), model=None, learning_rate=1e-12)
     run = train("segment", pictures, tmp_path / "run", epochs=1, **settings)
     assert "does not know a jug: their scores" in capsys.readouterr().err
+    assert run.metrics == json.loads((run.directory / "metrics.json").read_text())
     assert run.labels == ("background", "a jug", "plate")
     kernels = [
         each.load_model().get_layer("logits").get_weights()[0] for each in (before, run)
