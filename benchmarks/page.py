@@ -55,7 +55,8 @@ def encoded(image, file_format="PNG"):
 def jpeg_files(folder):
     """Returns the bytes of JPEGs, the last of 12 megapixels on its side."""
     if folder:
-        paths = sorted(pathlib.Path(folder).rglob("*.jp*g"))
+        paths = sorted(pathlib.Path(folder).rglob("*"))
+        paths = [path for path in paths if path.suffix.lower() in (".jpg", ".jpeg")]
         chosen = paths[:: max(1, len(paths) // (JPEGS - 1))][: JPEGS - 1]
         found = [path.read_bytes() for path in chosen]
     else:

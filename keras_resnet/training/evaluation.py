@@ -96,7 +96,7 @@ def evaluate(
     accuracy.check_classes(members[0].classes, data)
     with damaged.damaged_images_named(data):
         if task != "classify":
-            found = _evaluate_scenes(*members, data)
+            found = _evaluate_scenes(members[0], data)
         elif len(members) > 1:
             found = ensembles.evaluate(members, data, VIEWS[views])
         else:
