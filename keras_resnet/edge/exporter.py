@@ -224,6 +224,7 @@ def export(
             calibration_examples=calibration_examples,
             report_examples=report_examples,
             max_drop=max_drop,
+            page=page,
         )
     *folded, notes = source.folded()
 

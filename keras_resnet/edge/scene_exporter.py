@@ -9,7 +9,9 @@ from keras_resnet import files, heads
 from keras_resnet.edge.convert import converter, scenes
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import operators
-from keras_resnet.edge.report import page, scene_comparison, summary
+from keras_resnet.edge.page import held_out, writer
+from keras_resnet.edge.report import page as report_page
+from keras_resnet.edge.report import scene_comparison, summary
 from keras_resnet.edge.targets import checks, edgetpu
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.preprocessing import BOXES
@@ -33,6 +35,7 @@ def export(
     calibration_examples=500,
     report_examples=1000,
     max_drop=1.0,
+    page=False,
 ):
     """Converts a trained detector or segmenter for the device, and reports on it.
 
@@ -52,6 +55,7 @@ def export(
         calibration_examples: training images to calibrate with.
         report_examples: held-out images to report on, at most.
         max_drop: points of mAP50 or of mean IoU that the file may lose.
+        page: whether to write OUTPUT.html too, a web page that runs OUTPUT.tflite.
 
     Returns:
         `summary.Report`.
@@ -102,7 +106,8 @@ def export(
         # What fine-tuning has to be better than.
         plain = {"tflite": convert("int8")["tflite"]}
         report["post_training"] = comparison.compare(plain)
-    return _write(output, made, report, wanted)
+    samples = held_out.pictures(source.dataset) if page else None
+    return _write(output, made, report, wanted, samples)
 
 
 def _convert(source, model, preprocessing, quantize, calibration_examples):
@@ -162,8 +167,11 @@ def _check_drop(report, max_drop):
         )
 
 
-def _write(output, made, report, wanted):
-    """Writes all files or none; returns the `summary.Report`."""
+def _write(output, made, report, wanted, samples):
+    """Writes all files or none; returns the `summary.Report`.
+
+    A web page is among them if its `samples` are not None.
+    """
     suffixes = {"tflite": ".tflite", "boxes": f"{BOXES_SUFFIX}.tflite"}
     paths = {}
     with contextlib.ExitStack() as stack:
@@ -173,13 +181,17 @@ def _write(output, made, report, wanted):
             return pathlib.Path(stack.enter_context(files.replacing(path)))
 
         for kind, content in made.items():
-            temporary(kind, suffixes[kind]).write_bytes(content)
+            file = temporary(kind, suffixes[kind])
+            file.write_bytes(content)
+            if kind == "tflite" and samples is not None:
+                html = writer.html(file, name=output.stem, samples=samples)
+                temporary("page", ".html").write_text(html, encoding="utf-8")
         if wanted.compile:
             report["npu"], compiled = wanted.compile(made["tflite"])
             suffix = f"{wanted.compiled_suffix}.tflite"
             temporary("compiled", suffix).write_bytes(compiled)
         text = json.dumps(report, indent=2) + "\n"
         temporary("json", ".report.json").write_text(text, encoding="utf-8")
-        html = page.html(report)
+        html = report_page.html(report)
         temporary("html", ".report.html").write_text(html, encoding="utf-8")
     return summary.Report(json.loads(text), paths)  # with lists for its tuples

@@ -15,6 +15,7 @@ from keras_resnet.edge.convert import metadata
 from keras_resnet.edge.page import contents, runtime, samples, writer
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.preprocessing import FEATURES
 from tests.helpers import runner
 from tests.helpers.commands import ROOT, one_error, run_command, run_python
 
@@ -100,7 +101,7 @@ def test_pixels_that_browsers_cannot_feed_are_refused(dtype, write):
     else:
         content = runner.convert(runner.colour_of, SHAPE, "float16")
     path = write(runner.with_archive(content, labels__txt=LABELS))
-    assert f"takes {dtype}, and LiteRT for browsers takes uint8 or float32" in refusal(
+    assert f"takes {dtype}, and LiteRT for browsers takes uint8, float32" in refusal(
         path
     )
 
@@ -113,7 +114,7 @@ def test_a_file_for_the_edge_tpu_is_refused(plain, write):
 def test_features_are_refused(write):
     how = Preprocessing((32, 32))
     content = metadata.with_metadata(
-        SHIPPED.read_bytes(), None, how, metadata.About("features"), scores=False
+        SHIPPED.read_bytes(), None, how, metadata.About("features"), gives=FEATURES
     )
     assert "gives features and no scores" in refusal(write(content))
 

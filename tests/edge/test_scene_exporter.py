@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from keras_resnet import edge
 from keras_resnet.edge import scene_exporter
+from keras_resnet.edge.page import runtime
 from keras_resnet.edge.report.scene_comparison import Comparison
 from keras_resnet.edge.source import Source
 from keras_resnet.preprocessing import NORMALIZATIONS
@@ -148,3 +150,21 @@ def test_a_file_that_loses_too_much_is_not_written(scenes, tmp_path, monkeypatch
 def test_without_a_dataset_float_files_are_not_judged(tmp_path):
     report = export_detector(tmp_path / "a.tflite", None, quantize="float16")
     assert report["gate_not_applied"] == "no --dataset was given"
+
+
+def test_a_page_of_boxes_has_held_out_pictures(scenes, tmp_path):
+    try:
+        runtime.read()
+    except UserError as error:
+        pytest.skip(str(error))
+    path = tmp_path / "a.tflite"
+    report = export_detector(path, scenes["detect"], page=True)
+    text = report.paths["page"].read_text(encoding="utf-8")
+    config = json.loads(
+        re.search(r'<script id="config"[^>]*>(.*?)</script>', text).group(1)
+    )
+    assert (config["task"], config["labels"]) == ("detect", LABELS)
+    assert config["boxes"]["places"] is None  # of the file with raw outputs
+    assert len(config["samples"]) == 6
+    names = {name for one in config["samples"] for name in one["name"].split(", ")}
+    assert names <= set(LABELS)

@@ -34,10 +34,12 @@ def write_page(
 
     The page is one HTML file with the model, its labels and preprocessing and LiteRT
     for browsers inside. It opens from disk and fetches nothing. It answers for pictures
-    that are dropped, chosen or pasted, for the camera and for samples.
+    that are dropped, chosen or pasted, for the camera and for samples. Boxes and masks
+    are drawn over the picture.
 
     Args:
-        model: path of a .tflite for classification, of this package or another. Its
+        model: path of a .tflite that `edge.Classifier`, `edge.Detector` or
+            `edge.Segmenter` runs, of this package or another. Its
             input must be uint8, or float32 with the normalization in its metadata.
             Without a preprocessing.json inside, pictures are stretched to the input as
             `edge.Classifier` does.
