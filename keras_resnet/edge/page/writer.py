@@ -1,6 +1,7 @@
 """Writes the page of a .tflite."""
 
 import base64
+import functools
 import gzip
 import os
 import pathlib
@@ -92,6 +93,7 @@ def html(model, name=None, labels=None, samples=()):
     )
 
 
+@functools.lru_cache(len(runtime.FILES) + 1)  # a second page needs no second packing
 def _packed(content):
     """Returns bytes as text: gzip, then base64. Equal bytes give equal text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
