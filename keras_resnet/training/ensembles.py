@@ -12,6 +12,7 @@ from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.image_model import ImageModel
 from keras_resnet.training import accuracy
 from keras_resnet.training.data import batching, decoding
+from keras_resnet.training.reporting.answers import Answers
 
 BATCH = 64
 
@@ -86,15 +87,19 @@ def evaluate(members, data, views=None):
         views: one of the functions of `views`, or None for the centre crop.
 
     Returns:
-        As `accuracy.of_scores`, and "models".
+        As `accuracy.of_scores`. If `UNKNOWN` is a label, as `Answers.accuracy` and
+        `Answers.of_unknown`.
     """
     total = 0.0
     for member in members:
         scores, labels = _scores(member, data, views)
         total = total + scores
-    pairs = zip(total / len(members), labels, strict=True)
-    found = accuracy.of_scores(lambda scores: scores, pairs, data.multi_label)
-    return {"models": [member.name for member in members], **found}
+    scores = total / len(members)
+    if data.has_unknown:
+        answers = Answers.of_scores(data, scores, labels)
+        return {**answers.accuracy(), **answers.of_unknown()}
+    pairs = zip(scores, labels, strict=True)
+    return accuracy.of_scores(lambda scores: scores, pairs, data.multi_label)
 
 
 def _scores(member, data, views):

@@ -66,7 +66,9 @@ def evaluate(
         and "views"; of one Keras model and a single view also "loss", the mean cross
         entropy in nats; of several models also "models", their names. Where pictures
         may have several labels, it has "mean_average_precision" and "label_accuracy"
-        in the place of top-1 and top-5.
+        in the place of top-1 and top-5. If the model answers "unknown", "top1", "top5"
+        and "loss" are of the classes alone, and "top1_with_unknown", "known",
+        "top1_of_known" and "strangers_answered" say what "unknown" does.
         Of boxes it has "ap50", "ap" and "ap75", and of masks "miou", with "by_class";
         see `keras_resnet.training.Run`.
 
@@ -97,11 +99,13 @@ def evaluate(
     with damaged.damaged_images_named(data):
         if task != "classify":
             found = _evaluate_scenes(members[0], data)
-        elif len(members) > 1:
+        elif len(members) > 1 or data.has_unknown:
             found = ensembles.evaluate(members, data, VIEWS[views])
         else:
             found = _evaluate(members[0], data, VIEWS[views])
     metrics = {"views": views, "dataset": data.name, **found}
+    if len(members) > 1:
+        metrics["models"] = [member.name for member in members]
     if output is not None:
         files.write_json(output, metrics)
     return metrics

@@ -369,10 +369,11 @@ def _check_unknown(data, known_share, settings):
                 "--known_share is for pictures with one label each: without any label, "
                 "a picture of several is unknown already. Leave it out"
             )
-    elif settings.known_share == 1 and data.labels[-1] == UNKNOWN:
+    elif settings.known_share == 1 and data.has_unknown:
         raise UserError(
-            f"{NOTHING!r} holds pictures of {UNKNOWN!r}, which --known_share=1 leaves "
-            "out: pass a lower one, or remove the folder"
+            f"--known_share=1 leaves the label {UNKNOWN!r} out, and there are pictures "
+            f"of it, in {NOTHING!r} or a class of that name: pass a lower share, or "
+            "remove or rename the folder"
         )
     elif settings.known_share not in (None, 1) and UNKNOWN in data.labels[:-1]:
         raise UserError(

@@ -121,7 +121,18 @@ def test_another_dataset_of_the_classes_is_measured(run, photos, tmp_path):
     report = edge.export(
         run, tmp_path / "m.tflite", quantize="none", dataset="folder", data_dir=other
     )
-    assert report["compared"]["keras_top1"] == found["top1"]
+    assert report["compared"]["keras_top1"] == found["top1_with_unknown"]
+
+
+def test_an_evaluation_says_what_the_metrics_of_the_run_say(run, photos, tmp_path):
+    found = training.evaluate(run)
+    names = "top1 top5 loss known top1_with_unknown strangers_answered".split()
+    for name in names:
+        assert found[name] == pytest.approx(run.metrics[name], abs=1e-6), name
+    edge.export(run, tmp_path / "m.tflite", quantize="none")
+    on_device = training.evaluate(tmp_path / "m.tflite", "folder", data_dir=photos)
+    for name in names:
+        assert on_device[name] == pytest.approx(run.metrics[name], abs=0.02), name
 
 
 @pytest.mark.slow
@@ -169,7 +180,7 @@ def test_a_share_of_1_leaves_the_label_out(photos, tmp_path):
 
 
 def test_a_share_of_1_and_pictures_of_nothing_are_refused(photos, tmp_path):
-    with pytest.raises(UserError, match="'_none' holds pictures of 'unknown'"):
+    with pytest.raises(UserError, match="pictures of it, in '_none' or a class"):
         trained(photos, tmp_path / "run", known_share=1)
     assert not (tmp_path / "run").exists()
 

@@ -71,7 +71,12 @@ class Dataset:
     @property
     def classes(self):
         """How many classes there are beside `UNKNOWN`."""
-        return len(self.labels) - (self.labels[-1] == UNKNOWN)
+        return len(self.labels) - self.has_unknown
+
+    @property
+    def has_unknown(self):
+        """Whether `UNKNOWN` is a label, the last one."""
+        return not self.multi_label and self.labels[-1] == UNKNOWN
 
     def summary(self):
         """Returns as one line how many images it has and what was left out."""

@@ -30,6 +30,12 @@ class Answers:
     scores: np.ndarray
     multi_label: bool
 
+    @classmethod
+    def of_scores(cls, dataset, scores, labels):
+        """Makes them of scores (examples, classes) and of the labels of a `Dataset`."""
+        targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
+        return cls(tuple(dataset.labels), targets, scores, dataset.multi_label)
+
     def examples(self):
         """Returns how many examples each class has, int (classes,)."""
         return self.targets.sum(0)
@@ -149,8 +155,7 @@ def of_model(model, dataset, preprocessing):
         scores, labels = batching.predictions(
             model, split, preprocessing, min(BATCH, split.examples)
         )
-    targets = label_order.as_targets(labels, len(dataset.labels)) > 0.5
-    return Answers(tuple(dataset.labels), targets, scores, dataset.multi_label)
+    return Answers.of_scores(dataset, scores, labels)
 
 
 def standard_error(right, examples):
