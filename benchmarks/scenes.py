@@ -1,7 +1,7 @@
 """Boxes and masks: how good the default recipes are, and how long they take.
 
     python -m benchmarks.scenes digits --seeds=3
-    python -m benchmarks.scenes boxes --data_dir=../shared/data/bccd
+    python -m benchmarks.scenes boxes --data_dir=DIR
 
 "digits" trains both tasks on the embedded scenes, "boxes" a detector on a folder of
 pictures with Pascal VOC annotations. Each is then exported to int8 without and with
