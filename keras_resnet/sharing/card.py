@@ -21,7 +21,33 @@ METRICS = {
     "top1_with_unknown": "top-1 with the label unknown",
     "mean_average_precision": "mean average precision",
     "label_accuracy": "label accuracy",
+    "ap50": "mAP50, boxes that are right from an IoU of 0.5",
+    "ap": "mAP, the mean over IoU 0.5 to 0.95",
+    "miou": "mean IoU of the pixels",
 }
+# By the task of a run: the hub's name of it, and what a model returns.
+TASKS = {
+    "classify": (
+        "image-classification",
+        "scores = model.predict(x)  # (batch, classes), named by model.labels",
+    ),
+    "detect": (
+        "object-detection",
+        'found = model.predict(x)  # "boxes" (from heads.anchors(model)) and "scores"',
+    ),
+    "segment": (
+        "image-segmentation",
+        "scores = model.predict(x)  # (batch, rows, columns, classes)",
+    ),
+}
+# Of the rows of `by_class`: what counts the examples of a class, its name, the measure
+# and its name.
+_CLASS_COLUMNS = (
+    ("examples", "held-out images", "average_precision", "average precision"),
+    ("examples", "held-out images", "right", "right"),
+    ("objects", "held-out objects", "ap50", "AP50"),
+    ("pixels", "held-out pixels", "iou", "IoU"),
+)
 _MARKUP = re.compile(r"([\\`*_\[\]|#])")
 
 
@@ -57,8 +83,7 @@ def _front_matter(found, model, license):
     about = {"license": license, "library_name": "keras"}
     tags = ["keras-resnet", "resnet"] if settings["model"].startswith("resnet") else []
     about["tags"] = [*tags, *(["tflite"] if found.exports else [])]
-    if metrics.keys() & ACCURACIES.keys():
-        about["pipeline_tag"] = "image-classification"
+    about["pipeline_tag"] = TASKS[_task(settings)][0]
     if "top1" in metrics:
         about["metrics"] = ["accuracy"]
         about["model_name"] = model
@@ -74,15 +99,19 @@ def _front_matter(found, model, license):
     return huggingface_hub.ModelCardData(**about).to_yaml()
 
 
+def _task(settings):
+    return settings.get("task") or "classify"  # older runs do not say it
+
+
 def _use(found, repo):
-    classify = """
+    predict = f"""
 x = keras_resnet.preprocess_input(images, model)  # uint8, (batch, height, width, 3)
-scores = model.predict(x)  # (batch, classes), named by model.labels"""
+{TASKS[_task(found.config["settings"])][1]}"""
     parts = [
         "With [keras_resnet](https://pypi.org/project/keras-resnet-zoo/), which knows "
         "the labels and the preprocessing:",
         "```python\nimport keras_resnet\n\n"
-        f'model = keras_resnet.load("hf://{repo}"){classify}\n```',
+        f'model = keras_resnet.load("hf://{repo}"){predict}\n```',
         "With Keras alone, images have to be prepared as said below:",
         f'```python\nimport keras\n\nmodel = keras.saving.load_model("hf://{repo}")'
         "\n```",
@@ -109,12 +138,12 @@ def _accuracy(found):
     rows = [
         (f"`{download.MODEL}`", name, f"{metrics[key]:.2%}", images)
         for key, name in METRICS.items()
-        if key in metrics and key != skipped
+        if metrics.get(key) is not None and key != skipped
     ]
     for export in found.exports:
         compared = (export.report or {}).get("compared") or {}
         for key, name in ACCURACIES.items():
-            if key in compared:
+            if compared.get(key) is not None:
                 value, of_keras = compared[key], compared[f"keras_{key}"]
                 rows.append(
                     (
@@ -136,29 +165,31 @@ def _accuracy(found):
 
 def _classes(found):
     """The classes with their accuracy, the worst first; labels alone without it."""
-    by_class = {
-        label: row
-        for label, row in found.run.metrics.get("by_class", {}).items()
-        if row["examples"]
-    }
-    if not by_class:
+    by_class = found.run.metrics.get("by_class", {})
+    measured = set().union(*by_class.values())
+    columns = [c for c in _CLASS_COLUMNS if {c[0], c[2]} <= measured]
+    if not columns:
         shown = found.run.labels[:ROWS]
         end = "" if len(shown) == len(found.run.labels) else ", ..."
         return ", ".join(map(_escaped, shown)) + end
-    several = "mean_average_precision" in found.run.metrics
-    shares = {
-        label: row["average_precision"] if several else row["right"] / row["examples"]
+    count, counted, value, measure = columns[0]
+    known = {
+        label: row
         for label, row in by_class.items()
+        if row[count] and row[value] is not None
+    }
+    shares = {
+        label: row[value] / row[count] if value == "right" else row[value]
+        for label, row in known.items()
     }
     worst = sorted(shares, key=shares.get)[:ROWS]
     rows = [
-        (_escaped(label), f"{by_class[label]['examples']:,}", f"{shares[label]:.2%}")
+        (_escaped(label), f"{known[label][count]:,}", f"{shares[label]:.2%}")
         for label in worst
     ]
-    measure = "average precision" if several else "right"
-    table = _table(("class", "held-out images", measure), rows)
-    if len(worst) < len(by_class):
-        table += f"\n\nThese are the least accurate ones of {len(by_class):,} classes."
+    table = _table(("class", counted, measure), rows)
+    if len(worst) < len(known):
+        table += f"\n\nThese are the least accurate ones of {len(known):,} classes."
     return table
 
 

@@ -285,3 +285,21 @@ def test_the_command_pushes_and_refuses(hub, run):
     assert hub.files(REPO)["model.keras"] == (run / "model.keras").read_bytes()
     done = run_python("-m", "keras_resnet", *flags[:2], "--repo=digits")
     assert "--repo must be user/name" in one_error(done)
+
+
+@pytest.mark.parametrize(
+    "task, name, tag, measure, row",
+    [
+        ("detect", "ap50", "object-detection", "mAP50", "AP50"),
+        ("segment", "miou", "image-segmentation", "mean IoU", "IoU"),
+    ],
+)
+def test_the_card_of_boxes_and_masks_has_their_measures(
+    scene_runs, task, name, tag, measure, row
+):
+    run = scene_runs[task]
+    text = card.text(contents.of_run(run), REPO)
+    assert front_matter(text).pipeline_tag == tag
+    (line,) = [line for line in text.splitlines() if f"| {measure}" in line]
+    assert f"{run.metrics[name]:.2%}" in line
+    assert f"| {row} |" in text
