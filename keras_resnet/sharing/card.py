@@ -100,7 +100,7 @@ def _front_matter(found, model, license):
 
 
 def _task(settings):
-    return settings.get("task") or "classify"  # older runs do not say it
+    return settings.get("task") or "classify"  # None: classify
 
 
 def _use(found, repo):
