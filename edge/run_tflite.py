@@ -3971,12 +3971,22 @@ def parse_anchors(data, count):
 
     if data is None:
         raise ValueError("has no anchors.npy inside; export the model again")
-    anchors = np.load(io.BytesIO(data), allow_pickle=False)
-    if anchors.shape != (count, 4) or anchors.dtype != np.float32:
+    file = io.BytesIO(data)
+    try:
+        # The header alone, which must fit before anything gets its memory.
+        np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"anchors.npy inside is damaged: {error}") from error
+    if shape != (count, 4) or dtype != np.float32 or is_fortran:
         raise ValueError(
             f"anchors.npy inside: expected float32 {(count, 4)}, received "
-            f"{anchors.dtype} {anchors.shape}; export the model again"
+            f"{dtype} {shape}; export the model again"
         )
+    content = file.read()
+    if len(content) != 16 * count:
+        raise ValueError("anchors.npy inside is cut off; export the model again")
+    anchors = np.frombuffer(content, np.float32).reshape(count, 4)
     if not (np.isfinite(anchors).all() and (anchors[:, 2:] > 0).all()):
         raise ValueError("anchors.npy inside: not finite or of no area")
     return anchors
@@ -4656,7 +4666,7 @@ def parse_xml(data):
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except xml.parsers.expat.ExpatError as error:
+    except (xml.parsers.expat.ExpatError, LookupError) as error:  # or its encoding
         raise ValueError(f"no valid XML: {error}") from error
     return builder.close()
 
@@ -4666,7 +4676,10 @@ def _stated_size(root):
     sides = [root.findtext(f"size/{side}") for side in ("width", "height")]
     if None in sides:
         return None
-    size = tuple(int(float(side)) for side in sides)
+    try:
+        size = tuple(int(float(side)) for side in sides)
+    except OverflowError as error:
+        raise ValueError(f"no size of a picture: {sides}") from error
     return size if all(size) else None
 
 
@@ -4713,8 +4726,8 @@ def mask_classes(root):
         else:
             lines = enumerate(text.splitlines())
             found = {index: line.strip() for index, line in lines if line.strip()}
-        if not found or min(found) < 0:
-            raise ValueError("no classes in it")
+        if not found or min(found) < 0 or max(found) >= 1 << 24:
+            raise ValueError("no classes in it, or indices out of range")
     names, values = [], {}
     for value, name in found.items():
         if name.lower() in ("ignore", "void", "unlabeled", "__ignore__"):
@@ -4724,6 +4737,12 @@ def mask_classes(root):
             names.append(name)
         values[value] = names.index(name)
     is_colour = os.path.basename(file) == "labelmap.txt"
+    if not is_colour and values.get(IGNORED, IGNORED) != IGNORED:
+        raise UserError(
+            f"{file}: the index {IGNORED} of a mask means that a pixel is ignored, and "
+            f"here it is the class {found[IGNORED]!r}: give it another index, or write "
+            "colours into labelmap.txt"
+        )
     lookup = np.full(max(*values, 255) + 1, NO_CLASS, np.int16)
     lookup[list(values)] = list(values.values())
     if not is_colour:
@@ -5031,7 +5050,7 @@ def build_model(options, model=None, delegate=None):
         options.bgr,
         **more,
     )
-    built.load_milliseconds += read_milliseconds
+    built.load_milliseconds = round(built.load_milliseconds + read_milliseconds, 3)
     return built
 
 
@@ -5236,6 +5255,19 @@ def whole_number(lowest, highest):
     return parse
 
 
+def share(text):
+    """Argument type: a float from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 1, received {text!r}"
+        )
+    return value
+
+
 def camera(text):
     """Argument type: a number of OpenCV's, or "picamera"."""
     if text == "picamera":
@@ -5280,15 +5312,15 @@ def parse_arguments(argv, program):
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
     add("--model", metavar="PATH", help="the .tflite file")
     add("--top_k", help=f"show the N best classes (default: {TOP_K})", **number)
-    lowest = {"metavar": "SCORE", "type": float}
+    lowest = {"metavar": "SCORE", "type": share}
     lowest["help"] = f"hide what has a lower score (default: 0, boxes {SHOWN_SCORE})"
     add("--threshold", **lowest)
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
     add("--classes", metavar="FILE", help="what --learn writes, for a features model")
-    share = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
-    add("--known_share", metavar="SHARE", type=float, help=share)
+    known = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
+    add("--known_share", metavar="SHARE", type=float, help=known)
     values = {"metavar": "X or X,Y,Z", "type": one_or_three}
     add("--mean", help="subtract X, or one per channel (default: 0)", **values)
     add("--std", help="then divide by X, or one per channel (default: 1)", **values)

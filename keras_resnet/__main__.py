@@ -18,7 +18,7 @@ COMMANDS = {
     "export": "convert a trained model to a .tflite for the device",
     "edgetpu": "estimate which operators of a .tflite run on a Coral Edge TPU",
     "page": "write a web page that runs a .tflite by itself",
-    "run": "classify pictures with a .tflite",
+    "run": "run a .tflite on pictures: classes, boxes or masks",
     "push": "put a run on the Hugging Face hub, with a model card",
     "launch": "start several workers of a training on this machine",
     "models": "print the models of the zoo and their weights",

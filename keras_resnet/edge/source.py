@@ -59,8 +59,14 @@ class Source:
 
     def sha256(self, quantize):
         """Returns the hash of what is exported, or None for a model without a file."""
-        path = self.aware / "saved_model" if quantize == "qat" else self.path
-        return path and files.sha256(path)
+        if quantize != "qat":
+            return self.path and files.sha256(self.path)
+        path = self.aware / "saved_model"
+        if not path.is_dir():
+            raise UserError(
+                f"{path} is damaged: delete its folder and run training/qat.py again"
+            )
+        return files.sha256(path)
 
     def folded(self):
         """Returns what `rewrite.fold_normalization` makes of the model."""

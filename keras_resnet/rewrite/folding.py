@@ -57,9 +57,11 @@ def fold_normalization(model, preprocessing):
             "convolution in front of it computes it."
         ]
     folded = graphs.build(graph)[0]
-    # The graph knows the outputs by their order; a detector names them.
-    outputs = keras.tree.pack_sequence_as(model.output, folded.outputs)
-    return keras.Model(folded.input, outputs, name=folded.name), uniform, notes
+    if len(folded.outputs) > 1:
+        # The graph knows the outputs by their order; a detector names them.
+        outputs = keras.tree.pack_sequence_as(model.output, folded.outputs)
+        folded = keras.Model(folded.input, outputs, name=folded.name)
+    return folded, uniform, notes
 
 
 def uniform_form(preprocessing):

@@ -82,7 +82,7 @@ def parse_xml(data):
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except xml.parsers.expat.ExpatError as error:
+    except (xml.parsers.expat.ExpatError, LookupError) as error:  # or its encoding
         raise ValueError(f"no valid XML: {error}") from error
     return builder.close()
 
@@ -92,7 +92,10 @@ def _stated_size(root):
     sides = [root.findtext(f"size/{side}") for side in ("width", "height")]
     if None in sides:
         return None
-    size = tuple(int(float(side)) for side in sides)
+    try:
+        size = tuple(int(float(side)) for side in sides)
+    except OverflowError as error:
+        raise ValueError(f"no size of a picture: {sides}") from error
     return size if all(size) else None
 
 
@@ -139,8 +142,8 @@ def mask_classes(root):
         else:
             lines = enumerate(text.splitlines())
             found = {index: line.strip() for index, line in lines if line.strip()}
-        if not found or min(found) < 0:
-            raise ValueError("no classes in it")
+        if not found or min(found) < 0 or max(found) >= 1 << 24:
+            raise ValueError("no classes in it, or indices out of range")
     names, values = [], {}
     for value, name in found.items():
         if name.lower() in ("ignore", "void", "unlabeled", "__ignore__"):
@@ -150,6 +153,12 @@ def mask_classes(root):
             names.append(name)
         values[value] = names.index(name)
     is_colour = os.path.basename(file) == "labelmap.txt"
+    if not is_colour and values.get(IGNORED, IGNORED) != IGNORED:
+        raise UserError(
+            f"{file}: the index {IGNORED} of a mask means that a pixel is ignored, and "
+            f"here it is the class {found[IGNORED]!r}: give it another index, or write "
+            "colours into labelmap.txt"
+        )
     lookup = np.full(max(*values, 255) + 1, NO_CLASS, np.int16)
     lookup[list(values)] = list(values.values())
     if not is_colour:

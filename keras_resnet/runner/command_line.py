@@ -168,6 +168,19 @@ def whole_number(lowest, highest):
     return parse
 
 
+def share(text):
+    """Argument type: a float from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 1, received {text!r}"
+        )
+    return value
+
+
 def camera(text):
     """Argument type: a number of OpenCV's, or "picamera"."""
     if text == "picamera":
@@ -212,15 +225,15 @@ def parse_arguments(argv, program):
     add("images", nargs="*", metavar="IMAGE_OR_DIR", help=image)
     add("--model", metavar="PATH", help="the .tflite file")
     add("--top_k", help=f"show the N best classes (default: {TOP_K})", **number)
-    lowest = {"metavar": "SCORE", "type": float}
+    lowest = {"metavar": "SCORE", "type": share}
     lowest["help"] = f"hide what has a lower score (default: 0, boxes {SHOWN_SCORE})"
     add("--threshold", **lowest)
     number["type"] = whole_number(1, 256)
     add("--threads", help="CPU threads (default: one per core, at most 4)", **number)
     add("--labels", metavar="FILE", help="labels, one per line or as `0  name`")
     add("--classes", metavar="FILE", help="what --learn writes, for a features model")
-    share = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
-    add("--known_share", metavar="SHARE", type=float, help=share)
+    known = f"share of photographs that --learn keeps known (default: {KNOWN_SHARE})"
+    add("--known_share", metavar="SHARE", type=float, help=known)
     values = {"metavar": "X or X,Y,Z", "type": one_or_three}
     add("--mean", help="subtract X, or one per channel (default: 0)", **values)
     add("--std", help="then divide by X, or one per channel (default: 1)", **values)

@@ -193,12 +193,22 @@ def parse_anchors(data, count):
 
     if data is None:
         raise ValueError("has no anchors.npy inside; export the model again")
-    anchors = np.load(io.BytesIO(data), allow_pickle=False)
-    if anchors.shape != (count, 4) or anchors.dtype != np.float32:
+    file = io.BytesIO(data)
+    try:
+        # The header alone, which must fit before anything gets its memory.
+        np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"anchors.npy inside is damaged: {error}") from error
+    if shape != (count, 4) or dtype != np.float32 or is_fortran:
         raise ValueError(
             f"anchors.npy inside: expected float32 {(count, 4)}, received "
-            f"{anchors.dtype} {anchors.shape}; export the model again"
+            f"{dtype} {shape}; export the model again"
         )
+    content = file.read()
+    if len(content) != 16 * count:
+        raise ValueError("anchors.npy inside is cut off; export the model again")
+    anchors = np.frombuffer(content, np.float32).reshape(count, 4)
     if not (np.isfinite(anchors).all() and (anchors[:, 2:] > 0).all()):
         raise ValueError("anchors.npy inside: not finite or of no area")
     return anchors

@@ -79,7 +79,7 @@ def build_model(options, model=None, delegate=None):
         options.bgr,
         **more,
     )
-    built.load_milliseconds += read_milliseconds
+    built.load_milliseconds = round(built.load_milliseconds + read_milliseconds, 3)
     return built
 
 

@@ -114,7 +114,11 @@ def _export(path, hashes, run):
 
 
 def _report_of(path):
-    return path.with_suffix(".report.json")
+    own = path.with_suffix(".report.json")
+    if own.exists() or not path.stem.endswith("_boxes"):
+        return own
+    # The second file of a detector, from the same conversion.
+    return path.with_name(path.stem[: -len("_boxes")] + ".report.json")
 
 
 def _hashes(directory):

@@ -231,6 +231,10 @@ def steps_with(content, **fields):
         ("no anchors", "no anchors.npy inside; export the model again"),
         ("fewer anchors", "expected float32 (96, 4), received float32 (95, 4)"),
         ("no area", "anchors.npy inside: not finite or of no area"),
+        ("cut off", "anchors.npy inside is cut off"),
+        ("empty", "anchors.npy inside is damaged"),
+        ("huge", "expected float32 (96, 4), received float32 (10000000000000, 4)"),
+        ("archive", "anchors.npy inside is damaged"),
         ("no scales", "box_scales: expected four numbers above 0, received None"),
         ("output", "output: expected features or boxes or masks, received 'words'"),
         ("version", "version: this runner reads 1 to 3, received 4"),
@@ -248,6 +252,20 @@ def test_a_damaged_file_of_boxes_is_refused_in_one_line(fault, words, tmp_path):
         members["anchors__npy"] = file.getvalue()
     elif fault == "no anchors":
         members["anchors__npy"] = None
+    elif fault in ("cut off", "empty", "huge", "archive"):
+        file = io.BytesIO()
+        np.save(file, found_colours.anchors())
+        content = file.getvalue()
+        archive = io.BytesIO()
+        np.savez(archive, found_colours.anchors())
+        members["anchors__npy"] = {
+            "cut off": content[:-1],
+            "empty": b"",
+            "huge": content.replace(
+                b"(96, 4), }           ", b"(10000000000000, 4), }"
+            ),
+            "archive": archive.getvalue(),
+        }[fault]
     else:
         value = {"no scales": {"box_scales": None}, "version": {"version": 4}}
         fields = value.get(fault, {"output": "words"})

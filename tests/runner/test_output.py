@@ -36,8 +36,10 @@ def test_scores_below_the_threshold_are_left_out(models, capfd, pictures):
     argv = ["--model", models["full"], "--json", pictures / "g.png"]
     top = json.loads(run_main(capfd, *argv, "--threshold=0.5")[1])["top"]
     assert [one["label"] for one in top] == ["grün"]
-    assert json.loads(run_main(capfd, *argv, "--threshold=1.01")[1])["top"] == []
-    assert_one_error(capfd, [*argv, "--threshold=high"], "--threshold", "'high'")
+    assert json.loads(run_main(capfd, *argv, "--threshold=1")[1])["top"] == []
+    for wrong in ("high", "50", "-0.1", "nan"):
+        text = f"from 0 to 1, received {wrong!r}"
+        assert_one_error(capfd, [*argv, f"--threshold={wrong}"], "--threshold", text)
 
 
 def test_annotated_pictures_show_the_labels_and_keep_the_rest(

@@ -108,6 +108,20 @@ GRAVE = {
     "no number": ("voc_folder", in_xml(xmin="seven"), "000.xml: could not convert"),
     "not finite": ("voc_folder", in_xml(xmax="nan"), "000.xml: .* no finite number"),
     "no XML": ("voc_folder", written("000.xml", "<annotation>"), "000.xml: no valid"),
+    "no encoding": (
+        "voc_folder",
+        written("000.xml", '<?xml version="1.0" encoding="foo-bar"?><annotation/>'),
+        "000.xml: no valid XML: .*foo-bar",
+    ),
+    "endless width": (
+        "voc_folder",
+        written(
+            "000.xml",
+            "<annotation><size><width>1e999</width><height>1</height></size>"
+            "</annotation>",
+        ),
+        "000.xml: no size of a picture",
+    ),
     "hostile XML": (
         "voc_folder",
         written("000.xml", HOSTILE % ""),
@@ -188,6 +202,15 @@ GRAVE = {
         "labelme_folder",
         written("000.json", '{"shapes": [{"label": "cup", "points": []}]}'),
         "000.json is no file of LabelMe",
+    ),
+    "a point beyond all numbers": (
+        "labelme_folder",
+        written(
+            "000.json",
+            '{"shapes": [{"label": "cup", "points": [[1%s, 2], [3, 4], [5, 6]]}]}'
+            % ("0" * 400),
+        ),
+        "000.json is no file of LabelMe: OverflowError",
     ),
     "a bitmap that is none": (
         "labelme_folder",

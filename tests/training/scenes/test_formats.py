@@ -11,6 +11,7 @@ from PIL import Image
 
 from keras_resnet.runner.boxes import IGNORED
 from keras_resnet.runner.errors import UserError
+from keras_resnet.training.data.scenes import shapes
 from keras_resnet.training.data.scenes.sources import load
 from tests.helpers.scenes import (
     LABELS,
@@ -74,6 +75,32 @@ def test_run_lengths_of_coco_are_masks(scenes, tmp_path):
         np.testing.assert_array_equal(found[scene.name], scene.mask)
 
 
+def test_run_lengths_need_no_size_of_the_picture(scenes, tmp_path):
+    root = write_coco(tmp_path, scenes)
+    whole = {"size": [60, 90], "counts": [0, 5400]}
+
+    def change(content):
+        for image in content["images"]:
+            del image["width"], image["height"]
+        content["annotations"] = content["annotations"][:1]
+        content["annotations"][0]["segmentation"] = whole
+
+    changed_json(root / "_annotations.coco.json", change)
+    masks = targets_of(load("segment", "coco_json", root))
+    assert sorted((mask == 1).mean() for mask in masks.values())[-2:] == [0, 1]
+
+
+def test_names_of_classes_have_no_line_break(scenes, tmp_path):
+    root = write_coco(tmp_path, scenes)
+
+    def change(content):
+        content["categories"][0]["name"] = "a\nb"
+
+    changed_json(root / "_annotations.coco.json", change)
+    with pytest.raises(UserError, match="has a line break"):
+        load("segment", "coco_json", root)
+
+
 def test_where_objects_of_two_classes_overlap_pixels_are_ignored(scenes, tmp_path):
     root = write_coco(tmp_path, scenes)
 
@@ -98,6 +125,13 @@ def test_where_objects_of_two_classes_overlap_pixels_are_ignored(scenes, tmp_pat
         ({"size": [60, 90], "counts": [5399]}, "run lengths do not fit"),
         ({"size": [60, 90], "counts": [5401, -1]}, "run lengths do not fit"),
         ({"size": [60, 90], "counts": "\u007f"}, "damaged run lengths"),
+        # Their sum is 5400 once it has overflowed 64 bits.
+        (
+            {"size": [60, 90], "counts": [2**63 - 1, 2**63 - 1, 5402]},
+            "run lengths do not fit",
+        ),
+        ({"size": [60, 90], "counts": [10**30]}, "OverflowError"),
+        ([[10**400, 2, 3, 4, 5, 6]], "OverflowError"),
         ({"size": [60, 90]}, "KeyError"),
     ],
 )
@@ -220,7 +254,7 @@ def test_circles_and_bitmaps_of_labelme_are_shapes(scenes, tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.full((4, 6), 255, np.uint8)).save(file, "PNG")
     encoded = base64.b64encode(file.getvalue()).decode()
-    shapes = [
+    drawn = [
         {"label": "cup", "shape_type": "circle", "points": [[40, 30], [60, 30]]},
         {
             "label": "plate",
@@ -229,7 +263,7 @@ def test_circles_and_bitmaps_of_labelme_are_shapes(scenes, tmp_path):
             "mask": encoded,
         },
     ]
-    content = {"imageWidth": 90, "imageHeight": 60, "shapes": shapes}
+    content = {"imageWidth": 90, "imageHeight": 60, "shapes": drawn}
     (root / "000.json").write_text(json.dumps(content))
     mask = targets_of(load("segment", "labelme_folder", root))["000"]
     assert (mask[28:32, 37:43] == 2).all() and (mask == 2).sum() == 24
@@ -237,6 +271,15 @@ def test_circles_and_bitmaps_of_labelme_are_shapes(scenes, tmp_path):
     target = targets_of(load("detect", "labelme_folder", root))["000"]
     boxes = target.boxes * np.array([60, 90, 60, 90])
     np.testing.assert_allclose(boxes, [(10, 20, 50, 60), (28, 37, 32, 43)], atol=1e-4)
+
+
+@pytest.mark.parametrize("corner", [(-4, -3), (58, 88), (61, 20), (20, 95)])
+def test_a_bitmap_of_labelme_may_reach_beyond_the_picture(corner):
+    top, left = corner
+    found = shapes.bitmap(np.ones((6, 5), bool), top, left)(60, 90)
+    expected = np.zeros((80, 120), bool)
+    expected[10 + top : 16 + top, 10 + left : 15 + left] = True
+    np.testing.assert_array_equal(found, expected[10:70, 10:100])
 
 
 # --- Masks ---
@@ -307,6 +350,8 @@ def test_an_unlisted_colour_is_named(scenes, tmp_path):
         ("labelmap.txt", "cup:1,2,300::", "expected name:red,green,blue"),
         ("_classes.csv", "Pixel Value, Class\nx, y", "invalid literal"),
         ("_classes.csv", "Pixel Value, Class\n0", "_classes.csv: list index"),
+        ("_classes.csv", "Pixel Value, Class\n0, a\n255, b", "255 .* is the class 'b'"),
+        ("_classes.csv", "Pixel Value, Class\n0, a\n99999999, b", "out of range"),
     ],
 )
 def test_bad_names_of_classes_are_named(scenes, tmp_path, name, content, message):

@@ -41,6 +41,9 @@ def of_annotated(name, root, task, labels, parts, left_out, faults, in_order=Fal
         for part, annotated in parts.items()
     }
     labels = labels or sorted(set().union(*found.values()))
+    for label in labels:
+        if len(f"{label}.".splitlines()) > 1:  # label files have one a line
+            raise UserError(f"{root}: the name of a class has a line break: {label!r}")
     unused = [label for label in labels if label not in found["train"]]
     if unused:
         shown = ", ".join(map(repr, unused[:5])) + (", ..." if len(unused) > 5 else "")
@@ -62,8 +65,9 @@ def of_scenes(name, root, task, labels, parts, left_out, faults):
     The arguments are those of `of_annotated`, but `parts` holds `Scene`s.
     """
     faults.close()
+    also = f". Left out: {left_out}" if str(left_out) else ""
     if not labels:
-        raise UserError(f"{root}: the pictures to train on have no objects")
+        raise UserError(f"{root}: the pictures to train on have no objects{also}")
     if task == "segment" and not 2 <= len(labels) <= MOST_CLASSES:
         raise UserError(
             f"{root}: masks must have 2 to {MOST_CLASSES} classes, the background "
@@ -71,8 +75,7 @@ def of_scenes(name, root, task, labels, parts, left_out, faults):
         )
     for part, scenes in parts.items():
         if not scenes:
-            also = f" Left out: {left_out}" if str(left_out) else ""
-            raise UserError(f"{root}: no annotated pictures in the split {part}.{also}")
+            raise UserError(f"{root}: no annotated pictures in the split {part}{also}")
         if task == "detect" and not any(len(x.target.classes) for x in scenes):
             raise UserError(f"{root}: the pictures of the split {part} have no objects")
     scenes = [scene for part in parts.values() for scene in part]

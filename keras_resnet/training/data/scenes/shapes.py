@@ -92,8 +92,10 @@ def bitmap(pixels, top, left):
 
 def _fill_bitmap(pixels, top, left, height, width):
     inside = np.zeros((height, width), bool)
-    pixels = pixels[max(-top, 0) : height - top, max(-left, 0) : width - left]
-    top, left = max(top, 0), max(left, 0)
+    # One that begins behind the picture's edge must not count from the other end.
+    last_row, last_column = max(height - top, 0), max(width - left, 0)
+    pixels = pixels[max(-top, 0) : last_row, max(-left, 0) : last_column]
+    top, left = min(max(top, 0), height), min(max(left, 0), width)
     inside[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return inside
 

@@ -105,8 +105,13 @@ def _names(file, categories):
     try:
         names = {each["id"]: str(each["name"]) for each in categories}
         names = dict(sorted(names.items()))
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise UserError(f"{file}: a category lacks {error}") from error
+    except TypeError as error:
+        raise UserError(
+            f"{file}: categories must be objects whose ids are all numbers or all "
+            f"strings: {error}"
+        ) from error
     twice = [
         x for x, number in collections.Counter(names.values()).items() if number > 1
     ]
@@ -172,7 +177,7 @@ def _objects(file, annotations, size, names, task, faults):
                 boxes.append(_box(annotation, label))
             else:
                 drawn.append(shapes.Shape(label, _fill(annotation, size)))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             name = annotation.get("id", place)
             faults.report(DAMAGED, f"{file}, annotation {name}: {error!r:.200}")
     return boxes, drawn
@@ -194,8 +199,9 @@ def _fill(annotation, picture_size):
     if isinstance(segmentation, dict):
         height, width = segmentation["size"]
         counts = shapes.decoded_counts(segmentation["counts"])
-        fits = counts.min() >= 0 and counts.sum() == height * width
-        if (width, height) != picture_size or not fits:
+        # As Python's numbers, whose sum does not overflow.
+        fits = counts.min() >= 0 and sum(counts.tolist()) == height * width
+        if picture_size not in (None, (width, height)) or not fits:
             raise ValueError(f"run lengths do not fit the picture of {picture_size}")
         return shapes.run_lengths(counts)
     rings = [np.array(ring, float).reshape(-1, 2) for ring in segmentation]

@@ -14,7 +14,10 @@ from keras_resnet.training.data.scenes.sources import layout
 from keras_resnet.training.data.sources import pictures
 
 # What reading a file of another content raises.
-BAD = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+BAD = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+    *(OverflowError, PIL.Image.DecompressionBombError),
+)
 
 
 def load(data_dir, task, faults):
@@ -90,7 +93,10 @@ def _shape(shape):
     elif kind == "mask":
         file = io.BytesIO(base64.b64decode(shape["mask"]))
         top, left = np.rint(low[::-1]).astype(int).tolist()
-        fill = shapes.bitmap(np.asarray(PIL.Image.open(file)) > 0, top, left)
+        pixels = np.asarray(PIL.Image.open(file))
+        if pixels.ndim != 2:
+            raise ValueError(f"the mask of {shape['label']!r} has colours")
+        fill = shapes.bitmap(pixels > 0, top, left)
     else:
         raise ValueError(f"a {kind} of {shape['label']!r} has no area")
     return str(shape["label"]), box, fill
