@@ -21,6 +21,12 @@ _PUBLIC = {
     "write_page": "keras_resnet.edge.page.writer",
 }
 
+# Those that need packages of extras: the packages, and the extras.
+_NEEDED = {
+    "export": (("tensorflow", "ai_edge_litert", "jinja2"), "train,edge"),
+    "write_page": (("ai_edge_litert", "jinja2"), "edge"),
+}
+
 __all__ = list(_PUBLIC)
 QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
 
@@ -28,8 +34,8 @@ QUANTIZATIONS = ("qat", "int8", "int16x8", "dynamic", "float16", "none")
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "export":
-        _require_extras()
+    if name in _NEEDED:
+        _require_extras(name, *_NEEDED[name])
     module = importlib.import_module(_PUBLIC[name])
     value = globals()[name] = getattr(module, name)
     return value
@@ -39,11 +45,12 @@ def __dir__():
     return sorted({*globals(), *_PUBLIC})
 
 
-def _require_extras():
-    for package in ("tensorflow", "ai_edge_litert", "jinja2"):
+def _require_extras(name, packages, extras):
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(
-                f"keras_resnet.edge.export needs the package {package}: "
-                'pip install "keras-resnet-zoo[train,edge]"'
+                f"keras_resnet.edge.{name} needs the package {package}: "
+                f'pip install "keras-resnet-zoo[{extras}]"'
             )
-    console.require_tensorflow("keras_resnet.edge.export")
+    if "tensorflow" in packages:
+        console.require_tensorflow(f"keras_resnet.edge.{name}")
