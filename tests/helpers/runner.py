@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import filelock
 import flatbuffers
 import numpy as np
 import pytest
@@ -246,12 +247,14 @@ def python_environment(name):
         pytest.skip(f"needs Python {version}")
     folder = ROOT / "build" / "pythons" / name
     python, done = folder / "bin" / "python", folder / "done"
-    if not done.exists():
-        subprocess.run([found[-1], "-m", "venv", "--clear", folder], check=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
-        installed = subprocess.run(
-            [*command, *ENVIRONMENTS[name]], capture_output=True, text=True
-        )
-        assert installed.returncode == 0, installed.stderr
-        done.touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):  # the processes of the tests share it
+        if not done.exists():
+            subprocess.run([found[-1], "-m", "venv", "--clear", folder], check=True)
+            command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+            installed = subprocess.run(
+                [*command, *ENVIRONMENTS[name]], capture_output=True, text=True
+            )
+            assert installed.returncode == 0, installed.stderr
+            done.touch()
     return python
