@@ -114,6 +114,7 @@ for statement in (
     "import keras_resnet.training",
     "from keras_resnet.edge import export",
     "from keras_resnet.edge import write_page",
+    "keras_resnet.push('runs/photos', 'user/photos')",
 ):
     try:
         exec(statement)
@@ -139,5 +140,5 @@ def test_the_zoo_runs_without_tensorflow_from_the_installed_wheel(
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     run(*pip, wheel, *packages, cwd=tmp_path)
     out = run(python, "-c", WITHOUT_TENSORFLOW, cwd=tmp_path, KERAS_BACKEND=backend)
-    extras = re.findall(r'pip install "keras-resnet-zoo(.*)"', out)
-    assert extras == ["[train]", "[train,edge]", "[edge]"]
+    extras = re.findall(r'pip install "keras-resnet-zoo(.*?)"', out)
+    assert extras == ["[train]", "[train,edge]", "[edge]", "[train]"]

@@ -1,19 +1,23 @@
 """Uploads a run to the Hugging Face hub."""
 
+from __future__ import annotations
+
 import os
 import re
+import typing
 from collections.abc import Iterable
 
 import huggingface_hub
 from huggingface_hub import errors, utils
 
 from keras_resnet import files
+from keras_resnet.errors import require
 from keras_resnet.runner.errors import UserError
-from keras_resnet.sharing import card, contents
-from keras_resnet.training import checks
-from keras_resnet.training.runs.run import Run
 from keras_resnet.weights import download, registry
 from keras_resnet.weights.formats import one_line
+
+if typing.TYPE_CHECKING:
+    from keras_resnet.training.runs.run import Run
 
 CARD = "README.md"
 
@@ -47,7 +51,14 @@ def push(
     Raises:
         UserError: an argument is wrong, there is no token of the hub, or the hub
             refuses or cannot be reached. No file was pushed then.
+        ImportError: the extra `train` or `edge` is not installed.
     """
+    require("tensorflow", "train", "keras_resnet.push")
+    require("ai_edge_litert", "edge", "keras_resnet.push")
+    # Whoever has neither extra imports this module with the names of the package.
+    from keras_resnet.sharing import card, contents
+    from keras_resnet.training import checks
+
     checks.text("repo", repo)
     checks.text("license", license)
     if not _is_repository(repo):
