@@ -10,6 +10,7 @@ import numpy as np
 
 import keras_resnet
 from keras_resnet import files, heads, rewrite
+from keras_resnet.edge.convert import converter
 from keras_resnet.errors import unknown
 from keras_resnet.model_metadata import read_labels
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
@@ -63,9 +64,7 @@ class Source:
             return self.path and files.sha256(self.path)
         path = self.aware / "saved_model"
         if not path.is_dir():
-            raise UserError(
-                f"{path} is damaged: delete its folder and run training/qat.py again"
-            )
+            raise converter.damaged_saved_model(path)
         return files.sha256(path)
 
     def folded(self):

@@ -6,6 +6,7 @@ import pathlib
 import zipfile
 
 from keras_resnet import files, model_metadata
+from keras_resnet.edge.scene_exporter import BOXES_SUFFIX
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.training import checks
 from keras_resnet.training.runs import folder as run_folder
@@ -115,10 +116,10 @@ def _export(path, hashes, run):
 
 def _report_of(path):
     own = path.with_suffix(".report.json")
-    if own.exists() or not path.stem.endswith("_boxes"):
+    if own.exists() or not path.stem.endswith(BOXES_SUFFIX):
         return own
     # The second file of a detector, from the same conversion.
-    return path.with_name(path.stem[: -len("_boxes")] + ".report.json")
+    return path.with_name(path.stem.removesuffix(BOXES_SUFFIX) + ".report.json")
 
 
 def _hashes(directory):

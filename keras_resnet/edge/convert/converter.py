@@ -131,11 +131,16 @@ def convert_saved_model(path):
         try:
             converter = _converter(path)
         except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{path} is damaged: delete its folder and run training/qat.py again"
-            ) from error
+            raise damaged_saved_model(path) from error
         _ask_for_uint8_interface(converter)
         return _convert(converter)
+
+
+def damaged_saved_model(path):
+    """Returns the `UserError` about what quantization-aware training saved."""
+    return UserError(
+        f"{path} is damaged: delete its folder and run training/qat.py again"
+    )
 
 
 def _converter(saved_model):

@@ -5,20 +5,13 @@ import os
 
 from keras_resnet.edge.convert import tflite_file
 from keras_resnet.edge.convert.tflite_file import schema
-from keras_resnet.runner.classifier import Classifier
-from keras_resnet.runner.detector import (
-    Detector,
-    parse_anchors,
-    parse_box_scales,
-    places_of,
-)
+from keras_resnet.runner.detector import parse_anchors, parse_box_scales, places_of
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.runner.image_model import task_of
 from keras_resnet.runner.images import geometry_of
 from keras_resnet.runner.model_file import read_model
-from keras_resnet.runner.segmenter import Segmenter
+from keras_resnet.runner.showing import MODELS
 
-RUNNERS = {"classify": Classifier, "detect": Detector, "segment": Segmenter}
 # A page holds its model as text, a third larger. Hosts of web pages, GitHub for one,
 # refuse files of more than 100 MB.
 MAX_MODEL_BYTES = 64_000_000
@@ -59,7 +52,7 @@ def describe(path, labels=None):
             "the file that it was compiled from"
         )
     task = task_of(file)
-    model = RUNNERS[task](path, labels, delegate="none")
+    model = MODELS[task](file, labels, delegate="none")
     if task == "classify" and model.channels:
         raise UserError(
             f"{path}: gives features and no scores. Export it without --features"

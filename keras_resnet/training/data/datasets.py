@@ -76,7 +76,7 @@ class Dataset:
     @property
     def has_unknown(self):
         """Whether `UNKNOWN` is a label, the last one."""
-        return not self.multi_label and self.labels[-1] == UNKNOWN
+        return has_unknown(self.labels, self.multi_label)
 
     def summary(self):
         """Returns as one line how many images it has and what was left out."""
@@ -171,6 +171,11 @@ def reordered(dataset, labels):
     )
 
 
+def has_unknown(labels, multi_label):
+    """Returns whether the last of some labels is `UNKNOWN`, and not one of several."""
+    return not multi_label and labels[-1] == UNKNOWN
+
+
 def with_unknown_last(dataset):
     """Returns a `Dataset` whose class `NOTHING` is the last one and called `UNKNOWN`.
 
@@ -195,8 +200,9 @@ def of_classes(dataset, labels):
     It is None if the dataset has other classes. A model may have `UNKNOWN` as one more.
     """
     own = tuple(labels[:-1])
-    has_unknown = labels[-1] == UNKNOWN and not dataset.multi_label
-    if has_unknown and sorted(own) == sorted(dataset.labels):
+    if has_unknown(labels, dataset.multi_label) and sorted(own) == sorted(
+        dataset.labels
+    ):
         return dataclasses.replace(reordered(dataset, own), labels=tuple(labels))
     if sorted(labels) == sorted(dataset.labels):
         return reordered(dataset, labels)

@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.training import accuracy, label_order, multi_label
-from keras_resnet.training.data import batching, damaged
+from keras_resnet.training.data import batching, damaged, datasets
 from keras_resnet.training.reporting import calibration
 
 BATCH = 64
@@ -78,7 +77,7 @@ class Answers:
     @property
     def has_unknown(self):
         """Whether `UNKNOWN` is a label, the last one."""
-        return not self.multi_label and self.labels[-1] == UNKNOWN
+        return datasets.has_unknown(self.labels, self.multi_label)
 
     def metrics(self):
         """Returns what `metrics.json` says of the classes.
