@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from keras_resnet.edge.page import runtime
@@ -95,17 +96,19 @@ def create(folder, python, packages):
     """
     complete = folder / "complete"
     wanted = "\n".join(packages)
-    if complete.exists() and complete.read_text() == wanted:
-        return
-    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    subprocess.run(
-        [*pip, "install", "--quiet", *packages],
-        check=True,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    complete.write_text(wanted)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{folder}.lock"):  # several processes run the tests
+        if complete.exists() and complete.read_text() == wanted:
+            return
+        pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run(
+            [*pip, "install", "--quiet", *packages],
+            check=True,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        complete.write_text(wanted)
 
 
 def main():

@@ -3,12 +3,10 @@
 import io
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import zipfile
 
-import filelock
 import flatbuffers
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from PIL import Image
 
 from keras_resnet.runner import command_line, pipeline
 from keras_resnet.runner.supervisor import SharedState
+from tests.helpers import environments
 from tests.helpers.commands import ROOT
 
 RUNNER = ROOT / "edge" / "run_tflite.py"
@@ -240,21 +239,12 @@ def python_environment(name):
         path of its interpreter.
     """
     version = name.split("-")[0]
-    root = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
-    found = sorted(root.glob(f"versions/{version}.*/bin/python{version}"))
-    found = found or [shutil.which(f"python{version}")]
-    if not found[-1]:
+    found = environments.interpreter([version])
+    if found is None:
         pytest.skip(f"needs Python {version}")
     folder = ROOT / "build" / "pythons" / name
-    python, done = folder / "bin" / "python", folder / "done"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):  # the processes of the tests share it
-        if not done.exists():
-            subprocess.run([found[-1], "-m", "venv", "--clear", folder], check=True)
-            command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
-            installed = subprocess.run(
-                [*command, *ENVIRONMENTS[name]], capture_output=True, text=True
-            )
-            assert installed.returncode == 0, installed.stderr
-            done.touch()
-    return python
+    try:
+        environments.create(folder, found, ["--only-binary=:all:", *ENVIRONMENTS[name]])
+    except subprocess.CalledProcessError as error:
+        pytest.fail(error.stderr or str(error))
+    return folder / "bin" / "python"
