@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.helpers import pictures
+from tests.helpers import pictures, scenes
 from tests.helpers.commands import ROOT, run_python
 
 DOCUMENTS = (
@@ -21,6 +21,8 @@ DOCUMENTS = (
     "docs/resume.md",
     "docs/training.md",
 )
+# Its pictures are annotated, and its trainings are broken off after an epoch.
+SCENES = "docs/scenes.md"
 FOLDERS = ("training", "edge", "models", "examples", "benchmarks")
 # Beginning of a command: why it cannot be run here.
 LEFT_OUT = {
@@ -75,8 +77,7 @@ def reason_to_leave_out(command):
 @pytest.fixture
 def checkout(tmp_path):
     """A folder in which the commands find what they name, and write what they like."""
-    for name in FOLDERS:
-        (tmp_path / name).symlink_to(ROOT / name)
+    link_folders(tmp_path)
     rng = np.random.default_rng(0)
     for index, label in enumerate(("dark", "light")):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -94,17 +95,36 @@ def checkout(tmp_path):
     return tmp_path
 
 
+def link_folders(checkout):
+    for name in FOLDERS:
+        (checkout / name).symlink_to(ROOT / name)
+
+
+def run(command, checkout, *flags):
+    program, *arguments = shlex.split(command)
+    assert program == "python", command
+    done = run_python(*arguments, *flags, cwd=checkout)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("documents", [DOCUMENTS], ids=["in order"])
 def test_every_command_of_the_documents_runs_as_written(documents, checkout):
     # In the order in which they are first shown.
     for command in dict.fromkeys(line for name in documents for line in commands(name)):
-        if reason_to_leave_out(command):
-            continue
-        program, *arguments = shlex.split(command)
-        assert program == "python", command
-        done = run_python(*arguments, cwd=checkout)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if not reason_to_leave_out(command):
+            run(command, checkout)
+
+
+@pytest.mark.slow
+def test_the_commands_for_boxes_and_masks_run_when_their_training_is_short(tmp_path):
+    link_folders(tmp_path)
+    scenes.write_voc(tmp_path / "photos", scenes.made_scenes(20))
+    scenes.write_masks(tmp_path / "outlined", scenes.made_scenes(20))
+    for command in commands(SCENES):
+        is_training = command.startswith(("python training/train", "python training/q"))
+        run(command, tmp_path, *["--epochs=1"] * is_training)
+    assert list((tmp_path / "out").iterdir())
 
 
 def test_what_is_left_out_is_still_in_the_documents():
