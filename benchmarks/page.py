@@ -1,18 +1,23 @@
-"""The web page of a model against the runner, in Chromium: equality, size, time.
+"""The web page of a model against the runner, in browsers: equality, size, time.
 
     python -m benchmarks.page models/resnet20.cifar10.int8.tflite --photographs=DIR
+    python -m benchmarks.page models/resnet20.cifar10.int8.tflite --browser=firefox
 
 Prints a row for each model: the size of its page; the time from opening the file until
 the network is ready and of one picture in it, medians; on how many PNG files pixels and
 scores equal the runner's to the bit; and what JPEGs differ in, whose decoding is the
 browser's. The runner decodes a large JPEG at a fraction of its size, so its answer may
-differ from the page's in the pixels, too. Needs playwright and Chromium, as the tests.
+differ from the page's in the pixels, too. Needs playwright and Chromium, as the tests,
+or Firefox and websockets. Firefox gets opaque PNG files alone: without a screen it has
+no WebGL, by which a page reads transparent ones.
 
 Without --photographs, the JPEGs are scikit-learn's two photographs. To the JPEGs of a
 folder, one of 12 megapixels is added that lies on its side.
 """
 
 import argparse
+import contextlib
+import functools
 import io
 import pathlib
 import statistics
@@ -26,10 +31,12 @@ from benchmarks import photographs
 from keras_resnet import edge
 from keras_resnet.runner.images import prepare, read_image
 from tests.helpers import browser as browsers
+from tests.helpers import firefox
 
 OPENINGS = 5
 PNG_FILES = 20
 JPEGS = 20
+READY = "async () => performance.getEntriesByName('ready')[0].startTime"
 
 
 def png_files():
@@ -43,6 +50,11 @@ def png_files():
         shape = (*random.integers(8, 900, 2), modes[mode])
         pixels = random.integers(0, 256, shape, np.uint8).squeeze()
         yield encoded(PIL.Image.fromarray(pixels, mode))
+
+
+def is_opaque(content):
+    """Returns whether an image file has no channel of transparency."""
+    return not PIL.Image.open(io.BytesIO(content)).mode.endswith("A")
 
 
 def encoded(image, file_format="PNG"):
@@ -81,8 +93,8 @@ def compare(tab, classifier, content):
     }
 
 
-def measure(browser, model, labels, jpegs):
-    """Prints what is measured of a model."""
+def measure(opened, model, labels, pngs, jpegs):
+    """Prints what is measured of a model; `opened` opens a page in the browser."""
     classifier = edge.Classifier(model, labels)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "page.html")
@@ -90,13 +102,12 @@ def measure(browser, model, labels, jpegs):
         print(f"{model}: page of {page.stat().st_size / 1e6:.2f} MB")
         ready = []
         for _ in range(OPENINGS):
-            with browsers.opened(browser, page) as tab:
-                times = "performance.getEntriesByName('ready')[0].startTime"
-                ready.append(tab.evaluate(times))
+            with opened(page) as tab:
+                ready.append(tab.evaluate(READY))
         text = f"median {statistics.median(ready):.0f}, fastest {min(ready):.0f} ms"
         print(f"  ready: {text} of {OPENINGS}")
-        with browsers.opened(browser, page) as tab:
-            rows = [compare(tab, classifier, content) for content in png_files()]
+        with opened(page) as tab:
+            rows = [compare(tab, classifier, content) for content in pngs]
             equal = sum(row["pixels"] == row["scores"] == 0 for row in rows)
             print(f"  PNG: pixels and scores equal on {equal} of {len(rows)}")
             times = [row["milliseconds"] for row in rows]
@@ -113,18 +124,34 @@ def measure(browser, model, labels, jpegs):
             )
 
 
+@contextlib.contextmanager
+def in_firefox(page):
+    """Opens a page in a Firefox of its own."""
+    with tempfile.TemporaryDirectory() as profile:
+        with firefox.opened(page, profile) as tab:
+            yield tab
+
+
 def main():
     """Measures the pages of the models that the command names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+")
+    parser.add_argument(
+        "--browser", choices=("chromium", "firefox"), default="chromium"
+    )
     parser.add_argument("--labels", help="a label file for models without labels")
     parser.add_argument("--photographs", help="a folder of JPEGs")
     arguments = parser.parse_args()
-    jpegs = jpeg_files(arguments.photographs)
-    with browsers.chromium() as start:
-        browser = start()
+    jpegs, pngs = jpeg_files(arguments.photographs), list(png_files())
+    with contextlib.ExitStack() as stack:
+        if arguments.browser == "firefox":
+            opened = in_firefox
+            pngs = [content for content in pngs if is_opaque(content)]
+        else:
+            browser = stack.enter_context(browsers.chromium())()
+            opened = functools.partial(browsers.opened, browser)
         for model in arguments.models:
-            measure(browser, model, arguments.labels, jpegs)
+            measure(opened, model, arguments.labels, pngs, jpegs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The web page of a model, in Chromium, opened from disk."""
 
 import base64
+import io
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from keras_resnet.edge.convert import converter, metadata
 from keras_resnet.edge.page import writer
 from keras_resnet.preprocessing import Preprocessing
 from tests.helpers import browser as browsers
-from tests.helpers import environments
+from tests.helpers import environments, firefox
 from tests.helpers.commands import ROOT
 from tests.helpers.networks import small_classifier
 from tests.helpers.runner import encoded
@@ -122,6 +123,25 @@ def test_photographs_have_the_runners_answer(chromium, shipped_page, photographs
                 scores = classifier.scores(pixels)
                 assert found["outputs"][0].argmax() == scores.argmax()
                 assert np.abs(found["outputs"][0] - scores).max() <= 0.05
+
+
+def test_firefox_gives_the_runners_answers(shipped_page, photographs, tmp_path):
+    classifier = edge.Classifier(SHIPPED)
+    with firefox.opened(shipped_page, tmp_path) as tab:
+        for content in png_files(photographs):
+            if Image.open(io.BytesIO(content)).mode.endswith("A"):
+                continue  # these need WebGL, which Firefox lacks without a screen
+            found = browsers.ask(tab, content)
+            pixels = browsers.expected(content, classifier)
+            np.testing.assert_array_equal(found["seen"], pixels)
+            np.testing.assert_array_equal(
+                found["outputs"][0], classifier.scores(pixels)
+            )
+        for image in photographs:
+            content = encoded(image, "JPEG", quality=95)
+            pixels = browsers.expected(content, classifier)
+            found = browsers.ask(tab, content)["outputs"][0]
+            assert found.argmax() == classifier.scores(pixels).argmax()
 
 
 def bars(tab):
