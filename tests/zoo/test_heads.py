@@ -15,6 +15,11 @@ def backbone(name="resnet8", size=(64, 64), **arguments):
     )
 
 
+def outputs(model, images):
+    """What a model gives, as NumPy arrays on every backend."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(images))
+
+
 @pytest.fixture(scope="module")
 def detector():
     return heads.detector(backbone(size=(64, 96)), 3)
@@ -22,13 +27,13 @@ def detector():
 
 def test_a_detector_has_boxes_and_scores_for_every_anchor(detector):
     images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
-    outputs = detector(images)
+    found = outputs(detector, images)
     number = 16 * 24 + 8 * 12
-    assert outputs["boxes"].shape == (2, number, 4)
-    assert outputs["scores"].shape == (2, number, 3)
+    assert found["boxes"].shape == (2, number, 4)
+    assert found["scores"].shape == (2, number, 3)
     assert heads.anchors(detector).shape == (number, 4)
     # At first nothing is likely; only the bias speaks of a grey image.
-    grey = detector(np.zeros((1, 64, 96, 3), np.float32))["scores"]
+    grey = outputs(detector, np.zeros((1, 64, 96, 3), np.float32))["scores"]
     np.testing.assert_allclose(grey, heads.PRIOR, rtol=1e-5)
 
 
@@ -36,9 +41,9 @@ def test_logits_have_the_weights_of_scores_in_equal_order(detector):
     logits = heads.detector(backbone(size=(64, 96)), 3, activation=None)
     logits.set_weights(detector.get_weights())
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
-    expected, found = detector(images), logits(images)
+    expected, found = outputs(detector, images), outputs(logits, images)
     np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-6)
-    scores = 1 / (1 + np.exp(-np.array(found["scores"])))
+    scores = 1 / (1 + np.exp(-found["scores"]))
     np.testing.assert_allclose(scores, expected["scores"], atol=1e-6)
 
 
@@ -59,7 +64,7 @@ def test_an_output_belongs_to_the_anchor_of_its_cell(detector):
     level = detector.get_layer("P3_boxes").output
     parts = keras.Model(detector.input, [level, detector.output["boxes"]])
     images = np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
-    of_level, boxes = map(np.array, parts(images))
+    of_level, boxes = outputs(parts, images)
     anchors = heads.anchors(detector)
     for row, column in ((0, 0), (0, 11), (3, 7), (7, 2)):
         place = (row + 0.5) / 8, (column + 0.5) / 12
@@ -106,18 +111,18 @@ def test_coarse_maps_reach_fine_ones():
     coarse = model.get_layer("P3_down_conv")
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
     fine = keras.Model(model.input, model.get_layer("P2_scores").output)
-    before = np.array(fine(images))
+    before = outputs(fine, images)
     coarse.set_weights([2 * weights[::-1] for weights in coarse.get_weights()])
-    assert np.abs(np.array(fine(images)) - before).max() > 1e-6
+    assert np.abs(outputs(fine, images) - before).max() > 1e-6
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet16_224", 64), ("resnet8", 32)])
 def test_a_segmenter_has_scores_for_every_cell_of_the_finest_map(name, size):
     model = heads.segmenter(backbone(name, (size, 2 * size)), 5)
     stride = 4 if "224" in name else 1
-    scores = model(np.zeros((1, size, 2 * size, 3), np.float32))
+    scores = outputs(model, np.zeros((1, size, 2 * size, 3), np.float32))
     assert scores.shape == (1, size // stride, 2 * size // stride, 5)
-    np.testing.assert_allclose(np.sum(scores, axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1, rtol=1e-5)
 
 
 def test_other_maps_and_widths_can_be_chosen():
