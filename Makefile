@@ -17,14 +17,16 @@ test-slow: setup environments
 	$(PYTEST) -m slow --ignore=tests/test_site.py --ignore=tests/test_wheel.py
 
 # The zoo on the other backends of Keras. PyPI's torch for Linux brings CUDA: on a
-# machine without a GPU, install the CPU build first (see pyproject.toml).
+# machine without a GPU, install the CPU build first (see pyproject.toml). Then what
+# `make test` left out because they were missing.
 ZOO_TESTS := $(filter-out tests/zoo/test_backends.py tests/zoo/test_download.py,\
   $(wildcard tests/zoo/test_*.py))
+NEED_BACKENDS := jax or torch or gpu_pretrain or finetune_benchmark
 test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(ZOO_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ZOO_TESTS)
-	$(PYTEST) -m "not slow" tests/zoo/test_backends.py tests/zoo/test_convert.py
+	$(PYTEST) -m "not slow" -k "$(NEED_BACKENDS)" tests/zoo tests/training
 
 # The zoo on CPython 3.10 to 3.13 with the lowest and the newest Keras, on JAX and
 # without TensorFlow, and the runner on CPython 3.7 to 3.13. Each Python must be on the
