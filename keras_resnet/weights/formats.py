@@ -88,13 +88,13 @@ def check_path(path):
             'save_file({k: v.contiguous() for k, v in d.items()}, sys.argv[2])" '
             f"{shlex.quote(path)} {shlex.quote(target)} Received: {path!r}"
         )
-    if not path.endswith(SUFFIXES):
+    if not os.path.exists(path):
+        raise UserError(f"`weights`: no such file or folder. Received: {path!r}")
+    if not path.endswith(SUFFIXES) or not os.path.isfile(path):
         raise UserError(
             f"`weights` must be a file that ends in {', '.join(SUFFIXES)}. "
             f"Received: {path!r}"
         )
-    if not os.path.isfile(path):
-        raise UserError(f"`weights`: no such file. Received: {path!r}")
 
 
 def one_line(error):
