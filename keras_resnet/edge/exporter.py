@@ -1,32 +1,25 @@
-"""The export of a trained model: the wiring of its parts.
+"""The export of a trained model: what its settings mean, before anything is converted.
 
-`source` opens the model, `convert` makes the file, `targets` and `report` judge it.
-Every file is written at the end, after the last check, or none is.
+`source` opens the model. `class_exporter` and `scene_exporter` wire the rest: `convert`
+makes the file, `targets` and `report` judge it, `output_files` writes all at the end.
 """
 
-import contextlib
-import dataclasses
-import json
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 
 import keras
 
-from keras_resnet import edge, files, model_metadata
-from keras_resnet.edge import scene_exporter
+from keras_resnet import edge, model_metadata
+from keras_resnet.edge import class_exporter, scene_exporter
 from keras_resnet.edge import source as sources
 from keras_resnet.edge.convert import converter, metadata
-from keras_resnet.edge.page import held_out, runtime, writer
-from keras_resnet.edge.report import comparison, summary
-from keras_resnet.edge.report import page as report_page
+from keras_resnet.edge.page import runtime
+from keras_resnet.edge.report import summary
 from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
-from keras_resnet.runner.preprocessing import BOXES, FEATURES, MASKS
+from keras_resnet.runner.preprocessing import BOXES, MASKS
 from keras_resnet.training import checks as settings
-from keras_resnet.training.accuracy import TOLERATED_IMAGES
-from keras_resnet.training.data import batching
 from keras_resnet.training.formats import saved_model
 from keras_resnet.training.runs.run import Run
 
@@ -214,91 +207,25 @@ def export(
         license=license or source.licence,
         run_sha256=source.sha256(quantize),
     )
+    settings_of_both = dict(
+        quantize=quantize,
+        target=target,
+        calibration_examples=calibration_examples,
+        report_examples=report_examples,
+        max_drop=max_drop,
+        page=page,
+    )
     if source.scores in (BOXES, MASKS):
-        return scene_exporter.export(
-            source,
-            output,
-            about,
-            quantize=quantize,
-            target=target,
-            calibration_examples=calibration_examples,
-            report_examples=report_examples,
-            max_drop=max_drop,
-            page=page,
-        )
-    *folded, notes = source.folded()
-
-    def convert(quantize):
-        content = _convert(source, *folded, quantize, calibration_examples)
-        gives = FEATURES if features else None
-        return metadata.with_metadata(
-            content, source.labels, folded[1], about, source.threshold, gives
-        )
-
-    paths = {}
-    with contextlib.ExitStack() as stack:
-
-        def temporary(kind, suffix):
-            path = paths[kind] = output.with_name(output.stem + suffix)
-            return pathlib.Path(stack.enter_context(files.replacing(path)))
-
-        # Fails now if the file cannot be written, and not after the conversion.
-        file = temporary("tflite", ".tflite")
-        content = convert(quantize)
-        report = _check_target(source, quantize, content, target)
-        report["notes"] = source.notes + notes
-        if wanted.compile:
-            report["npu"], compiled = wanted.compile(content)
-            suffix = f"{wanted.compiled_suffix}.tflite"
-            temporary("compiled", suffix).write_bytes(compiled)
-        if source.dataset:
-            compared = comparison.Comparison(
-                source.model, source.preprocessing, source.dataset, report_examples
-            )
-            compare = compared.features if features else compared.scores
-            report["compared"] = compare(content)
-            if wanted.interpret:
-                report["micro"] = wanted.interpret(content, compared.images)
-                _check_arena(report["micro"], arena_bytes)
-            # A model of the zoo or in memory may have random weights.
-            if not features and (problem := compared.label_problem()):
-                if source.path and not sources.is_run(model):
-                    raise UserError(problem)
-                report["notes"].append(f"warning: {problem}")
-        check_drop(report, max_drop)
-        if source.dataset:
-            float_model = source.fine_tuned() if quantize == "qat" else folded[0]
-            if isinstance(float_model, keras.Model):
-                report["layers"] = compared.layers(content, float_model, folded[1])
-            if quantize == "qat":  # what fine-tuning has to be better than
-                report["post_training"] = compared.scores(convert("int8"))
-        file.write_bytes(content)
-        if page:
-            samples = held_out.pictures(source.dataset)
-            html = writer.html(file, name=output.stem, samples=samples)
-            temporary("page", ".html").write_text(html, encoding="utf-8")
-        text = json.dumps(report, indent=2) + "\n"
-        temporary("json", ".report.json").write_text(text, encoding="utf-8")
-        html = report_page.html(report)
-        temporary("html", ".report.html").write_text(html, encoding="utf-8")
-        if wanted.program:
-            # The letters that Arduino allows in the name of a sketch.
-            stem = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
-            folder = output.with_name(f"{stem}_sketch")
-            program = wanted.program(
-                content,
-                folder.name,
-                report["micro"]["arena_bytes"],
-                name=source.model.name,
-                labels=source.labels,
-                preprocessing=folded[1],
-                threshold=source.threshold,
-            )
-            for name, code in program.items():
-                path = stack.enter_context(files.replacing(folder / name))
-                pathlib.Path(path).write_text(code, encoding="utf-8")
-            paths["sketch"] = folder / f"{folder.name}.ino"
-    return summary.Report(json.loads(text), paths)  # with lists for its tuples
+        return scene_exporter.export(source, output, about, **settings_of_both)
+    is_file = source.path is not None and not sources.is_run(model)
+    return class_exporter.export(
+        source,
+        output,
+        about,
+        labels_must_fit=is_file,
+        arena_bytes=arena_bytes,
+        **settings_of_both,
+    )
 
 
 def _check_features(quantize, labels, scores, max_drop, page):
@@ -345,17 +272,6 @@ def _check_micro(wanted, target, features, arena_bytes):
         )
 
 
-def _check_arena(micro, allowed):
-    """Raises `UserError` if a file needs more memory than the device has for it."""
-    needed = micro["arena_bytes"] + micro["scratch_bytes"]
-    if allowed is not None and needed > allowed:
-        raise UserError(
-            f"the file needs an arena of {needed:,} bytes ({micro['scratch_bytes']:,} "
-            f"of them for CMSIS-NN), --arena_bytes allows {allowed:,}: use a narrower "
-            "network (train.py --width=0.5), or smaller images"
-        )
-
-
 def _check_source(source, quantize, license):
     """Raises `UserError` if a source cannot be exported as asked."""
     labels = model_metadata.checked_labels(source.labels)
@@ -377,89 +293,4 @@ def _check_source(source, quantize, license):
         raise UserError(
             f"--quantize={quantize} needs images to calibrate with: --dataset=folder "
             "--data_dir=DIR, or another dataset"
-        )
-
-
-def _convert(source, model, preprocessing, quantize, calibration_examples):
-    """Returns the bytes of a .tflite without metadata.
-
-    Args:
-        source: the `Source`.
-        model: the float model with its normalization folded.
-        preprocessing: what that model expects.
-        quantize: one of `edge.QUANTIZATIONS`.
-        calibration_examples: how many training images to calibrate with.
-    """
-    if quantize == "qat":
-        return converter.from_saved_model(source.aware / "saved_model", preprocessing)
-    calibration = None
-    if quantize in converter.CALIBRATED:
-        calibration = batching.calibration_images(
-            source.dataset, source.preprocessing, calibration_examples
-        )
-    try:
-        has_scores = source.scores != "features"
-        return converter.from_keras(
-            model, preprocessing, quantize, calibration, has_scores
-        )
-    except RuntimeError as error:
-        # What stands at the end of a graph is only known now.
-        if quantize not in converter.CALIBRATED or isinstance(model, keras.Model):
-            raise
-        raise UserError(
-            f"{source.path} ends with neither a softmax nor a sigmoid, whose scores "
-            f"--quantize={quantize} can hold. Use --quantize=float16, or save a "
-            "SavedModel that returns logits and pass --scores"
-        ) from error
-
-
-def _check_target(source, quantize, content, target):
-    """Returns the begin of the report; raises `UserError` where the target refuses."""
-    layers = {layer.name for layer in getattr(source.model, "layers", ())}
-    found = checks.check(content, target, layers)
-    if found.problems:
-        raise checks.refusal(found, quantize)
-    return {
-        "model": source.model.name,
-        "quantize": quantize,
-        **dataclasses.asdict(found),
-        "compared": None,
-    }
-
-
-def check_drop(report, max_drop):
-    """Raises `UserError` if a file loses more than `max_drop` points of accuracy.
-
-    Args:
-        report: dict of the report. If no accuracy was measured, it gets the reason as
-            `gate_not_applied`.
-        max_drop: percentage points.
-    """
-    compared = report["compared"]
-    if compared is None:
-        report["gate_not_applied"] = "no --dataset was given"
-        return
-    name = summary.accuracy_name(compared)
-    if "mean_cosine" in compared:
-        report["gate_not_applied"] = "features have no accuracy"
-        return
-    if name is None:
-        report["gate_not_applied"] = (
-            f"no image of dataset {compared['dataset']} has a label"
-            if "multi_label" in compared
-            else f"dataset {compared['dataset']} has other classes than the model"
-        )
-        return
-    ours, of_keras = compared[name], compared[f"keras_{name}"]
-    drop = 100 * (of_keras - ours)
-    lost_images = round((of_keras - ours) * compared["images"])
-    is_chance = name == "top1" and lost_images <= TOLERATED_IMAGES
-    # 99% - 98% is a little more than 1 point in binary.
-    if drop > max_drop + 1e-9 and not is_chance:
-        raise UserError(
-            f"{report['quantize']} loses {drop:.2f} points of "
-            f"{summary.ACCURACIES[name]} on {compared['images']} images ({ours:.2%}, "
-            f"Keras model {of_keras:.2%}), --max_drop allows {max_drop:g}. Try "
-            + ("" if report["quantize"] == "qat" else "training/qat.py, ")
-            + "more --calibration_examples, or --quantize=float16"
         )

@@ -1,21 +1,13 @@
 """The export of a detector or a segmenter: the wiring of its parts."""
 
-import contextlib
-import dataclasses
-import json
-import pathlib
-
-from keras_resnet import files, heads
+from keras_resnet import heads
 from keras_resnet.edge.convert import converter, scenes
 from keras_resnet.edge.inspect import graph as tflite_graph
 from keras_resnet.edge.inspect import operators
-from keras_resnet.edge.page import held_out, writer
-from keras_resnet.edge.report import page as report_page
-from keras_resnet.edge.report import scene_comparison, summary
+from keras_resnet.edge.output_files import OutputFiles
+from keras_resnet.edge.report import gate, scene_comparison
 from keras_resnet.edge.targets import checks, edgetpu
-from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.preprocessing import BOXES
-from keras_resnet.training.scenes import answers
 
 # What a detector's second file has in its name, which ends with
 # TFLite_Detection_PostProcess.
@@ -79,17 +71,8 @@ def export(
         return {"tflite": made.raw, "boxes": made.boxes}
 
     made = convert(quantize)
-    layers = {layer.name for layer in source.model.layers}
-    check = checks.check(made["tflite"], target, layers, () if detects else CPU_END)
-    if check.problems:
-        raise checks.refusal(check, quantize)
-    report = {
-        "model": source.model.name,
-        "quantize": quantize,
-        **dataclasses.asdict(check),
-        "compared": None,
-        "notes": source.notes + notes,
-    }
+    cpu_end = () if detects else CPU_END
+    report = gate.check_target(source, quantize, made["tflite"], target, notes, cpu_end)
     if detects:
         report["boxes"] = _boxes_report(made["boxes"])
     if source.dataset is not None:
@@ -101,13 +84,22 @@ def export(
             report_examples,
         )
         report["compared"] = comparison.compare(made)
-    _check_drop(report, max_drop)
+    gate.check_drop(report, max_drop)
     if source.dataset is not None and quantize == "qat":
         # What fine-tuning has to be better than.
         plain = {"tflite": convert("int8")["tflite"]}
         report["post_training"] = comparison.compare(plain)
-    samples = held_out.pictures(source.dataset) if page else None
-    return _write(output, made, report, wanted, samples)
+    with OutputFiles(output) as out:
+        file = out.temporary("tflite", ".tflite")
+        file.write_bytes(made["tflite"])
+        if page:
+            out.write_page(file, source.dataset)
+        if detects:
+            boxes = out.temporary("boxes", f"{BOXES_SUFFIX}.tflite")
+            boxes.write_bytes(made["boxes"])
+        if wanted.compile:
+            report["npu"] = out.write_compiled(wanted, made["tflite"])
+        return out.write_report(report)
 
 
 def _convert(source, model, preprocessing, quantize, calibration_examples):
@@ -126,11 +118,7 @@ def _convert(source, model, preprocessing, quantize, calibration_examples):
         if detects:
             return converter.convert_saved_model(path)
         return converter.from_saved_model(path, preprocessing)
-    calibration = None
-    if quantize in converter.CALIBRATED:
-        calibration = answers.images(
-            source.dataset, source.preprocessing, calibration_examples
-        )
+    calibration = source.calibration_images(quantize, calibration_examples)
     convert = converter.convert_keras if detects else converter.from_keras
     return convert(model, preprocessing, quantize, calibration)
 
@@ -143,55 +131,3 @@ def _boxes_report(content):
         "operators": sum(row.count for row in rows),
         "edgetpu_operators": edgetpu.check(content).mapped,
     }
-
-
-def _check_drop(report, max_drop):
-    """Raises `UserError` if a file loses more than `max_drop` points."""
-    compared = report["compared"]
-    if compared is None:
-        report["gate_not_applied"] = "no --dataset was given"
-        return
-    name = summary.accuracy_name(compared)
-    ours, of_keras = compared[name], compared[f"keras_{name}"]
-    if of_keras is None:
-        report["gate_not_applied"] = f"nothing is annotated in {compared['dataset']}"
-        return
-    drop = 100 * (of_keras - ours)
-    # 0.99 - 0.98 is a little more than 0.01 in binary.
-    if drop > max_drop + 1e-9:
-        raise UserError(
-            f"{report['quantize']} loses {drop:.2f} points of "
-            f"{summary.ACCURACIES[name]} on {compared['images']} images ({ours:.2%}, "
-            f"Keras model {of_keras:.2%}), --max_drop allows {max_drop:g}. Try more "
-            "--calibration_examples, or --quantize=float16"
-        )
-
-
-def _write(output, made, report, wanted, samples):
-    """Writes all files or none; returns the `summary.Report`.
-
-    A web page is among them if its `samples` are not None.
-    """
-    suffixes = {"tflite": ".tflite", "boxes": f"{BOXES_SUFFIX}.tflite"}
-    paths = {}
-    with contextlib.ExitStack() as stack:
-
-        def temporary(kind, suffix):
-            path = paths[kind] = output.with_name(output.stem + suffix)
-            return pathlib.Path(stack.enter_context(files.replacing(path)))
-
-        for kind, content in made.items():
-            file = temporary(kind, suffixes[kind])
-            file.write_bytes(content)
-            if kind == "tflite" and samples is not None:
-                html = writer.html(file, name=output.stem, samples=samples)
-                temporary("page", ".html").write_text(html, encoding="utf-8")
-        if wanted.compile:
-            report["npu"], compiled = wanted.compile(made["tflite"])
-            suffix = f"{wanted.compiled_suffix}.tflite"
-            temporary("compiled", suffix).write_bytes(compiled)
-        text = json.dumps(report, indent=2) + "\n"
-        temporary("json", ".report.json").write_text(text, encoding="utf-8")
-        html = report_page.html(report)
-        temporary("html", ".report.html").write_text(html, encoding="utf-8")
-    return summary.Report(json.loads(text), paths)  # with lists for its tuples

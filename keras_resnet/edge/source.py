@@ -24,6 +24,7 @@ from keras_resnet.training.formats import custom_code, saved_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
 from keras_resnet.training.runs.run import Run
+from keras_resnet.training.scenes import answers
 from keras_resnet.weights import registry
 
 CHECKED_IMAGES = 32  # to see what the scores of a SavedModel are
@@ -66,6 +67,17 @@ class Source:
         if not path.is_dir():
             raise converter.damaged_saved_model(path)
         return files.sha256(path)
+
+    def calibration_images(self, quantize, limit):
+        """Returns training images to calibrate a quantization with, or None.
+
+        uint8 (images, height, width, 3); None where it takes no images.
+        """
+        if quantize not in converter.CALIBRATED:
+            return None
+        is_scenes = self.scores in (BOXES, MASKS)
+        read = answers.images if is_scenes else batching.calibration_images
+        return read(self.dataset, self.preprocessing, limit)
 
     def folded(self):
         """Returns what `rewrite.fold_normalization` makes of the model."""

@@ -11,8 +11,8 @@ import pytest
 
 import keras_resnet
 from keras_resnet import edge, model_metadata, training
-from keras_resnet.edge import exporter, source
-from keras_resnet.edge.report import page
+from keras_resnet.edge import source
+from keras_resnet.edge.report import gate, page
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from tests.conftest import SMALL
@@ -223,9 +223,9 @@ def test_the_licence_of_the_weights_goes_into_the_file(plain):
 def test_a_drop_of_exactly_the_limit_is_allowed():
     compared = {"images": 300, "keras_top1": 0.99, "top1": 0.98}
     report = {"quantize": "int8", "compared": compared}
-    exporter.check_drop(report, 1.0)
+    gate.check_drop(report, 1.0)
     with pytest.raises(UserError, match="loses 1.00 points of top-1 on 300 images"):
-        exporter.check_drop(report, 0.99)
+        gate.check_drop(report, 0.99)
 
 
 def test_two_images_are_no_drop():
@@ -235,9 +235,9 @@ def test_two_images_are_no_drop():
         report = {"quantize": "int8", "compared": compared}
         if is_refused:
             with pytest.raises(UserError, match="loses 12.50 points of top-1 on 24"):
-                exporter.check_drop(report, 1.0)
+                gate.check_drop(report, 1.0)
         else:
-            exporter.check_drop(report, 1.0)
+            gate.check_drop(report, 1.0)
 
 
 @pytest.mark.parametrize(
