@@ -17,9 +17,7 @@ from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.preprocessing import BOXES, MASKS
 from keras_resnet.training import checks, formats, multi_label
-from keras_resnet.training.data import batching, datasets
-from keras_resnet.training.data import sources as data_sources
-from keras_resnet.training.data.scenes import sources as scene_sources
+from keras_resnet.training.data import batching, by_task, datasets
 from keras_resnet.training.formats import custom_code, saved_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -152,19 +150,15 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
         config = run_folder.read_config(run.directory)
     model = run.load_model()
     licence = getattr(model, "licence", None) or _licence(config["settings"])
-    task = config["settings"].get("task")
-    if task:
-        gives = BOXES if task == "detect" else MASKS
-        rewritten = rewrite.Rewritten(model, run.preprocessing, gives, [])
-    else:
+    task = run_folder.task_of(config["settings"])
+    if task == by_task.CLASSIFY:
         # A run of version 0.1 may hold a model as somebody else made it.
         rewritten = rewrite.for_device(model, run.preprocessing)
+    else:
+        gives = BOXES if task == "detect" else MASKS
+        rewritten = rewrite.Rewritten(model, run.preprocessing, gives, [])
     if dataset:
-        found = (
-            scene_sources.load(task, dataset, data_dir)
-            if task
-            else data_sources.load(dataset, data_dir)
-        )
+        found = by_task.load(task, dataset, data_dir)
         dataset = datasets.of_classes(found, run.labels) or found
     else:
         dataset = run_folder.dataset_of(config, data_dir)
@@ -232,7 +226,7 @@ def of_model(
             f"Received: {path or network.name}"
         )
     preprocessing = _preprocessing(network, path, known, fields)
-    dataset = dataset and data_sources.load(dataset, data_dir)
+    dataset = dataset and by_task.load(by_task.CLASSIFY, dataset, data_dir)
     if isinstance(network, saved_model.SavedModel):
         images = preprocessing.normalize(_images(dataset, preprocessing))
         network, notes = saved_model.with_scores(network, images, scores)

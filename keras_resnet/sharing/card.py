@@ -9,6 +9,7 @@ from keras_resnet.edge.report.summary import ACCURACIES
 from keras_resnet.runner.learning import UNKNOWN
 from keras_resnet.sharing import contents
 from keras_resnet.training.reporting import title
+from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.settings import network_name
 from keras_resnet.weights import download
 
@@ -83,7 +84,7 @@ def _front_matter(found, model, license):
     about = {"license": license, "library_name": "keras"}
     tags = ["keras-resnet", "resnet"] if settings["model"].startswith("resnet") else []
     about["tags"] = [*tags, *(["tflite"] if found.exports else [])]
-    about["pipeline_tag"] = TASKS[_task(settings)][0]
+    about["pipeline_tag"] = TASKS[run_folder.task_of(settings)][0]
     if "top1" in metrics:
         about["metrics"] = ["accuracy"]
         about["model_name"] = model
@@ -99,14 +100,10 @@ def _front_matter(found, model, license):
     return huggingface_hub.ModelCardData(**about).to_yaml()
 
 
-def _task(settings):
-    return settings.get("task") or "classify"  # None: classify
-
-
 def _use(found, repo):
     predict = f"""
 x = keras_resnet.preprocess_input(images, model)  # uint8, (batch, height, width, 3)
-{TASKS[_task(found.config["settings"])][1]}"""
+{TASKS[run_folder.task_of(found.config["settings"])][1]}"""
     parts = [
         "With [keras_resnet](https://pypi.org/project/keras-resnet-zoo/), which knows "
         "the labels and the preprocessing:",

@@ -15,8 +15,7 @@ from keras_resnet.runner.images import geometry_of
 from keras_resnet.runner.model_file import read_model
 from keras_resnet.runner.showing import MODELS
 from keras_resnet.training import accuracy, checks, ensembles, tasks
-from keras_resnet.training.data import damaged, datasets, sources
-from keras_resnet.training.data.scenes import sources as scene_sources
+from keras_resnet.training.data import by_task, damaged, datasets
 from keras_resnet.training.ensembles import Member
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
@@ -87,7 +86,7 @@ def evaluate(
     members = [_member(each, views, normalization, crop_fraction) for each in given]
     ensembles.check_same_classes(members)
     task = members[0].task
-    if task != "classify" and (views != "single" or len(members) > 1):
+    if task != by_task.CLASSIFY and (views != "single" or len(members) > 1):
         raise UserError(
             f"{members[0].name} is a model for --task={task}: evaluate it alone, and "
             "without --views"
@@ -97,7 +96,7 @@ def evaluate(
         data = datasets.of_classes(data, members[0].labels) or data
     accuracy.check_classes(members[0].classes, data)
     with damaged.damaged_images_named(data):
-        if task != "classify":
+        if task != by_task.CLASSIFY:
             found = _evaluate_scenes(members[0], data)
         elif len(members) > 1 or data.has_unknown:
             found = ensembles.evaluate(members, data, VIEWS[views])
@@ -132,11 +131,8 @@ def _member(model, views, normalization, crop_fraction):
 
 def _dataset_of(members, dataset, data_dir):
     """Opens the dataset of a name, or that of the runs of the members."""
-    task = members[0].task
-    if dataset is not None and task != "classify":
-        return scene_sources.load(task, dataset, data_dir)
     if dataset is not None:
-        return sources.load(dataset, data_dir)
+        return by_task.load(members[0].task, dataset, data_dir)
     runs = [member for member in members if member.config is not None]
     if not runs:
         raise UserError(f"{members[0].name} lies in no run: it needs --dataset")

@@ -28,8 +28,7 @@ from keras_resnet.training import (
     reporting,
     scopes,
 )
-from keras_resnet.training.data import damaged, datasets, sources, survey
-from keras_resnet.training.data.scenes import sources as scene_sources
+from keras_resnet.training.data import by_task, damaged, datasets, survey
 from keras_resnet.training.distribute import strategies, workers
 from keras_resnet.training.fused_norm import with_fused_norm
 from keras_resnet.training.progress import Progress
@@ -266,12 +265,15 @@ def train(
 
 def _dataset(settings, recipe):
     """Opens the dataset that the settings name."""
-    source = settings.dataset, settings.data_dir, settings.hold_out
-    if settings.task:
-        return scene_sources.load(settings.task, *source, settings.damaged_images)
-    # Pictures that are put aside must not be among the repeated ones.
-    balance = settings.balance and not recipe.transfer
-    return sources.load(*source, settings.damaged_images, balance)
+    return by_task.load(
+        recipe.task,
+        settings.dataset,
+        settings.data_dir,
+        settings.hold_out,
+        settings.damaged_images,
+        # Pictures that are put aside must not be among the repeated ones.
+        settings.balance and not recipe.transfer,
+    )
 
 
 def _announce(settings, recipe):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import checks, loop, recipes, reporting, tasks
+from keras_resnet.training.data import by_task
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.formats import saved_model
 from keras_resnet.training.progress import Progress
@@ -88,7 +89,8 @@ def quantize_aware(
     replicated = strategies.create(strategy, cpu_replicas)
     trained = run.load_model()
     network, preprocessing, notes = trained, run.preprocessing, []
-    if not config["settings"].get("task"):
+    is_classifier = run_folder.task_of(config["settings"]) == by_task.CLASSIFY
+    if is_classifier:
         # A run of version 0.1 may hold a model as somebody else made it.
         rewritten = rewrite.for_device(trained, preprocessing)
         network, preprocessing = rewritten.model, rewritten.preprocessing
@@ -144,15 +146,15 @@ def quantize_aware(
             config["settings"]["data_dir"],
         )
         title = f"{title}, quantization-aware"
-        if config["settings"].get("task"):
-            metrics = reporting.scenes.write(
-                directory, title, aware, data, preprocessing, metrics
-            )
-        else:
+        if is_classifier:
             answers = of_model(aware, data, preprocessing)
             if answers.has_unknown:  # the loop took it for a class like the others
                 metrics = metrics | answers.accuracy()
             metrics = reporting.write(directory, title, data, answers, metrics)
+        else:
+            metrics = reporting.scenes.write(
+                directory, title, aware, data, preprocessing, metrics
+            )
         files.write_json(directory / "metrics.json", metrics)
     return Run(directory, metrics, run.labels, preprocessing)
 

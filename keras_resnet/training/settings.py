@@ -8,12 +8,14 @@ from keras_resnet.models import VARIANTS, checked_width
 from keras_resnet.runner.errors import UserError
 from keras_resnet.runner.learning import KNOWN_SHARE
 from keras_resnet.training import checks, recipes
+from keras_resnet.training.data import by_task
+from keras_resnet.training.data.scenes import scene_dataset
 from keras_resnet.training.data.scenes import sources as scene_sources
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.transfer.previous import Previous
 from keras_resnet.weights import registry
 
-TASKS = ("classify", "detect", "segment")
+TASKS = (by_task.CLASSIFY, *scene_dataset.TASKS)
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DAMAGED_IMAGES = ("stop", "skip")
@@ -62,9 +64,9 @@ class Settings:
     def __post_init__(self):
         """Checks every setting and completes those that depend on others."""
         models = keras_resnet.list_models()
-        task = checks.choice("task", self.task or TASKS[0], TASKS)
-        # None like the runs of versions that did not have it.
-        self._set("task", None if task == TASKS[0] else task)
+        task = checks.choice("task", self.task or by_task.CLASSIFY, TASKS)
+        # None like the runs of versions that did not have it; see `run_folder.task_of`.
+        self._set("task", None if task == by_task.CLASSIFY else task)
         if self.dataset is None:
             self._set("dataset", "digit_scenes" if self.task else "digits")
         if not isinstance(self.dataset, str):
@@ -128,13 +130,13 @@ class Settings:
                 f"--recipe={self.recipe} is for --task={recipe.task}. Received: "
                 f"--task={task}"
             )
-        before = self.previous and self.previous.settings.get("task")
-        if self.previous and before != self.task:
+        before = self.previous and run_folder.task_of(self.previous.settings)
+        if before not in (None, task):
             raise UserError(
-                f"--weights is a run of --task={before or TASKS[0]}, and one goes on "
+                f"--weights is a run of --task={before}, and one goes on "
                 f"with the same task. Received: --task={task}"
             )
-        if task == "classify":
+        if task == by_task.CLASSIFY:
             if self.dataset in ("digit_scenes", *scene_sources.OWN_PICTURES):
                 raise UserError(
                     f"--dataset={self.dataset} has boxes or masks: it needs "

@@ -16,8 +16,7 @@ from keras_resnet import console, files
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training import recipes, tasks
-from keras_resnet.training.data import datasets, sources
-from keras_resnet.training.data.scenes import sources as scene_sources
+from keras_resnet.training.data import by_task, datasets
 from keras_resnet.training.runs import checkpoints
 
 
@@ -241,6 +240,11 @@ def _read_json(directory, name):
         raise UserError(f"{path} is damaged: {error}") from error
 
 
+def task_of(settings):
+    """Returns the task of the settings of a run, which have None for classification."""
+    return settings.get("task") or by_task.CLASSIFY
+
+
 def dataset_of(config, data_dir=None):
     """Opens the dataset of a run, in `data_dir` or where the training found it.
 
@@ -254,13 +258,8 @@ def dataset_of(config, data_dir=None):
     name, data_dir = settings["dataset"], data_dir or settings["data_dir"]
     hold_out = settings.get("hold_out")
     damaged_images = settings.get("damaged_images")
-    if settings.get("task"):
-        dataset = scene_sources.load(
-            settings["task"], name, data_dir, hold_out, damaged_images
-        )
-    else:
-        balance = settings.get("balance")
-        dataset = sources.load(name, data_dir, hold_out, damaged_images, balance)
+    balance, task = settings.get("balance"), task_of(settings)
+    dataset = by_task.load(task, name, data_dir, hold_out, damaged_images, balance)
     # A user's model may have its classes in an order of its own.
     fitting = datasets.of_classes(dataset, config["labels"])
     if fitting is None:
