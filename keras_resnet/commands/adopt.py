@@ -33,8 +33,7 @@ TEXTS = {
 
 def define_flags():
     """Defines the flags of the command."""
-    app.define(flags.DEFINE_string, REQUIRED, required=True)
-    app.define(flags.DEFINE_string, TEXTS)
+    app.define(flags.DEFINE_string, REQUIRED | TEXTS)
     app.define_preprocessing_flags()
     app.define_code_flags()
     text = "Accuracy that you know, in percent: a lower one is refused."

@@ -42,13 +42,13 @@ def define_training_flags(default_epochs, default_learning_rate):
     flags.DEFINE_integer("checkpoint_steps", 1000, text)
 
 
-def define(kind, texts, **options):
+def define(kind, texts):
     """Defines flags without a default: `texts` is {name: help}.
 
-    The kind is a function of absl, such as `flags.DEFINE_string`, which gets `options`.
+    The kind is a function of absl, such as `flags.DEFINE_string`.
     """
     for name, text in texts.items():
-        kind(name, None, text, **options)
+        kind(name, None, text)
 
 
 def define_preprocessing_flags(condition=""):
@@ -130,8 +130,9 @@ def run(command, argv=None, installed=False):
 
     Args:
         command: a module of `keras_resnet.commands`: its docstring is the help,
-            `define_flags()` defines its flags, `main()` does the work. Its
-            `POSITIONAL`, if any, is the flag that a first argument without one sets.
+            `define_flags()` defines its flags, `main()` does the work. It may have
+            `REQUIRED`, the flags that it does not run without, and `POSITIONAL`, the
+            flag that a first argument without one sets.
         argv: arguments, the program's name first; `None` takes `sys.argv`.
         installed: whether it was called as `keras-resnet COMMAND`, and the
             examples in the help say so.
@@ -161,10 +162,10 @@ def fail(error):
 
 
 def _parse_flags(command, argv, installed):
+    text = command.__doc__.strip()
+    if installed:
+        text = re.sub(r"python (training|edge)/(\w+)\.py", r"keras-resnet \2", text)
     if any(argument in ("--help", "-help", "-h") for argument in argv[1:]):
-        text = command.__doc__.strip()
-        if installed:
-            text = re.sub(r"python (training|edge)/(\w+)\.py", r"keras-resnet \2", text)
         print(text)
         print(flags.FLAGS.module_help(command.__name__).partition("\n")[2])
         sys.exit(0)
@@ -178,3 +179,12 @@ def _parse_flags(command, argv, installed):
         raise UserError(f"{error} (--help lists the flags)") from error
     if rest:
         raise UserError(f"takes flags only (--name=value). Received: {rest[0]!r}")
+    required = getattr(command, "REQUIRED", ())
+    missing = [f"--{name}" for name in required if flags.FLAGS[name].value is None]
+    if missing:
+        # The first example of the help, which may go on after a backslash.
+        example = re.search(r"^  (\S(?:\\\n|.)*)", text, re.MULTILINE)[1]
+        raise UserError(
+            f"{' and '.join(missing)} must be given, for example: "
+            + example.replace("\\\n", "")
+        )

@@ -20,6 +20,7 @@ from keras_resnet import console
 from keras_resnet.commands import app
 
 FLAGS = flags.FLAGS
+REQUIRED = ("model",)
 
 
 def define_flags():
@@ -28,7 +29,7 @@ def define_flags():
         "A .keras or .tflite file, or the folder of a run. Given several times, the "
         "scores of the networks are averaged."
     )
-    flags.DEFINE_multi_string("model", None, text, required=True)
+    flags.DEFINE_multi_string("model", None, text)
     flags.DEFINE_string("dataset", None, "Default: the dataset of the model's run.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.")
     flags.DEFINE_string(

@@ -16,13 +16,15 @@ import keras_resnet
 from keras_resnet import console
 from keras_resnet.commands import app
 
+REQUIRED = ("model", "repo")
+
 
 def define_flags():
     """Defines the flags of the command."""
     text = "Folder of a run of train.py or adopt.py."
-    flags.DEFINE_string("model", None, text, required=True)
+    flags.DEFINE_string("model", None, text)
     text = "USER/NAME, the repository on the hub."
-    flags.DEFINE_string("repo", None, text, required=True)
+    flags.DEFINE_string("repo", None, text)
     text = (
         "Licence of the model, as the hub names licences (apache-2.0, mit, ...); "
         "default: the card names none."

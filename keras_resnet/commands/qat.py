@@ -14,11 +14,13 @@ from absl import flags
 from keras_resnet import console
 from keras_resnet.commands import app
 
+REQUIRED = ("model_dir",)
+
 
 def define_flags():
     """Defines the flags of the command."""
     text = "Folder of a run of train.py or adopt.py."
-    flags.DEFINE_string("model_dir", None, text, required=True)
+    flags.DEFINE_string("model_dir", None, text)
     text = "Folder of the dataset; default: where the training found it."
     flags.DEFINE_string("data_dir", None, text)
     flags.DEFINE_list(

@@ -7,7 +7,7 @@ import pytest
 
 from keras_resnet import console, errors
 from keras_resnet.runner.errors import UserError
-from tests.helpers.commands import ROOT, one_error, run_command
+from tests.helpers.commands import ROOT, one_error, run_command, run_python
 
 SCRIPTS = ("training/train.py", "training/qat.py", "edge/export.py")
 
@@ -45,6 +45,34 @@ def test_unknown_flag_is_one_line_with_the_nearest(script):
 )
 def test_wrong_flag_value_is_one_line(flag, hint):
     assert hint in one_error(run_command("training/train.py", flag))
+
+
+@pytest.mark.parametrize(
+    "command, flags, expected",
+    [
+        (
+            ("-m", "keras_resnet", "push"),
+            ["--model=runs/x"],
+            "--repo must be given, for example: keras-resnet push --model=runs/resnet20"
+            "-digits --repo=user/digits --license=mit",
+        ),
+        (
+            (ROOT / "training" / "adopt.py",),
+            ["--dataset=folder"],
+            "--model and --model_dir must be given, for example: python training/adopt"
+            ".py --model=my.keras --dataset=folder --data_dir=photos "
+            "--model_dir=runs/my",
+        ),
+        (
+            ("-m", "keras_resnet", "evaluate"),
+            [],
+            "--model must be given, for example: keras-resnet evaluate --model=runs/"
+            "resnet20-cifar10/model.keras",
+        ),
+    ],
+)
+def test_a_flag_that_is_missing_is_named_with_an_example(command, flags, expected):
+    assert one_error(run_python(*command, *flags)) == f"error: {expected}"
 
 
 def test_errors_after_tensorflow_has_started_are_one_line_too(tmp_path):
