@@ -160,7 +160,6 @@ def train(
     )
     directory = checks.path("model_dir", model_dir or default)
     hyperparameters = settings.completed_recipe()
-    _announce(settings, hyperparameters)
     replicated = strategies.create(settings.strategy, settings.cpu_replicas)
     data = _dataset(settings, hyperparameters)
     if cache:
@@ -179,15 +178,16 @@ def train(
             "--teacher teaches softmax scores, and these pictures have several labels: "
             "leave it out"
         )
+    begun = run_folder.recipe_of_begun(
+        directory, dataclasses.asdict(settings), data.fingerprint
+    )
+    _announce(settings, hyperparameters)
     network, preprocessing, distilled = _networks(
         settings, hyperparameters, data, replicated
     )
     tuner = None
     if hyperparameters.transfer:
         tuner = Tuner(network, data, preprocessing, replicated, settings)
-        begun = run_folder.recipe_of_begun(
-            directory, dataclasses.asdict(settings), data.fingerprint
-        )
         with damaged.damaged_images_named(data):
             hyperparameters = begun or tuner.decided(hyperparameters)
     answered = head.with_unknown(data, hyperparameters)

@@ -97,8 +97,11 @@ def test_other_data_under_the_same_settings_is_another_run(
     complete, before, now, difference
 ):
     change_config(complete, data=before)
-    with pytest.raises(UserError, match=f"{difference}. Use another --model_dir"):
+    message = f"{difference}. Use another --model_dir"
+    with pytest.raises(UserError, match=message):
         open_run(complete, now)
+    with pytest.raises(UserError, match=message):
+        run_folder.recipe_of_begun(complete, {}, now)
 
 
 def test_a_run_without_a_checkpoint_takes_the_new_data(opened):

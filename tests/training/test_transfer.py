@@ -219,10 +219,13 @@ def test_a_frozen_backbone_stays_as_published(alone):
 def test_a_run_of_the_classifier_alone_is_complete(alone, capsys):
     again = training.train(**FAST, freeze="backbone", model_dir=alone.directory)
     assert again.metrics == alone.metrics
-    assert "complete" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "complete" in shown.out
+    assert "fine-tuning resnet8 from its weights cifar10" in shown.err
 
 
-def test_another_run_is_refused_before_anything_is_tried(alone, monkeypatch):
+def test_another_run_is_refused_before_anything_is_tried(alone, monkeypatch, capsys):
+    """Nor does a line say that anything began."""
     monkeypatch.setattr(features, "compute", None)
     for changes, message in (
         (dict(seed=1), "holds another run: .*seed=0 there, 1 received"),
@@ -231,6 +234,7 @@ def test_another_run_is_refused_before_anything_is_tried(alone, monkeypatch):
         arguments = dict(FAST, freeze="backbone", model_dir=alone.directory) | changes
         with pytest.raises(UserError, match=message):
             training.train(**arguments)
+    assert capsys.readouterr().err == ""
 
 
 def test_all_layers_learn_at_a_given_rate_and_keep_their_statistics(

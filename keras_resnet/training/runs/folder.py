@@ -76,8 +76,8 @@ def recipe_of_begun(directory, settings, fingerprint):
     It is None if there is no such run, or none that would be lost.
 
     Raises:
-        UserError: the folder holds a run of other settings that would be lost, or other
-            files.
+        UserError: the folder holds a run of other settings or data that would be lost,
+            or other files.
     """
     if not _is_begun(directory):
         return None
@@ -85,8 +85,8 @@ def recipe_of_begun(directory, settings, fingerprint):
     settings = {"settings": _as_on_disk(settings)}
     difference = _other_values(there, settings, "settings")
     if not difference:
-        if data_changes(there, fingerprint) and not _has_results(directory):
-            return None
+        difference = _other_data(there, data_changes(there, fingerprint), directory)
+    if not difference:
         return recipes.Recipe(**there["recipe"])
     if _has_results(directory):
         raise UserError(f"{directory} holds another run: {difference}")
@@ -122,17 +122,24 @@ def _difference(there, here, directory):
     changes = data_changes(there, here["data"])
     if there["labels"] != here["labels"]:
         changes = changes or "its classes are others"
-    if changes:
-        go_on = ""
-        if there["recipe"]["transfer"] and read_metrics(directory):
-            go_on = f", with --weights={directory} to go on from what it learned"
-        return (
-            f"the data has changed since: {changes}. Use another --model_dir to train "
-            f"on what is there now{go_on}, or delete that folder"
-        )
-    # Of a recipe, the batch size may follow from the data.
-    return _other_values(there, here, "recipe") or _other_values(
-        there, here, "preprocessing"
+    return (
+        _other_data(there, changes, directory)
+        # Of a recipe, the batch size may follow from the data.
+        or _other_values(there, here, "recipe")
+        or _other_values(there, here, "preprocessing")
+    )
+
+
+def _other_data(there, changes, directory):
+    """Returns what to do about changes of the data of a run; None if there are none."""
+    if not changes:
+        return None
+    go_on = ""
+    if there["recipe"]["transfer"] and read_metrics(directory):
+        go_on = f", with --weights={directory} to go on from what it learned"
+    return (
+        f"the data has changed since: {changes}. Use another --model_dir to train "
+        f"on what is there now{go_on}, or delete that folder"
     )
 
 
