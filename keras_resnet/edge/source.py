@@ -21,7 +21,7 @@ from keras_resnet.training.data import batching, by_task, datasets
 from keras_resnet.training.formats import custom_code, saved_model
 from keras_resnet.training.runs import folder as run_folder
 from keras_resnet.training.runs import model_file
-from keras_resnet.training.runs.run import Run
+from keras_resnet.training.runs.run import Run, open_trained
 from keras_resnet.training.scenes import answers
 from keras_resnet.weights import registry
 
@@ -143,11 +143,7 @@ def of_run(run, dataset=None, data_dir=None, with_aware=True):
     Raises:
         UserError: the folder holds no finished run, or a file in it is damaged.
     """
-    run = Run.open(run)
-    config = run_folder.read_config(run.directory)
-    if "dataset" not in config["settings"]:  # the folder of the fine-tuning
-        run = Run.open(run.directory.parent)
-        config = run_folder.read_config(run.directory)
+    run, config = open_trained(run)
     model = run.load_model()
     licence = getattr(model, "licence", None) or _licence(config["settings"])
     task = run_folder.task_of(config["settings"])

@@ -9,8 +9,7 @@ from keras_resnet import files, model_metadata
 from keras_resnet.edge.scene_exporter import BOXES_SUFFIX
 from keras_resnet.runner.errors import UserError, user_errors
 from keras_resnet.training import checks
-from keras_resnet.training.runs import folder as run_folder
-from keras_resnet.training.runs.run import Run
+from keras_resnet.training.runs.run import Run, open_trained
 from keras_resnet.weights.download import MODEL
 
 LABELS = "labels.txt"
@@ -70,11 +69,7 @@ def of_run(run, tflite=()):
         UserError: the folder holds no finished run, its model needs code that is not in
             the file, or an export is of another model.
     """
-    run = Run.open(run)
-    config = run_folder.read_config(run.directory)
-    if "dataset" not in config["settings"]:  # the folder of the fine-tuning
-        run = Run.open(run.directory.parent)
-        config = run_folder.read_config(run.directory)
+    run, config = open_trained(run)
     settings = config["settings"]
     if settings.get("custom_objects") or settings.get("allow_lambda"):
         raise UserError(

@@ -85,3 +85,23 @@ class Run:
         if getattr(model, "preprocessing", None) is None:  # a run of version 0.1
             model_metadata.attach(model, self.preprocessing, list(self.labels))
         return model
+
+
+def open_trained(run):
+    """Opens the run of a training; the folder of its fine-tuning stands for it too.
+
+    Args:
+        run: a `Run` or the path of a folder.
+
+    Returns:
+        (the `Run`, its config as `folder.read_config` returns it).
+
+    Raises:
+        UserError: the folder holds no run, an unfinished or a damaged one.
+    """
+    run = Run.open(run)
+    config = folder.read_config(run.directory)
+    if "dataset" not in config["settings"]:  # the folder of the fine-tuning
+        run = Run.open(run.directory.parent)
+        config = folder.read_config(run.directory)
+    return run, config
