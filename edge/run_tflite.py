@@ -2783,6 +2783,9 @@ def print_learned(report):
 
 # --- What all models of images share: the runtime, the input, the outputs -------------
 
+if typing.TYPE_CHECKING:
+    import numpy as np
+
 AnyPath = typing.Union[str, os.PathLike]
 Numbers = typing.Sequence[float]
 POSTPROCESS = "TFLite_Detection_PostProcess"
@@ -3071,6 +3074,40 @@ class ImageModel:
         decoded = read_image(image, self)
         with user_errors("image", ValueError, MemoryError):
             return prepare(decoded.image, self, decoded.box), decoded
+
+
+class SceneModel(ImageModel):
+    """What `Detector` and `Segmenter` share."""
+
+    def __init__(
+        self,
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+    ) -> None:
+        """Loads a model; the arguments and errors are those of `Classifier`."""
+        super().__init__(
+            model_path, threads, delegate, delegate_options, normalization, bgr
+        )
+        self._use_outputs()
+        self.labels = self._read_labels(labels_path, parse_sparse_labels)
+
+    def _use_outputs(self):
+        """Sets `classes`, or raises UserError for outputs that are not understood."""
+        raise NotImplementedError
+
+    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
+        """Runs the model on one prepared image; returns what `interpret` takes."""
+        return self.tensors(pixels)
+
+    def label_of(self, index: int) -> typing.Optional[str]:
+        """Returns the label of a class, or None."""
+        labels = self.labels or ()
+        return labels[index] if 0 <= index < len(labels) else None
 
 
 # --- The classifier: a model that gives scores of classes, or features ----------------
@@ -3815,7 +3852,7 @@ class Detection(typing.NamedTuple):
     box: Box
 
 
-class Detector(ImageModel):
+class Detector(SceneModel):
     """A TFLite detector of objects, ready to run.
 
     It runs a file that gives raw boxes and scores, and one that ends with the operator
@@ -3825,20 +3862,7 @@ class Detector(ImageModel):
     task = "detect"
     output_counts = (2, 4)
 
-    def __init__(
-        self,
-        model_path: AnyPath,
-        labels_path: typing.Optional[AnyPath] = None,
-        threads: typing.Optional[int] = None,
-        delegate: str = "auto",
-        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
-        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
-        bgr: bool = False,
-    ) -> None:
-        """Loads a model; the arguments and errors are those of `Classifier`."""
-        super().__init__(
-            model_path, threads, delegate, delegate_options, normalization, bgr
-        )
+    def _use_outputs(self):
         shapes = [tuple(output["shape"].tolist()) for output in self._outputs]
         self.classes = self._anchors = None
         with user_errors(self.path, ValueError):
@@ -3846,7 +3870,6 @@ class Detector(ImageModel):
                 self._use_raw(*shapes)
             else:
                 self._places = places_of(shapes)
-        self.labels = self._read_labels(labels_path, parse_sparse_labels)
 
     def _use_raw(self, offsets, scores):
         """Reads what raw outputs of these shapes need."""
@@ -3863,10 +3886,6 @@ class Detector(ImageModel):
         self._anchors = parse_anchors(self._file.anchors, offsets[1])
         self._scales = self._read_inside(parse_box_scales)
         self.classes = scores[2]
-
-    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
-        """Runs the model on one prepared image; returns what `interpret` takes."""
-        return self.tensors(pixels)
 
     def interpret(self, outputs: "typing.List[np.ndarray]") -> Detections:
         """Returns the `Detections` in the model's input, the highest score first."""
@@ -3910,11 +3929,6 @@ class Detector(ImageModel):
                 box = Box(left * width, top * height, right * width, bottom * height)
                 objects.append(Detection(index, self.label_of(index), score, box))
         return objects
-
-    def label_of(self, index: int) -> typing.Optional[str]:
-        """Returns the label of a class, or None."""
-        labels = self.labels or ()
-        return labels[index] if 0 <= index < len(labels) else None
 
     def detect(
         self,
@@ -4024,7 +4038,7 @@ class Region(typing.NamedTuple):
     share: float
 
 
-class Segmenter(ImageModel):
+class Segmenter(SceneModel):
     """A TFLite model for segmentation, ready to run.
 
     It runs a file that gives scores of classes for each pixel, and one that gives the
@@ -4037,20 +4051,7 @@ class Segmenter(ImageModel):
 
     task = "segment"
 
-    def __init__(
-        self,
-        model_path: AnyPath,
-        labels_path: typing.Optional[AnyPath] = None,
-        threads: typing.Optional[int] = None,
-        delegate: str = "auto",
-        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
-        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
-        bgr: bool = False,
-    ) -> None:
-        """Loads a model; the arguments and errors are those of `Classifier`."""
-        super().__init__(
-            model_path, threads, delegate, delegate_options, normalization, bgr
-        )
+    def _use_outputs(self):
         self.threshold = 0.0
         shape, dtype = self._outputs[0]["shape"].tolist(), self._outputs[0]["dtype"]
         self.classes = shape[3] if len(shape) == 4 and shape[3] > 1 else None
@@ -4061,7 +4062,6 @@ class Segmenter(ImageModel):
                 f"class indices [1, height, width], received {shape} of "
                 f"{dtype.__name__}"
             )
-        self.labels = self._read_labels(labels_path, parse_sparse_labels)
 
     def use_threshold(self, threshold: float) -> None:
         """Leaves pixels of a lower score without a class.
@@ -4075,10 +4075,6 @@ class Segmenter(ImageModel):
                 "--threshold needs; leave it out"
             )
         self.threshold = threshold
-
-    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
-        """Runs the model on one prepared image; returns what `interpret` takes."""
-        return self.tensors(pixels)
 
     def interpret(self, outputs: "typing.List[np.ndarray]") -> "np.ndarray":
         """Returns the mask of the model's input, at the resolution of the output.
@@ -4116,9 +4112,8 @@ class Segmenter(ImageModel):
         counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED]
         order = (-counts).argsort(kind="stable").tolist()
         shares = (counts / mask.size).tolist()
-        labels = self.labels or []
         return [
-            Region(index, labels[index] if index < len(labels) else None, shares[index])
+            Region(index, self.label_of(index), shares[index])
             for index in order
             if counts[index]
         ]

@@ -7,9 +7,8 @@ import typing
 from keras_resnet.runner.boxes import Detections, boxes_to_picture
 from keras_resnet.runner.detections import find_objects
 from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.image_model import AnyPath, ImageModel, Numbers
+from keras_resnet.runner.image_model import AnyPath, SceneModel
 from keras_resnet.runner.images import DecodedImage, geometry_of
-from keras_resnet.runner.model_file import parse_sparse_labels
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -37,7 +36,7 @@ class Detection(typing.NamedTuple):
     box: Box
 
 
-class Detector(ImageModel):
+class Detector(SceneModel):
     """A TFLite detector of objects, ready to run.
 
     It runs a file that gives raw boxes and scores, and one that ends with the operator
@@ -47,20 +46,7 @@ class Detector(ImageModel):
     task = "detect"
     output_counts = (2, 4)
 
-    def __init__(
-        self,
-        model_path: AnyPath,
-        labels_path: typing.Optional[AnyPath] = None,
-        threads: typing.Optional[int] = None,
-        delegate: str = "auto",
-        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
-        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
-        bgr: bool = False,
-    ) -> None:
-        """Loads a model; the arguments and errors are those of `Classifier`."""
-        super().__init__(
-            model_path, threads, delegate, delegate_options, normalization, bgr
-        )
+    def _use_outputs(self):
         shapes = [tuple(output["shape"].tolist()) for output in self._outputs]
         self.classes = self._anchors = None
         with user_errors(self.path, ValueError):
@@ -68,7 +54,6 @@ class Detector(ImageModel):
                 self._use_raw(*shapes)
             else:
                 self._places = places_of(shapes)
-        self.labels = self._read_labels(labels_path, parse_sparse_labels)
 
     def _use_raw(self, offsets, scores):
         """Reads what raw outputs of these shapes need."""
@@ -85,10 +70,6 @@ class Detector(ImageModel):
         self._anchors = parse_anchors(self._file.anchors, offsets[1])
         self._scales = self._read_inside(parse_box_scales)
         self.classes = scores[2]
-
-    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
-        """Runs the model on one prepared image; returns what `interpret` takes."""
-        return self.tensors(pixels)
 
     def interpret(self, outputs: "typing.List[np.ndarray]") -> Detections:
         """Returns the `Detections` in the model's input, the highest score first."""
@@ -132,11 +113,6 @@ class Detector(ImageModel):
                 box = Box(left * width, top * height, right * width, bottom * height)
                 objects.append(Detection(index, self.label_of(index), score, box))
         return objects
-
-    def label_of(self, index: int) -> typing.Optional[str]:
-        """Returns the label of a class, or None."""
-        labels = self.labels or ()
-        return labels[index] if 0 <= index < len(labels) else None
 
     def detect(
         self,

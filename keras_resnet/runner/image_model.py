@@ -8,7 +8,12 @@ import typing
 from keras_resnet.runner.delegates import choose_delegate, load_delegate
 from keras_resnet.runner.errors import UserError, open_file, read_at_most, user_errors
 from keras_resnet.runner.images import prepare, read_image
-from keras_resnet.runner.model_file import MAX_LABEL_BYTES, ModelFile, read_model
+from keras_resnet.runner.model_file import (
+    MAX_LABEL_BYTES,
+    ModelFile,
+    parse_sparse_labels,
+    read_model,
+)
 from keras_resnet.runner.pipeline import milliseconds_since
 from keras_resnet.runner.preprocessing import (
     BOXES,
@@ -23,6 +28,9 @@ from keras_resnet.runner.runtime import (
     load_runtime,
     silenced_stderr,
 )
+
+if typing.TYPE_CHECKING:
+    import numpy as np
 
 AnyPath = typing.Union[str, os.PathLike]
 Numbers = typing.Sequence[float]
@@ -312,3 +320,37 @@ class ImageModel:
         decoded = read_image(image, self)
         with user_errors("image", ValueError, MemoryError):
             return prepare(decoded.image, self, decoded.box), decoded
+
+
+class SceneModel(ImageModel):
+    """What `Detector` and `Segmenter` share."""
+
+    def __init__(
+        self,
+        model_path: AnyPath,
+        labels_path: typing.Optional[AnyPath] = None,
+        threads: typing.Optional[int] = None,
+        delegate: str = "auto",
+        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
+        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
+        bgr: bool = False,
+    ) -> None:
+        """Loads a model; the arguments and errors are those of `Classifier`."""
+        super().__init__(
+            model_path, threads, delegate, delegate_options, normalization, bgr
+        )
+        self._use_outputs()
+        self.labels = self._read_labels(labels_path, parse_sparse_labels)
+
+    def _use_outputs(self):
+        """Sets `classes`, or raises UserError for outputs that are not understood."""
+        raise NotImplementedError
+
+    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
+        """Runs the model on one prepared image; returns what `interpret` takes."""
+        return self.tensors(pixels)
+
+    def label_of(self, index: int) -> typing.Optional[str]:
+        """Returns the label of a class, or None."""
+        labels = self.labels or ()
+        return labels[index] if 0 <= index < len(labels) else None

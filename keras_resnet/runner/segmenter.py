@@ -4,9 +4,8 @@ import typing
 
 from keras_resnet.runner.boxes import IGNORED, mask_to_picture
 from keras_resnet.runner.errors import UserError, user_errors
-from keras_resnet.runner.image_model import AnyPath, ImageModel, Numbers
+from keras_resnet.runner.image_model import AnyPath, SceneModel
 from keras_resnet.runner.images import DecodedImage, geometry_of
-from keras_resnet.runner.model_file import parse_sparse_labels
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -21,7 +20,7 @@ class Region(typing.NamedTuple):
     share: float
 
 
-class Segmenter(ImageModel):
+class Segmenter(SceneModel):
     """A TFLite model for segmentation, ready to run.
 
     It runs a file that gives scores of classes for each pixel, and one that gives the
@@ -34,20 +33,7 @@ class Segmenter(ImageModel):
 
     task = "segment"
 
-    def __init__(
-        self,
-        model_path: AnyPath,
-        labels_path: typing.Optional[AnyPath] = None,
-        threads: typing.Optional[int] = None,
-        delegate: str = "auto",
-        delegate_options: typing.Optional[typing.Dict[str, str]] = None,
-        normalization: typing.Optional[typing.Tuple[Numbers, Numbers]] = None,
-        bgr: bool = False,
-    ) -> None:
-        """Loads a model; the arguments and errors are those of `Classifier`."""
-        super().__init__(
-            model_path, threads, delegate, delegate_options, normalization, bgr
-        )
+    def _use_outputs(self):
         self.threshold = 0.0
         shape, dtype = self._outputs[0]["shape"].tolist(), self._outputs[0]["dtype"]
         self.classes = shape[3] if len(shape) == 4 and shape[3] > 1 else None
@@ -58,7 +44,6 @@ class Segmenter(ImageModel):
                 f"class indices [1, height, width], received {shape} of "
                 f"{dtype.__name__}"
             )
-        self.labels = self._read_labels(labels_path, parse_sparse_labels)
 
     def use_threshold(self, threshold: float) -> None:
         """Leaves pixels of a lower score without a class.
@@ -72,10 +57,6 @@ class Segmenter(ImageModel):
                 "--threshold needs; leave it out"
             )
         self.threshold = threshold
-
-    def outputs(self, pixels: "np.ndarray") -> "typing.List[np.ndarray]":
-        """Runs the model on one prepared image; returns what `interpret` takes."""
-        return self.tensors(pixels)
 
     def interpret(self, outputs: "typing.List[np.ndarray]") -> "np.ndarray":
         """Returns the mask of the model's input, at the resolution of the output.
@@ -113,9 +94,8 @@ class Segmenter(ImageModel):
         counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED]
         order = (-counts).argsort(kind="stable").tolist()
         shares = (counts / mask.size).tolist()
-        labels = self.labels or []
         return [
-            Region(index, labels[index] if index < len(labels) else None, shares[index])
+            Region(index, self.label_of(index), shares[index])
             for index in order
             if counts[index]
         ]
