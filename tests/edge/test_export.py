@@ -240,6 +240,29 @@ def test_two_images_are_no_drop():
             gate.check_drop(report, 1.0)
 
 
+def test_what_to_try_first_stands_in_front():
+    compared = {"images": 300, "keras_ap50": 0.9, "ap50": 0.8}
+    report = {"quantize": "int8", "compared": compared}
+    usual = "more --calibration_examples, or --quantize=float16"
+    for remedy in ("", "training/qat.py, "):
+        with pytest.raises(UserError, match=f"of mAP50 .* Try {remedy}{usual}$"):
+            gate.check_drop(report, 1.0, remedy)
+
+
+@pytest.mark.parametrize(
+    "compared, reason",
+    [
+        ({"multi_label": True}, "no image of dataset x has a label"),
+        ({"ap50": None, "keras_ap50": None}, "nothing is annotated in x"),
+        ({"miou": None, "keras_miou": None}, "nothing is annotated in x"),
+    ],
+)
+def test_without_anything_to_compare_a_file_passes(compared, reason):
+    report = {"compared": {"dataset": "x", "images": 9, **compared}}
+    gate.check_drop(report, 0)
+    assert report["gate_not_applied"] == reason
+
+
 @pytest.mark.parametrize(
     "classes, dataset, reason",
     [
