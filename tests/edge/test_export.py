@@ -13,6 +13,7 @@ import keras_resnet
 from keras_resnet import edge, model_metadata, training
 from keras_resnet.edge import source
 from keras_resnet.edge.report import gate, page
+from keras_resnet.edge.report.comparison import Comparison
 from keras_resnet.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.runner.errors import UserError
 from tests.conftest import SMALL
@@ -238,6 +239,26 @@ def test_two_images_are_no_drop():
                 gate.check_drop(report, 1.0)
         else:
             gate.check_drop(report, 1.0)
+
+
+def test_a_file_that_loses_too_much_is_not_written(tmp_path, monkeypatch):
+    compare = Comparison.scores
+
+    def worse(*arguments):
+        return compare(*arguments) | {"top1": 0.5, "keras_top1": 0.9}
+
+    monkeypatch.setattr(Comparison, "scores", worse)
+    settings = dict(normalization="zoo", dataset="digits", report_examples=8)
+    message = "none loses 40.00 points of top-1 on 8 .*Try training/qat.py, more"
+    with pytest.raises(UserError, match=message):
+        edge.export(
+            small_classifier(classes=10),
+            tmp_path / "x.tflite",
+            quantize="none",
+            max_drop=39.9,
+            **settings,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_to_try_first_stands_in_front():
