@@ -83,8 +83,7 @@ def export(
                 if labels_must_fit:
                     raise UserError(problem)
                 report["notes"].append(f"warning: {problem}")
-        remedy = "" if quantize == "qat" else "training/qat.py, "
-        gate.check_drop(report, max_drop, remedy)
+        gate.check_drop(report, max_drop)
         if source.dataset:
             float_model = source.fine_tuned() if quantize == "qat" else folded[0]
             if isinstance(float_model, keras.Model):

@@ -70,27 +70,30 @@ def export(
         made = scenes.detector(content, anchors, source.labels, folded[1], about)
         return {"tflite": made.raw, "boxes": made.boxes}
 
-    made = convert(quantize)
-    cpu_end = () if detects else CPU_END
-    report = gate.check_target(source, quantize, made["tflite"], target, notes, cpu_end)
-    if detects:
-        report["boxes"] = _boxes_report(made["boxes"])
-    if source.dataset is not None:
-        comparison = scene_comparison.Comparison(
-            source.model,
-            source.preprocessing,
-            anchors,
-            source.dataset,
-            report_examples,
-        )
-        report["compared"] = comparison.compare(made)
-    gate.check_drop(report, max_drop)
-    if source.dataset is not None and quantize == "qat":
-        # What fine-tuning has to be better than.
-        plain = {"tflite": convert("int8")["tflite"]}
-        report["post_training"] = comparison.compare(plain)
     with OutputFiles(output) as out:
+        # Fails now if the file cannot be written, and not after the conversion.
         file = out.temporary("tflite", ".tflite")
+        made = convert(quantize)
+        cpu_end = () if detects else CPU_END
+        report = gate.check_target(
+            source, quantize, made["tflite"], target, notes, cpu_end
+        )
+        if detects:
+            report["boxes"] = _boxes_report(made["boxes"])
+        if source.dataset is not None:
+            comparison = scene_comparison.Comparison(
+                source.model,
+                source.preprocessing,
+                anchors,
+                source.dataset,
+                report_examples,
+            )
+            report["compared"] = comparison.compare(made)
+        gate.check_drop(report, max_drop)
+        if source.dataset is not None and quantize == "qat":
+            # What fine-tuning has to be better than.
+            plain = {"tflite": convert("int8")["tflite"]}
+            report["post_training"] = comparison.compare(plain)
         file.write_bytes(made["tflite"])
         if page:
             out.write_page(file, source.dataset)

@@ -140,7 +140,7 @@ def test_a_file_that_loses_too_much_is_not_written(scenes, tmp_path, monkeypatch
         return compare(*arguments) | {"ap50": 0.9, "keras_ap50": 0.95}
 
     monkeypatch.setattr(Comparison, "compare", worse)
-    message = "int8 loses 5.00 points of mAP50 on 12 images.* Try more"
+    message = "int8 loses 5.00 points of mAP50 on 12 images.* Try training/qat"
     with pytest.raises(UserError, match=message):
         export_detector(tmp_path / "a.tflite", scenes["detect"], max_drop=4.9)
     assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def check_target(source, quantize, content, target, notes, cpu_end=()):
     }
 
 
-def check_drop(report, max_drop, remedy=""):
+def check_drop(report, max_drop):
     """Checks that a file does not lose more than `max_drop` points of accuracy.
 
     Two images of top-1 never count, since they may be chance.
@@ -47,7 +47,6 @@ def check_drop(report, max_drop, remedy=""):
         report: dict of the report. If no accuracy was measured, it gets the reason as
             `gate_not_applied`.
         max_drop: percentage points.
-        remedy: what to try first, with a comma behind it.
 
     Raises:
         UserError: the file loses more.
@@ -63,6 +62,7 @@ def check_drop(report, max_drop, remedy=""):
     is_chance = name == "top1" and lost_images <= TOLERATED_IMAGES
     # 99% - 98% is a little more than 1 point in binary.
     if drop > max_drop + 1e-9 and not is_chance:
+        remedy = "" if report["quantize"] == "qat" else "training/qat.py, "
         raise UserError(
             f"{report['quantize']} loses {drop:.2f} points of "
             f"{summary.ACCURACIES[name]} on {compared['images']} images ({ours:.2%}, "
