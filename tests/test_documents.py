@@ -135,6 +135,19 @@ def test_what_is_left_out_is_still_in_the_documents():
         assert in_text or start.startswith("bash"), start
 
 
+def test_every_benchmark_is_in_the_table_of_its_page():
+    page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\|.*`python -m benchmarks\.(\w+)", page, re.M))
+    found = {
+        path.stem
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if "\ndef main(" in path.read_text(encoding="utf-8")
+    }
+    # The others call these, or take what they make.
+    assert found - named == {"small_sets", "gpu_plan", "ship", "finetune_torch"}
+    assert named <= found
+
+
 def test_ci_runs_what_the_readme_promises_of_make():
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
     for line in commands("README.md"):
