@@ -21,12 +21,14 @@ test-slow: setup environments
 # `make test` left out because they were missing.
 ZOO_TESTS := $(filter-out tests/zoo/test_backends.py tests/zoo/test_download.py,\
   $(wildcard tests/zoo/test_*.py))
-NEED_BACKENDS := jax or torch or gpu_pretrain or finetune_benchmark
+NEED_BACKENDS := tests/zoo $(addprefix tests/training/test_,api.py finetune_benchmark.py\
+  gpu_pretrain.py)
+WITH_BACKENDS := jax or torch or another_backend or finetune_benchmark or gpu_pretrain
 test-backends: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[backends]"
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(ZOO_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ZOO_TESTS)
-	$(PYTEST) -m "not slow" -k "$(NEED_BACKENDS)" tests/zoo tests/training
+	$(PYTEST) -m "not slow" -k "$(WITH_BACKENDS)" $(NEED_BACKENDS)
 
 # The zoo on CPython 3.10 to 3.13 with the lowest and the newest Keras, on JAX and
 # without TensorFlow, and the runner on CPython 3.7 to 3.13. Each Python must be on the
