@@ -25,13 +25,14 @@ from keras_resnet.commands import app
 from keras_resnet.runner.errors import UserError
 
 FLAGS = flags.FLAGS
+REQUIRED = ("runs",)
 
 KINDS = {"plain": "plain networks", "resnet": "residual networks"}
 
 
 def define_flags():
     """Defines the flags of the command."""
-    flags.DEFINE_list("runs", None, "Folders of runs, by commas.", required=True)
+    flags.DEFINE_list("runs", None, "Folders of runs, by commas.")
     flags.DEFINE_string("picture", None, "A .png to draw.")
 
 

@@ -43,6 +43,7 @@ from keras_resnet.weights import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = flags.FLAGS
+REQUIRED = ("data_dir",)
 
 KEPT = 12  # training pictures of the class that --uneven makes small
 GOAL = 0.935  # top-1, whose time --torch tells: the best of the tutorial's recipe
@@ -66,7 +67,7 @@ HEADER = (
 def define_flags():
     """Defines the flags of the command."""
     text = "Folders of {train,val}/CLASS/IMAGE."
-    flags.DEFINE_list("data_dir", None, text, required=True)
+    flags.DEFINE_list("data_dir", None, text)
     flags.DEFINE_integer("seeds", 5, "Runs of each network.", lower_bound=1)
     text = "Networks with published weights."
     flags.DEFINE_list("models", [FEATURES, "resnet16_224"], text)

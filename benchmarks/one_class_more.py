@@ -22,12 +22,13 @@ from keras_resnet.commands import app
 from keras_resnet.runner.sources import class_folders
 
 FLAGS = flags.FLAGS
+REQUIRED = ("data_dir",)
 
 
 def define_flags():
     """Defines the flags of the command."""
     text = "A folder of {train,val}/CLASS/IMAGE."
-    flags.DEFINE_string("data_dir", None, text, required=True)
+    flags.DEFINE_string("data_dir", None, text)
     flags.DEFINE_integer("rounds", 3, "How many classes come later.", lower_bound=1)
 
 

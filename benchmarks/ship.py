@@ -39,15 +39,16 @@ FLAGS = flags.FLAGS
 
 TAG = "cifar10"
 LICENCE = "apache-2.0"
+REQUIRED = ("model_dir", "hardware")
 # Tests measure again on so many test images, the first ones.
 FIRST = 1000
 
 
 def define_flags():
     """Defines the flags of the command."""
-    required = {"model_dir": "The run to ship.", "hardware": "What it was trained on."}
-    app.define(flags.DEFINE_string, required, required=True)
     texts = {
+        "model_dir": "The run to ship.",
+        "hardware": "What it was trained on.",
         "tflite": "Its int8 export; default: model-qat.tflite, else model-int8.",
         "data_dir": "Where CIFAR-10 lies; default: where the training found it.",
     }

@@ -182,8 +182,9 @@ def _parse_flags(command, argv, installed):
     required = getattr(command, "REQUIRED", ())
     missing = [f"--{name}" for name in required if flags.FLAGS[name].value is None]
     if missing:
-        # The first example of the help, which may go on after a backslash.
-        example = re.search(r"^  (\S(?:\\\n|.)*)", text, re.MULTILINE)[1]
+        # Of the help; a line may go on after a backslash.
+        lines = re.findall(r"^ +(\S(?:\\\n|.)*)", text, re.MULTILINE)
+        example = next(x for x in lines if all(f"{flag}=" in x for flag in missing))
         raise UserError(
             f"{' and '.join(missing)} must be given, for example: "
             + example.replace("\\\n", "")

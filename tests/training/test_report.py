@@ -4,7 +4,8 @@ from keras_resnet.training.runs import report
 from tests.helpers.commands import one_error, run_code
 
 # A limit on the size of files stands for the full disk.
-FULL_DISK = """
+FULL_DISK = '''
+"""Writes to a disk that is full."""
 import pathlib
 import resource
 import sys
@@ -23,7 +24,7 @@ def main():
     report.write_scalars(board, {"epoch": 1, "loss": 1.0, "top1": 0.5})
 
 app.run(sys.modules["__main__"])
-"""
+'''
 
 
 def test_a_full_disk_under_tensorboard_is_one_line(tmp_path):
