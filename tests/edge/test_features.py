@@ -172,6 +172,7 @@ def test_a_run_gives_features_without_its_fine_tuning(digits_run, held_out, tmp_
     assert outputs(path, held_out[0][:5]).shape == (5, 64)
 
 
+@pytest.mark.slow
 def test_the_command_exports_features(tmp_path):
     path = tmp_path / "features.tflite"
     done = run_command(

@@ -64,9 +64,8 @@ def test_evaluation_of_a_file_agrees_with_its_report(task, exported, scene_folde
         assert list(found["by_class"]) == list(labels)
 
 
-@pytest.mark.parametrize(
-    "task", ["detect", pytest.param("segment", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detect", "segment"])
 def test_quantization_aware_training_keeps_the_outputs(
     task, scene_runs, scene_folder, tmp_path
 ):

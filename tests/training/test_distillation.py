@@ -45,6 +45,7 @@ def test_renormalizing_is_normalizing_otherwise():
             np.testing.assert_allclose(found, other.normalize(pixels), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_run(digits_run, tmp_path):
     changes = dict(batch_size=64, epochs=8, learning_rate=0.05, teacher=digits_run)
     taught = training.train(**SHORT | changes, model_dir=tmp_path)

@@ -29,6 +29,10 @@ from tests.helpers.runs import (
 )
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     return training.train(
@@ -102,7 +106,7 @@ def test_the_saved_model_knows_its_input_and_its_classes(finished):
         assert tuple(model.labels) == finished.labels == tuple("0123456789")
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
 def test_mixed_precision_saves_a_float32_model(tmp_path, precision, capsys):
     run = train(tmp_path / "run", precision=precision, epochs=1)
     warned = "CPUs compute slowly in float16" in capsys.readouterr().err
@@ -122,7 +126,7 @@ def test_a_complete_run_says_so_and_changes_nothing(finished, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
 
 
-@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+@pytest.mark.parametrize("strategy", [slow("one_device"), "mirrored"])
 def test_a_broken_run_ends_with_the_same_weights_bit_for_bit(
     strategy, finished, tmp_path, monkeypatch, capsys
 ):
@@ -307,7 +311,7 @@ def test_damaged_images_are_left_out_where_the_flag_says_so(tmp_path, capsys):
     assert run_folder.dataset_of(config).train.examples == 7
 
 
-@pytest.mark.parametrize("recipe", ["strikes_back_a1", "torchvision_v2"])
+@pytest.mark.parametrize("recipe", [slow("strikes_back_a1"), "torchvision_v2"])
 def test_the_modern_recipes_train_and_resume(recipe, tmp_path, monkeypatch):
     """Smaller images, LAMB, BCE, mixing, repeats, stochastic depth and averages."""
     small = dataclasses.replace(

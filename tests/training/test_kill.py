@@ -139,6 +139,7 @@ def test_sigterm_saves_at_once(unbroken, tmp_path):
     assert_equal_endings(unbroken, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(unbroken, tmp_path):
     """A limit on the size of files stands for the full disk."""
     process = start(tmp_path)

@@ -150,7 +150,13 @@ def test_every_range_was_calibrated(aware):
         assert np.all(value != 6.0) and np.all(value > 0), name
 
 
-@pytest.mark.parametrize("name", ["applications-resnet50", "applications-mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("applications-resnet50", marks=pytest.mark.slow),
+        "applications-mobilenet_v2",
+    ],
+)
 def test_models_of_keras_applications_are_quantized(name, calibration):
     model = MODELS[name]()
     images = np.repeat(np.repeat(calibration[:16], 2, axis=1), 2, axis=2)

@@ -237,6 +237,7 @@ def test_another_run_is_refused_before_anything_is_tried(alone, monkeypatch, cap
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_all_layers_learn_at_a_given_rate_and_keep_their_statistics(
     tmp_path, monkeypatch
 ):
@@ -261,7 +262,11 @@ def test_all_layers_learn_at_a_given_rate_and_keep_their_statistics(
 
 
 @pytest.mark.parametrize(
-    "first, other, expected", [(1e-3, "HIGHER", 1e-3), (10.0, "LOWER", 0.0)]
+    "first, other, expected",
+    [
+        pytest.param(1e-3, "HIGHER", 1e-3, marks=pytest.mark.slow),
+        (10.0, "LOWER", 0.0),
+    ],
 )
 def test_trials_tell_whether_all_layers_shall_learn(
     first, other, expected, digits, monkeypatch, capsys

@@ -143,6 +143,7 @@ def test_outside_of_a_step_of_slurm_the_command_says_what_is_missing(tmp_path):
     assert "SLURM_STEP_NODELIST is missing" in errors and "srun" in errors
 
 
+@pytest.mark.slow
 def test_two_tasks_of_slurm_train_together_without_gpus(tmp_path):
     """Slurm's environment is faked: there was no cluster."""
     step = {
@@ -263,6 +264,7 @@ def terminate(process, once_it_prints):
     process.terminate()
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_worker_saves_the_work_of_all(tmp_path):
     flags = ("--epochs=1", "--batch_size=128", "--learning_rate=0.01")
     processes = start(tmp_path / "broken", configured(2), *flags)
@@ -285,6 +287,7 @@ def test_sigterm_to_one_worker_saves_the_work_of_all(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_saves_the_work_of_all(tmp_path):
     with launched(f"--model_dir={tmp_path}") as process:
         terminate(process, once_it_prints="Epoch 1")
@@ -295,6 +298,7 @@ def test_sigterm_to_the_launcher_saves_the_work_of_all(tmp_path):
     assert name == "step-00000003.npz" and not (tmp_path / "history.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_by_the_others(tmp_path):
     processes = start(tmp_path / "run", configured(2), "--epochs=1000")
     until = time.monotonic() + 240
