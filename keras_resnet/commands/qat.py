@@ -37,7 +37,8 @@ def define_flags():
         "for one that was fine-tuned, else nothing (--freeze=).",
     )
     app.define_training_flags(
-        "a tenth of the training's", "a hundredth of the training's"
+        "a tenth of the training's",
+        "a hundredth of the training's, at most 0.0001 after adopt.py",
     )
 
 

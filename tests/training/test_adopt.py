@@ -62,6 +62,8 @@ def test_the_commands_fine_tune_it_quantization_aware(theirs):
     assert done.returncode == 0 and "held-out top-1" in done.stdout, done.stderr
     done = run_command("training/qat.py", f"--model_dir={run}", "--epochs=1")
     assert done.returncode == 0, done.stderr
+    recipe = json.loads((run / "qat" / "config.json").read_text())["recipe"]
+    assert recipe["learning_rate"] == 0.0001
     edge.export(run, target="edgetpu")
     report = json.loads((run / "model-qat.report.json").read_text())
     compared = report["compared"]

@@ -29,7 +29,8 @@ def run(digits_run, tmp_path):
 def test_the_same_settings_find_the_fine_tuned_run(digits_run, capsys):
     run = training.Run.open(digits_run)
     aware = training.quantize_aware(run, epochs=1, **REPLICAS)
-    assert "qat is complete; nothing to do" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "qat is complete; nothing to do" in printed.out and not printed.err
     assert aware == training.Run.open(digits_run / "qat")
     assert aware.directory == digits_run / "qat"
     assert aware.metrics == json.loads((digits_run / "qat/metrics.json").read_text())
@@ -42,6 +43,17 @@ def test_the_same_settings_find_the_fine_tuned_run(digits_run, capsys):
     assert max(moved) > 0
     with pytest.raises(UserError, match="holds another run: epochs=1 there, 2 receiv"):
         training.quantize_aware(digits_run, epochs=2, **REPLICAS)
+
+
+def test_fine_tuning_that_loses_accuracy_is_warned_of(run, capsys):
+    aware = training.quantize_aware(run, epochs=1, learning_rate=0.5)
+    before, now = run.metrics["top1"], aware.metrics["top1"]
+    assert now < before - 0.01
+    assert (
+        f"lost {100 * (before - now):.2f} points of top1: {before:.2%} before, "
+        f"{now:.2%} now. Delete {aware.directory} and try a lower --learning_rate than "
+        "0.5, or export with --quantize=int8"
+    ) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,12 @@ from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
 from keras_resnet.training.accuracy import TOLERATED_IMAGES
 
+REMEDY = "Try training/qat.py, more --calibration_examples, or --quantize=float16"
+REMEDIES = {
+    "qat": "Delete the folder qat of the run and call training/qat.py with a lower "
+    "--learning_rate, or pass --quantize=int8"
+}
+
 
 def check_target(source, quantize, content, target, notes, cpu_end=()):
     """Checks that a target can run a file.
@@ -62,12 +68,11 @@ def check_drop(report, max_drop):
     is_chance = name == "top1" and lost_images <= TOLERATED_IMAGES
     # 99% - 98% is a little more than 1 point in binary.
     if drop > max_drop + 1e-9 and not is_chance:
-        remedy = "" if report["quantize"] == "qat" else "training/qat.py, "
+        remedy = REMEDIES.get(report["quantize"], REMEDY)
         raise UserError(
             f"{report['quantize']} loses {drop:.2f} points of "
             f"{summary.ACCURACIES[name]} on {compared['images']} images ({ours:.2%}, "
-            f"Keras model {of_keras:.2%}), --max_drop allows {max_drop:g}. Try "
-            f"{remedy}more --calibration_examples, or --quantize=float16"
+            f"Keras model {of_keras:.2%}), --max_drop allows {max_drop:g}. {remedy}"
         )
 
 
