@@ -41,6 +41,7 @@ from absl import flags
 from keras_resnet import files
 from keras_resnet.commands import app
 from keras_resnet.runner.errors import UserError
+from keras_resnet.runner.sources import class_folders
 from keras_resnet.weights import registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -235,6 +236,16 @@ def tutorial_runs(results, data_dir, seeds, freeze):
     return [
         kept(folder / f"seed{seed}", tutorial, data_dir, seed, freeze) for seed in seeds
     ]
+
+
+def linked(data_dir, folder, left_out=None):
+    """Links a folder of data, but for one class, into another folder."""
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+        for name in class_folders(data_dir / split):
+            if name != left_out:
+                (folder / split / name).symlink_to((data_dir / split / name).resolve())
+    return folder
 
 
 def make_uneven(data_dir, small, seed, destination):

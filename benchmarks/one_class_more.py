@@ -16,7 +16,7 @@ import tempfile
 
 from absl import flags
 
-from benchmarks.finetune import command, machine
+from benchmarks.finetune import command, linked, machine
 from keras_resnet import files
 from keras_resnet.commands import app
 from keras_resnet.runner.sources import class_folders
@@ -30,16 +30,6 @@ def define_flags():
     text = "A folder of {train,val}/CLASS/IMAGE."
     flags.DEFINE_string("data_dir", None, text)
     flags.DEFINE_integer("rounds", 3, "How many classes come later.", lower_bound=1)
-
-
-def without(data_dir, late, folder):
-    """Links a folder of data without one class into another folder."""
-    for split in ("train", "val"):
-        (folder / split).mkdir(parents=True)
-        for name in class_folders(data_dir / split):
-            if name != late:
-                (folder / split / name).symlink_to((data_dir / split / name).resolve())
-    return folder
 
 
 def train(data_dir, run, *arguments):
@@ -58,7 +48,7 @@ def old_right(metrics, late):
 
 def one(data_dir, late, folder):
     """Prints a line of one class; returns the quotient of the times."""
-    earlier = without(data_dir, late, folder / "data")
+    earlier = linked(data_dir, folder / "data", left_out=late)
     before, _ = train(earlier, folder / "before")
     weights = f"--weights={folder / 'before'}"
     after, seconds = train(data_dir, folder / "after", weights)

@@ -22,24 +22,22 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
+from benchmarks.finetune import linked
 from benchmarks.learn_on_device import pictures_of
 from keras_resnet import edge, training
 from keras_resnet.runner import pipeline
 from keras_resnet.runner.learning import NOTHING
 from keras_resnet.runner.output import Messages
-from keras_resnet.runner.sources import class_folders, find_images_below
+from keras_resnet.runner.sources import find_images_below
 from keras_resnet.training.reporting import calibration
 from keras_resnet.training.runs import folder as run_folder
 
 COLUMNS = ("known", "right", "strangers", "error", "raw error")
 
 
-def linked(data_dir, nothing, folder):
+def with_nothing(data_dir, nothing, folder):
     """Links a folder of data and some strangers into another folder."""
-    for split in ("train", "val"):
-        (folder / split).mkdir(parents=True)
-        for name in class_folders(data_dir / split):
-            (folder / split / name).symlink_to((data_dir / split / name).resolve())
+    linked(data_dir, folder)
     if nothing:
         (folder / "train" / NOTHING).mkdir()
     for path in map(pathlib.Path, nothing):
@@ -76,7 +74,7 @@ def of_seed(seed, arguments, folder):
     order = np.random.default_rng(seed).permutation(len(strangers))
     nothing = [strangers[i] for i in order[: arguments.nothing]]
     others = [strangers[i] for i in order[arguments.nothing :]]
-    data = linked(arguments.data_dir, nothing, folder / "data")
+    data = with_nothing(arguments.data_dir, nothing, folder / "data")
     run = training.train(
         arguments.model,
         "folder",

@@ -16,6 +16,20 @@ def names(multi_label):
     return independent.NAMES if multi_label else ("top1", "top5")
 
 
+def is_drop(name, points, images, allowed):
+    """Returns whether an accuracy has fallen by more than is allowed.
+
+    Args:
+        name: of the accuracy. Of "top1", `TOLERATED_IMAGES` never count.
+        points: by how much it has fallen, in percentage points.
+        images: on how many images it was measured.
+        allowed: percentage points.
+    """
+    is_chance = name == "top1" and round(points / 100 * images) <= TOLERATED_IMAGES
+    # 99% - 98% is a little more than 1 point in binary.
+    return points > allowed + 1e-9 and not is_chance
+
+
 def evaluator(model, strategy, from_logits=False, multi_label=False):
     """Returns a function that evaluates a model, every example once.
 

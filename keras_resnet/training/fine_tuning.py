@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from keras_resnet import console, files, rewrite
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training import checks, loop, recipes, reporting, tasks
-from keras_resnet.training.accuracy import TOLERATED_IMAGES
+from keras_resnet.training import accuracy, checks, loop, recipes, reporting, tasks
 from keras_resnet.training.data import by_task
 from keras_resnet.training.distribute import strategies
 from keras_resnet.training.formats import saved_model
@@ -175,11 +174,10 @@ def _warn_of_loss(before, metrics, recipe, directory):
     name = tasks.of(recipe).measures[0]
     if before.get(name) is None or metrics.get(name) is None:
         return  # nothing was annotated
-    lost = before[name] - metrics[name]
-    is_chance = round(lost * metrics["examples_evaluated"]) <= TOLERATED_IMAGES
-    if 100 * lost > TOLERATED_POINTS and not is_chance:
+    lost = 100 * (before[name] - metrics[name])
+    if accuracy.is_drop(name, lost, metrics["examples_evaluated"], TOLERATED_POINTS):
         console.warn(
-            f"fine-tuning lost {100 * lost:.2f} points of {name}: {before[name]:.2%} "
+            f"fine-tuning lost {lost:.2f} points of {name}: {before[name]:.2%} "
             f"before, {metrics[name]:.2%} now. Delete {directory} and try a lower "
             f"--learning_rate than {recipe.learning_rate:g}, or export with "
             "--quantize=int8, which needs no fine-tuning"
@@ -188,9 +186,9 @@ def _warn_of_loss(before, metrics, recipe, directory):
 
 def _rate(trained, is_adopted):
     """Returns the default of the highest learning rate."""
-    if trained.optimizer != "sgd":
-        return 0.001 * trained.batch_size / 256
     rate = trained.learning_rate / 100
+    if trained.optimizer != "sgd":
+        rate = 0.001 * trained.batch_size / 256
     return min(rate, HIGHEST_OF_ADOPTED) if is_adopted else rate
 
 

@@ -98,12 +98,7 @@ def test_pixels_and_scores_equal_the_runners(
     assert len(files) == 20
     with browsers.opened(chromium, page) as tab:
         for content in files:
-            found = browsers.ask(tab, content)
-            pixels = browsers.expected(content, classifier)
-            np.testing.assert_array_equal(found["seen"], pixels)
-            np.testing.assert_array_equal(
-                found["outputs"][0], classifier.scores(pixels)
-            )
+            assert_equals_the_runner(tab, classifier, content)
 
 
 def test_photographs_have_the_runners_answer(chromium, shipped_page, photographs):
@@ -125,18 +120,20 @@ def test_photographs_have_the_runners_answer(chromium, shipped_page, photographs
                 assert np.abs(found["outputs"][0] - scores).max() <= 0.05
 
 
+def assert_equals_the_runner(tab, classifier, content):
+    found = browsers.ask(tab, content)
+    pixels = browsers.expected(content, classifier)
+    np.testing.assert_array_equal(found["seen"], pixels)
+    np.testing.assert_array_equal(found["outputs"][0], classifier.scores(pixels))
+
+
 def test_firefox_gives_the_runners_answers(shipped_page, photographs, tmp_path):
     classifier = edge.Classifier(SHIPPED)
     with firefox.opened(shipped_page, tmp_path) as tab:
         for content in png_files(photographs):
             if Image.open(io.BytesIO(content)).mode.endswith("A"):
                 continue  # these need WebGL, which Firefox lacks without a screen
-            found = browsers.ask(tab, content)
-            pixels = browsers.expected(content, classifier)
-            np.testing.assert_array_equal(found["seen"], pixels)
-            np.testing.assert_array_equal(
-                found["outputs"][0], classifier.scores(pixels)
-            )
+            assert_equals_the_runner(tab, classifier, content)
         for image in photographs:
             content = encoded(image, "JPEG", quality=95)
             pixels = browsers.expected(content, classifier)

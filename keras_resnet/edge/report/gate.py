@@ -5,7 +5,7 @@ import dataclasses
 from keras_resnet.edge.report import summary
 from keras_resnet.edge.targets import checks
 from keras_resnet.runner.errors import UserError
-from keras_resnet.training.accuracy import TOLERATED_IMAGES
+from keras_resnet.training import accuracy
 
 REMEDY = "Try training/qat.py, more --calibration_examples, or --quantize=float16"
 REMEDIES = {
@@ -64,10 +64,7 @@ def check_drop(report, max_drop):
     name = summary.accuracy_name(compared)
     ours, of_keras = compared[name], compared[f"keras_{name}"]
     drop = 100 * (of_keras - ours)
-    lost_images = round((of_keras - ours) * compared["images"])
-    is_chance = name == "top1" and lost_images <= TOLERATED_IMAGES
-    # 99% - 98% is a little more than 1 point in binary.
-    if drop > max_drop + 1e-9 and not is_chance:
+    if accuracy.is_drop(name, drop, compared["images"], max_drop):
         remedy = REMEDIES.get(report["quantize"], REMEDY)
         raise UserError(
             f"{report['quantize']} loses {drop:.2f} points of "
