@@ -267,7 +267,7 @@ def test_a_file_that_loses_too_much_is_not_written(tmp_path, monkeypatch):
         ("int8", "Try training/qat.py, more --calibration_examples"),
         (
             "qat",
-            "qat.py with a lower --learning_rate, or pass --quantize=int8",
+            "training/qat.py with a lower --learning_rate, or pass --quantize=int8",
         ),
     ],
 )
